@@ -1,0 +1,1 @@
+//! Adapters, buffers, pipelines, dispatch and readback.

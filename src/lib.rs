@@ -1,0 +1,13 @@
+//! Tilewright runs neural networks on any GPU that speaks WebGPU.
+
+pub mod error;
+#[cfg(not(target_arch = "wasm32"))]
+pub mod gpu;
+pub mod graph;
+pub mod kernel;
+pub mod onnx;
+pub mod tensor;
+pub mod wgsl;
+
+pub use error::{Error, Result};
+pub use tensor::{DType, Element, Tensor};
