@@ -1,0 +1,16 @@
+//! Scalar and index expressions: build (simplifying on the way), rewrite, evaluate on the CPU, print as WGSL.
+//!
+//! - [`Idx`] says *where*: integer polynomials over symbols and loop variables, in canonical form.
+//! - [`Expr`] says *what*: typed scalar arithmetic over constants, indices and loads.
+
+mod eval;
+mod index;
+mod print;
+mod scalar;
+mod value;
+
+pub use eval::{Env, apply_binary, apply_cast, eval, eval_idx};
+pub use index::{Atom, Idx, Var, flatten, numel, unflatten, vars};
+pub use print::{HELPERS, Names, Printer, device_type};
+pub use scalar::{Binary, Const, Expr, Node, Rewrite, Unary, rewrite_idx};
+pub use value::{Value, read_element, write_element};

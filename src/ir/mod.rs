@@ -1,0 +1,123 @@
+//! The tensor program: every value with its dtype, symbolic shape and *definition*.
+//!
+//! Five forms of definition carry all operators. An operator is lowered to a few of them; what becomes a
+//! kernel of its own and what is folded into another is decided later, by `plan`.
+
+mod build;
+mod content;
+mod evaluate;
+
+pub use build::{Program, Stop};
+pub use content::static_shape;
+
+use crate::expr::{Binary, Expr, Idx};
+use crate::tensor::{DType, Tensor};
+
+/// Number of a value in its [`Program`]; loads name their source by it.
+pub type ValueId = u32;
+
+/// How a reduction combines two partial results.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[allow(missing_docs)]
+pub enum Combine {
+    Sum,
+    Prod,
+    Max,
+    Min,
+}
+
+impl Combine {
+    /// The scalar function.
+    pub fn binary(self) -> Binary {
+        match self {
+            Combine::Sum => Binary::Add,
+            Combine::Prod => Binary::Mul,
+            Combine::Max => Binary::Max,
+            Combine::Min => Binary::Min,
+        }
+    }
+
+    /// The value that changes nothing: what an empty reduction gives.
+    pub fn identity(self, dtype: DType) -> Expr {
+        use crate::expr::Value;
+        let (low, high) = match dtype {
+            _ if dtype.is_float() => (Value::F(f64::NEG_INFINITY), Value::F(f64::INFINITY)),
+            DType::Bool => (Value::B(false), Value::B(true)),
+            _ if dtype.is_unsigned_int() => (Value::I(0), Value::I((1 << dtype.bits().min(32)) - 1)),
+            _ => {
+                let top = 1i64 << (dtype.bits().min(32) - 1);
+                (Value::I(-top), Value::I(top - 1))
+            }
+        };
+        match self {
+            Combine::Sum => Expr::int(dtype, 0),
+            Combine::Prod => Expr::int(dtype, 1),
+            Combine::Max => Expr::constant(dtype, low),
+            Combine::Min => Expr::constant(dtype, high),
+        }
+    }
+}
+
+/// How a value comes to be. Loop variables `0..rank` of the expressions run over the value's own shape,
+/// those from `rank` on over the reduced extents.
+#[derive(Clone, Debug)]
+pub enum Def {
+    /// Graph input number n.
+    Input(usize),
+    /// A constant from the model, or folded.
+    Weight(Tensor),
+    /// The same elements in row-major order under another shape.
+    Reshape(ValueId),
+    /// `out[i] = body(i)`: elementwise arithmetic, broadcasts, and every view and gather, by the indices of its loads.
+    Map(Expr),
+    /// `out[i] = combine over r of body(i, r)`.
+    Reduce {
+        /// Extents of the reduced variables.
+        extents: Vec<Idx>,
+        /// The combining function.
+        combine: Combine,
+        /// What is combined.
+        body: Expr,
+    },
+    /// `out[b.., m.., n..] = sum over k.. of a(b, m, k) * b(b, k, n)`; the shape's axes are, in order, `batch`
+    /// batch axes, `m` axes that only `a` varies with, and the rest, that only `b` varies with.
+    Contract {
+        /// Number of leading batch axes.
+        batch: usize,
+        /// Number of axes of M.
+        m: usize,
+        /// Extents of K.
+        k: Vec<Idx>,
+        /// The left operand.
+        a: Expr,
+        /// The right operand.
+        b: Expr,
+    },
+}
+
+/// A value of the program.
+#[derive(Clone, Debug)]
+pub struct Value {
+    /// The ONNX value's name, or one derived from the node that made it.
+    pub name: String,
+    /// The element type.
+    pub dtype: DType,
+    /// The shape.
+    pub shape: Vec<Idx>,
+    /// How it comes to be.
+    pub def: Def,
+    /// Every element as an expression of symbols and constants, where the value is small and known without
+    /// running anything. Shape arithmetic lives here.
+    pub content: Option<Vec<Expr>>,
+}
+
+/// A claim about sizes that planning relied on and a run must check.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Guard {
+    /// Found equal ...
+    pub left: Idx,
+    /// ... to this.
+    pub right: Idx,
+    /// Who relies on it, as `Add "mask"`.
+    pub place: String,
+}

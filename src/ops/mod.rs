@@ -1,0 +1,178 @@
+//! Operators: one [`OpDef`] row each, in tables by family, and the walk that lowers a graph through them.
+//!
+//! A row's `lower` turns a node into values of the [`Program`]. Most are compositions of its few forms, so
+//! a new operator is a new row and nothing else.
+
+mod context;
+mod math;
+
+pub use context::Cx;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use crate::error::Error;
+use crate::expr::Idx;
+use crate::graph::{Dim, Graph, ValueInfo};
+use crate::ir::{Def, Program, Stop, Value, ValueId};
+use crate::tensor::Tensor;
+
+/// One operator.
+pub struct OpDef {
+    /// The operator's name.
+    pub name: &'static str,
+    /// Its domain; empty for ai.onnx.
+    pub domain: &'static str,
+    /// The first opset of the domain that has it.
+    pub since: i64,
+    /// What it computes, in one line; what is not supported of it.
+    pub doc: &'static str,
+    /// The values of its outputs, in order. Outputs that nobody reads may be left out at the end.
+    pub lower: fn(&mut Cx) -> Result<Vec<ValueId>, Stop>,
+}
+
+/// All operators, by family.
+pub const FAMILIES: &[(&str, &[OpDef])] = &[("Arithmetic", math::OPS)];
+
+/// The row of an operator.
+pub fn find(domain: &str, name: &str) -> Option<&'static OpDef> {
+    FAMILIES.iter().flat_map(|(_, ops)| *ops).find(|op| op.name == name && op.domain == domain)
+}
+
+/// What is known beyond the graph when it is lowered.
+#[derive(Clone, Debug, Default)]
+pub struct Known {
+    /// Symbolic dimensions with fixed sizes.
+    pub dims: BTreeMap<String, usize>,
+    /// Input shapes by input number; others stay as declared.
+    pub shapes: BTreeMap<usize, Vec<usize>>,
+    /// Input contents by input number, for inputs whose contents decide shapes.
+    pub contents: BTreeMap<usize, Tensor>,
+    /// Whether float64 may be computed in float32.
+    pub allow_f64_as_f32: bool,
+}
+
+/// A lowered graph.
+#[derive(Clone, Debug)]
+pub struct Lowered {
+    /// The values.
+    pub program: Program,
+    /// The graph inputs' values, in order.
+    pub inputs: Vec<ValueId>,
+    /// The graph outputs' names and values, in order.
+    pub outputs: Vec<(String, ValueId)>,
+}
+
+/// The operators of `graph` that no row serves, one sentence each.
+pub fn unsupported(graph: &Graph) -> Vec<String> {
+    let mut nodes: BTreeMap<(String, String), Vec<&str>> = BTreeMap::new();
+    for node in &graph.nodes {
+        let known = find(&node.domain, &node.op).is_some_and(|op| {
+            op.since <= graph.opsets.get(&node.domain).copied().unwrap_or(1) || !node.domain.is_empty()
+        });
+        if !known {
+            nodes.entry((node.domain.clone(), node.op.clone())).or_default().push(&node.name);
+        }
+    }
+    nodes
+        .into_iter()
+        .map(|((domain, op), names)| {
+            let domain = if domain.is_empty() { "ai.onnx".to_string() } else { domain };
+            let opset = graph.opsets.get(if domain == "ai.onnx" { "" } else { &domain });
+            let opset = opset.map(|v| format!(" opset {v}")).unwrap_or_default();
+            let more = if names.len() > 3 { format!(" and {} more", names.len() - 3) } else { String::new() };
+            let names: Vec<String> = names.iter().take(3).map(|n| format!("{n:?}")).collect();
+            format!("operator {op} of {domain}{opset} in node {}{more}", names.join(", "))
+        })
+        .collect()
+}
+
+/// Lower every node of `graph`.
+///
+/// # Errors
+/// [`Error::Unsupported`] with all unknown operators at once; [`Error::Model`] where shapes, dtypes or
+/// attributes do not fit; [`Stop::NeedsInputs`] when a shape depends on what an input contains.
+pub fn lower(graph: &Graph, known: &Known) -> Result<Lowered, Stop> {
+    let items = unsupported(graph);
+    if !items.is_empty() {
+        return Err(Error::Unsupported { items }.into());
+    }
+    let mut program = Program::default();
+    let mut scope: HashMap<&str, ValueId> = HashMap::new();
+    let mut inputs = Vec::new();
+    for (number, info) in graph.inputs.iter().enumerate() {
+        let id = input(&mut program, number, info, known)?;
+        inputs.push(id);
+        scope.insert(&info.name, id);
+    }
+    for (name, tensor) in &graph.initializers {
+        program.place = name.clone();
+        let id = program.weight(tensor.clone());
+        scope.insert(name, id);
+    }
+    for node in &graph.nodes {
+        program.place = node.place();
+        let at = |name: &String| match name.as_str() {
+            "" => Ok(None),
+            name => scope
+                .get(name)
+                .copied()
+                .map(Some)
+                .ok_or_else(|| Error::model(node.place(), format!("input {name:?} does not exist"))),
+        };
+        let node_inputs = node.inputs.iter().map(at).collect::<Result<Vec<_>, _>>()?;
+        let op = find(&node.domain, &node.op).ok_or_else(|| Error::model(node.place(), "unknown operator"))?;
+        let opset = graph.opsets.get(&node.domain).copied().unwrap_or(1);
+        let mut cx = Cx { program: &mut program, node, opset, inputs: node_inputs, known };
+        let outputs = (op.lower)(&mut cx)?;
+        for (name, &id) in node.outputs.iter().zip(&outputs) {
+            if program.values[id as usize].name == node.place() {
+                program.values[id as usize].name = name.clone();
+            }
+            scope.insert(name, id);
+        }
+        let missing = node.outputs.iter().skip(outputs.len()).find(|name| !name.is_empty());
+        if let Some(name) = missing {
+            return Err(Error::Unsupported { items: vec![format!("output {name:?} of {}", node.place())] }.into());
+        }
+    }
+    let mut outputs = Vec::new();
+    for info in &graph.outputs {
+        let id = scope.get(info.name.as_str()).copied();
+        let id = id.ok_or_else(|| Error::model(info.name.clone(), "no node makes this graph output"))?;
+        outputs.push((info.name.clone(), id));
+    }
+    Ok(Lowered { program, inputs, outputs })
+}
+
+/// The value of a graph input.
+fn input(program: &mut Program, number: usize, info: &ValueInfo, known: &Known) -> Result<ValueId, Stop> {
+    program.place = format!("input {:?}", info.name);
+    if let Some(tensor) = known.contents.get(&number) {
+        return Ok(program.weight(tensor.clone()));
+    }
+    let shape = match (known.shapes.get(&number), &info.shape) {
+        (Some(shape), _) => shape.iter().map(|&d| Idx::from(d)).collect(),
+        (None, Some(dims)) => dims
+            .iter()
+            .enumerate()
+            .map(|(axis, dim)| {
+                let name = match dim {
+                    Dim::Static(size) => return Idx::from(*size),
+                    Dim::Symbol(name) => name.clone(),
+                    Dim::Unknown => format!("{}.{axis}", info.name),
+                };
+                known.dims.get(&name).map_or_else(|| Idx::sym(&name), |&size| Idx::from(size))
+            })
+            .collect(),
+        (None, None) => return Err(Stop::NeedsInputs(BTreeSet::from([number]))),
+    };
+    let id = program.add(info.dtype, shape, Def::Input(number));
+    program.values[id as usize].name = info.name.clone();
+    Ok(id)
+}
+
+/// A value for tests and messages.
+pub fn describe(value: &Value) -> String {
+    let shape: Vec<String> = value.shape.iter().map(|d| d.to_string()).collect();
+    format!("{} {}[{}]", value.name, value.dtype, shape.join(", "))
+}
