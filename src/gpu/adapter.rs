@@ -116,6 +116,7 @@ pub(super) struct AdapterKey {
 }
 
 /// An adapter with its description.
+#[derive(Clone)]
 pub(super) struct Found {
     pub(super) adapter: wgpu::Adapter,
     pub(super) key: AdapterKey,
@@ -162,7 +163,20 @@ fn instance() -> &'static wgpu::Instance {
     INSTANCE.get_or_init(|| wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle()))
 }
 
+/// The adapters in their order. Listed once: a Vulkan instance keeps its devices, and some layers write to the
+/// standard error at each listing.
 async fn found() -> Vec<Found> {
+    static FOUND: OnceLock<Vec<Found>> = OnceLock::new();
+    match FOUND.get() {
+        Some(found) => found.clone(),
+        None => {
+            let listed = list().await;
+            FOUND.get_or_init(|| listed).clone()
+        }
+    }
+}
+
+async fn list() -> Vec<Found> {
     let adapters = instance().enumerate_adapters(wgpu::Backends::all()).await;
     let mut keyed: Vec<(AdapterKey, wgpu::Adapter)> =
         adapters.into_iter().map(|adapter| (key(&adapter.get_info()), adapter)).collect();

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 
-use super::adapter::{self, AdapterChoice, AdapterInfo, AdapterKey};
+use super::adapter::{self, AdapterChoice, AdapterInfo, AdapterKey, Found};
 use super::buffer::Uploads;
 use super::fault::{Faults, scoped};
 use super::kernel::Kernels;
@@ -46,10 +46,31 @@ impl Device {
 
     /// [`Device::open`] for an executor.
     pub async fn open_async(choice: &AdapterChoice) -> Result<Self> {
-        let adapter::Found { adapter, key, info } = adapter::choose(choice).await?;
-        if let Some(open) = shared(&key) {
-            return Ok(open);
+        let found = adapter::choose(choice).await?;
+        match shared(&found.key) {
+            Some(open) => Ok(open),
+            None => {
+                let key = found.key.clone();
+                Ok(share(key, Device(Arc::new(Inner::connect(found).await?))))
+            }
         }
+    }
+
+    /// The adapter the device was opened on.
+    pub fn info(&self) -> &AdapterInfo {
+        &self.0.info
+    }
+
+    /// What the device can do.
+    pub fn caps(&self) -> &Caps {
+        &self.0.info.caps
+    }
+}
+
+impl Inner {
+    /// Opens an adapter, without regard to who else has.
+    async fn connect(found: Found) -> Result<Self> {
+        let Found { adapter, info, .. } = found;
         let limits = adapter.limits();
         let max_uniform_binding_bytes = limits.max_uniform_buffer_binding_size;
         let features = super::limits::features(&adapter);
@@ -79,33 +100,18 @@ impl Device {
         raw.set_device_lost_callback(move |_, reason| heard.lose(&reason));
 
         tracing::debug!(adapter = %info, "device opened");
-        Ok(share(
-            key,
-            Device(Arc::new(Inner {
-                raw,
-                queue,
-                info,
-                max_uniform_binding_bytes,
-                faults,
-                kernels: Kernels::default(),
-                staging: Staging::default(),
-                uploads: Uploads::default(),
-            })),
-        ))
+        Ok(Inner {
+            raw,
+            queue,
+            info,
+            max_uniform_binding_bytes,
+            faults,
+            kernels: Kernels::default(),
+            staging: Staging::default(),
+            uploads: Uploads::default(),
+        })
     }
 
-    /// The adapter the device was opened on.
-    pub fn info(&self) -> &AdapterInfo {
-        &self.0.info
-    }
-
-    /// What the device can do.
-    pub fn caps(&self) -> &Caps {
-        &self.0.info.caps
-    }
-}
-
-impl Inner {
     /// Runs platform commands of one thread; see [`scoped`].
     pub(super) fn scoped<T>(&self, place: &str, commands: impl FnOnce() -> T) -> Result<T> {
         scoped(&self.raw, &self.faults, place, commands)
@@ -137,4 +143,53 @@ fn share(key: AdapterKey, device: Device) -> Device {
     }
     open.insert(key, Arc::downgrade(&device.0));
     device
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gpu::Recording;
+
+    /// A device of this test's own, or `None` where GPU tests are switched off.
+    fn unshared() -> Option<Device> {
+        if std::env::var_os("TILEWRIGHT_SKIP_GPU").is_some_and(|value| value == "1") {
+            return None;
+        }
+        let device =
+            pollster::block_on(async { Inner::connect(adapter::choose(&AdapterChoice::Best).await?).await });
+        Some(Device(Arc::new(device.expect("GPU tests need an adapter, or TILEWRIGHT_SKIP_GPU=1"))))
+    }
+
+    #[test]
+    fn a_lost_device_is_an_error_of_every_call() {
+        let Some(device) = unshared() else { return };
+        let buffer = device.buffer("x", 16).unwrap();
+        device.0.raw.destroy();
+        // The callback may come with the next poll.
+        let first = device.run(&Recording::default()).unwrap_err().to_string();
+        assert!(first.contains("device lost"), "{first}");
+        for error in [
+            device.buffer("y", 16).unwrap_err(),
+            device.write(&buffer, 0, &[0; 4]).unwrap_err(),
+            device.run(&Recording::default()).unwrap_err(),
+            pollster::block_on(device.run_async(&Recording::default())).unwrap_err(),
+        ] {
+            assert!(error.to_string().contains("device lost"), "{error}");
+        }
+        assert!(device.0.faults.is_lost());
+    }
+
+    #[test]
+    fn an_error_outside_of_any_call_is_returned_once() {
+        let Some(device) = unshared() else { return };
+        drop(device.0.raw.create_buffer(&wgpu::BufferDescriptor {
+            label: Some("stray"),
+            size: 16,
+            usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::STORAGE,
+            mapped_at_creation: false,
+        }));
+        let error = device.buffer("y", 16).unwrap_err().to_string();
+        assert!(error.contains("an earlier command") && error.contains("stray"), "{error}");
+        assert!(device.buffer("y", 16).is_ok());
+    }
 }

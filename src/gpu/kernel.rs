@@ -137,8 +137,9 @@ impl Inner {
         let entries: Vec<wgpu::BindGroupLayoutEntry> =
             shader.bindings.iter().zip(0..).map(|(kind, binding)| layout_entry(*kind, binding)).collect();
         self.scoped(&place, || {
-            let layout =
-                self.raw.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label, entries: &entries });
+            let layout = self
+                .raw
+                .create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label, entries: &entries });
             let pipeline_layout = self.raw.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
                 label,
                 bind_group_layouts: &[Some(&layout)],
@@ -212,7 +213,9 @@ impl Inner {
         };
         if padded(size_bytes) > limit_bytes {
             let label = buffer.label();
-            return Err(format!("{size_bytes} bytes of buffer {label:?}, the device binds at most {limit_bytes}"));
+            return Err(format!(
+                "{size_bytes} bytes of buffer {label:?}, the device binds at most {limit_bytes}"
+            ));
         }
         if !offset_bytes.is_multiple_of(u64::from(alignment)) {
             let label = buffer.label();

@@ -40,9 +40,7 @@ impl Stamps {
     fn ticks(self, stamps: &[u64]) -> Vec<u64> {
         match self {
             Stamps::Between => stamps.windows(2).map(|pair| pair[1].saturating_sub(pair[0])).collect(),
-            Stamps::PerPass => {
-                stamps.chunks_exact(2).map(|pair| pair[1].saturating_sub(pair[0])).collect()
-            }
+            Stamps::PerPass => stamps.chunks_exact(2).map(|pair| pair[1].saturating_sub(pair[0])).collect(),
         }
     }
 }

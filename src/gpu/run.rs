@@ -179,7 +179,13 @@ impl Inner {
         self.faults.check()?;
         match polled? {
             Ok(_) => Ok(()),
-            Err(error) => Err(Error::Device { place: place.to_owned(), message: error.to_string() }),
+            Err(error) => {
+                // A submit to a device that was just lost fails in silence and its number means nothing; the
+                // loss comes with the next poll.
+                caught(place, || drop(self.raw.poll(wgpu::PollType::Poll)))?;
+                self.faults.check()?;
+                Err(Error::Device { place: place.to_owned(), message: error.to_string() })
+            }
         }
     }
 
@@ -198,7 +204,8 @@ impl Inner {
                     self.faults.check()?;
                     let polled = caught(PLACE, || self.raw.poll(wgpu::PollType::Poll));
                     self.faults.check()?;
-                    polled?.map_err(|error| Error::Device { place: PLACE.into(), message: error.to_string() })?;
+                    polled?
+                        .map_err(|error| Error::Device { place: PLACE.into(), message: error.to_string() })?;
                 }
             }
         }
@@ -243,8 +250,9 @@ impl Inner {
                 sizes.push(0);
             }
             let staging = sizes.len().saturating_sub(1);
-            let size = usize::try_from(*size_bytes)
-                .map_err(|_| Error::limit("readback", format!("{size_bytes} bytes exceed the host's memory")))?;
+            let size = usize::try_from(*size_bytes).map_err(|_| {
+                Error::limit("readback", format!("{size_bytes} bytes exceed the host's memory"))
+            })?;
             let skip = (offset_bytes % 4) as usize;
             let used = sizes.last().copied().unwrap_or(0);
             slots.push(Slot { staging, offset_bytes: used, skip, size });

@@ -25,7 +25,8 @@ impl Staging {
     pub(super) fn keep(&self, buffer: wgpu::Buffer) {
         let mut kept = locked(&self.0);
         kept.push(buffer);
-        while kept.len() > KEPT || (kept.len() > 1 && kept.iter().map(wgpu::Buffer::size).sum::<u64>() > KEPT_BYTES)
+        while kept.len() > KEPT
+            || (kept.len() > 1 && kept.iter().map(wgpu::Buffer::size).sum::<u64>() > KEPT_BYTES)
         {
             kept.remove(0);
         }
