@@ -9,6 +9,7 @@ pub mod ir;
 pub mod kernel;
 pub mod onnx;
 pub mod ops;
+pub mod plan;
 pub mod tensor;
 pub mod wgsl;
 
