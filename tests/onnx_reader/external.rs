@@ -11,8 +11,11 @@ use tilewright::{DType, Error};
 
 use crate::build::*;
 
+/// `external_data`: keys and values.
+type Entries<'a> = &'a [(&'a str, &'a str)];
+
 /// The small model with `w` in another file.
-fn with_external(entries: &[(&str, &str)]) -> Vec<u8> {
+fn with_external(entries: Entries) -> Vec<u8> {
     let entry = |(key, value): &(&str, &str)| StringStringEntryProto {
         key: key.to_string(),
         value: value.to_string(),
@@ -26,7 +29,7 @@ fn with_external(entries: &[(&str, &str)]) -> Vec<u8> {
     m.encode_to_vec()
 }
 
-fn open_in(folder: &Path, entries: &[(&str, &str)]) -> Result<Vec<f32>, Error> {
+fn open_in(folder: &Path, entries: Entries) -> Result<Vec<f32>, Error> {
     let path = folder.join("m.onnx");
     fs::write(&path, with_external(entries)).unwrap();
     open(&path)?.initializers["w"].to_vec()
@@ -46,7 +49,7 @@ fn folder() -> tempfile::TempDir {
 #[test]
 fn files_beside_the_model_are_read() {
     let outer = folder();
-    let cases: &[(&[(&str, &str)], [f32; 2])] = &[
+    let cases: &[(Entries, [f32; 2])] = &[
         (&[("location", "w.bin")], [1.0, 2.0]),
         (&[("location", "w.bin"), ("offset", "4")], [2.0, 3.0]),
         (&[("location", "w.bin"), ("offset", "4"), ("length", "8"), ("checksum", "?")], [2.0, 3.0]),
@@ -61,7 +64,7 @@ fn files_beside_the_model_are_read() {
 fn wrong_locations_are_refused_by_name() {
     let outer = folder();
     let secret = outer.path().join("secret.bin");
-    let cases: &[(&[(&str, &str)], &str)] = &[
+    let cases: &[(Entries, &str)] = &[
         (&[], r#"initializer "w": external data: no location is given"#),
         (&[("location", "")], "no location is given"),
         (&[("location", "none.bin")], r#"initializer "w": external data in "none.bin": "#),

@@ -192,6 +192,7 @@ fn tensors_without_data_are_listed() {
     let mut m = small();
     graph_of(&mut m).initializer.extend((0..6).map(|i| tensor(&format!("t{i}"), DType::F32, &[3, i])));
     let error = read(&m).unwrap_err().to_string();
-    assert!(error.starts_with(r#"initializer "t1" (float32 [3, 1]): has no data"#), "{error}"); // t0 has no element
+    // The first, t0, has no element.
+    assert!(error.starts_with(r#"initializer "t1" (float32 [3, 1]): has no data"#), "{error}");
     assert!(error.ends_with(r#"nor has initializer "t4" (float32 [3, 4]); and 1 more"#), "{error}");
 }

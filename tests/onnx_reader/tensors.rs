@@ -51,7 +51,7 @@ fn every_dtype_from_its_typed_field() {
         (tensor("t", F32, &[0, 3]), &[]),
     ];
     for (proto, wanted) in cases {
-        // The typed field, the same as raw data, and the same as external data.
+        // In the typed field, and the same as raw data.
         let empty = || tensor("t", DType::from_onnx(proto.data_type).unwrap(), &proto.dims);
         let raw = TensorProto { raw_data: wanted.to_vec().into(), ..empty() };
         for proto in [proto, &raw] {
