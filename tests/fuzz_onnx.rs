@@ -61,6 +61,10 @@ impl Random {
         (self.next() % end.max(1) as u64) as usize
     }
 
+    fn coin(&mut self) -> bool {
+        self.next() & 1 == 1
+    }
+
     fn of<'a, T>(&mut self, items: &'a [T]) -> Option<&'a T> {
         items.get(self.below(items.len()))
     }
@@ -87,7 +91,7 @@ fn mutate_bytes(random: &mut Random, bytes: &mut Vec<u8>, corpus: &[Vec<u8>]) {
             bytes.extend_from_slice(&other[random.below(other.len())..]);
         }
         // A length, if one is there: off by one, or a varint of many bytes.
-        6 => bytes[at] = bytes[at].wrapping_add(if random.next() % 2 == 0 { 1 } else { 255 }),
+        6 => bytes[at] = bytes[at].wrapping_add(if random.coin() { 1 } else { 255 }),
         _ => {
             let continued = vec![0xff; random.below(10)];
             bytes.splice(at..at + 1, continued.into_iter().chain([random.next() as u8 & 0x7f]));
@@ -103,7 +107,7 @@ fn mutate_model(random: &mut Random, model: &mut ModelProto) {
     let function = random.below(model.functions.len());
     let Some(graph) = &mut model.graph else { return };
     let nodes = match model.functions.get_mut(function) {
-        Some(function) if random.next() % 2 == 0 => &mut function.node,
+        Some(function) if random.coin() => &mut function.node,
         Some(_) | None => &mut graph.node,
     };
     let names: Vec<String> = nodes.iter().flat_map(|n| n.input.iter().chain(&n.output)).cloned().collect();
@@ -194,7 +198,7 @@ fn damaged_models_are_answered() {
     while start.elapsed() < duration {
         let mut bytes = corpus[random.below(corpus.len())].clone();
         let model = ModelProto::decode(&bytes[..]);
-        if let (Ok(mut model), true) = (model, random.next() % 2 == 0) {
+        if let (Ok(mut model), true) = (model, random.coin()) {
             (0..=random.below(4)).for_each(|_| mutate_model(&mut random, &mut model));
             bytes = model.encode_to_vec();
             bytes.truncate(MAX_LEN_BYTES);
