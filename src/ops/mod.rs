@@ -39,7 +39,7 @@ pub fn find(domain: &str, name: &str) -> Option<&'static OpDef> {
 }
 
 /// What is known beyond the graph when it is lowered.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Known {
     /// Symbolic dimensions with fixed sizes.
     pub dims: BTreeMap<String, usize>,

@@ -8,7 +8,7 @@ mod layout;
 mod print;
 mod spec;
 
-pub use layout::{Layout, Place, SymbolValues};
+pub use layout::{Layout, Place, SymbolValues, bound_bytes, shape, size};
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
