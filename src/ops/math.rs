@@ -89,16 +89,6 @@ pub const OPS: &[OpDef] = &[
         })
     }),
     op("Identity", 1, "a", |cx| Ok(vec![cx.input(0)?])),
-    op("Cast", 6, "conversion; floats to integers truncate", |cx| {
-        let to = cx.dtype_attribute("to")?.ok_or_else(|| cx.error("attribute \"to\" is missing"))?;
-        let x = cx.input(0)?;
-        Ok(vec![cx.program.cast(x, to)])
-    }),
-    op("CastLike", 15, "conversion to the second input's dtype", |cx| {
-        let to = cx.program.dtype(cx.input(1)?);
-        let x = cx.input(0)?;
-        Ok(vec![cx.program.cast(x, to)])
-    }),
     op("Where", 9, "condition ? a : b", |cx| {
         let operands = [cx.input(0)?, cx.input(1)?, cx.input(2)?];
         Ok(vec![cx.program.elementwise(&operands, |e| e[0].select(&e[1], &e[2]))?])

@@ -3,6 +3,7 @@
 //! A row's `lower` turns a node into values of the [`Program`]. Most are compositions of its few forms, so
 //! a new operator is a new row and nothing else.
 
+mod cast;
 mod context;
 mod fill;
 mod index;
@@ -38,6 +39,7 @@ pub struct OpDef {
 /// All operators, by family.
 pub const FAMILIES: &[(&str, &[OpDef])] = &[
     ("Arithmetic", math::OPS),
+    ("Conversion", cast::OPS),
     ("Shapes", shape::OPS),
     ("Joining and splitting", join::OPS),
     ("Gathering", index::OPS),
