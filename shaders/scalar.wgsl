@@ -122,3 +122,19 @@ fn tw_bf16(x: f32) -> f32 {
 fn tw_f16(x: f32) -> f32 {
     return select(quantizeToF16(clamp(x, -65504.0, 65504.0)), sign(x) * tw_bits(0x7f800000u), abs(x) >= 65520.0);
 }
+
+// Round to a format with `mantissa` bits after the point and normal exponents from `low` up, ties to even.
+// What rounds to more than `top` becomes `beyond` with its sign.
+fn tw_minifloat(x: f32, mantissa: i32, low: i32, top: f32, beyond: f32, nan: f32) -> f32 {
+    let exponent = max(i32((bitcast<u32>(x) >> 23u) & 0xffu) - 127, low);
+    let ulp = bitcast<f32>(u32(exponent - mantissa + 127) << 23u);
+    let rounded = round(x / ulp) * ulp;
+    let limited = select(rounded, select(beyond, -beyond, x < 0.0), abs(rounded) > top);
+    return select(limited, nan, tw_is_nan(x));
+}
+
+// The power of two at or below |x|; infinities and NaN become NaN.
+fn tw_e8m0(x: f32) -> f32 {
+    let exponent = bitcast<u32>(x) & 0x7f800000u;
+    return tw_bits(select(select(exponent, 0x00400000u, exponent == 0u), 0x7fc00000u, exponent == 0x7f800000u));
+}

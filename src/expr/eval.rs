@@ -2,7 +2,8 @@
 
 use super::index::{Atom, Idx};
 use super::scalar::{Binary, Expr, Node, Unary};
-use super::value::Value;
+use super::minifloat;
+use super::value::{Value, sign_extend};
 use crate::tensor::DType;
 
 /// What an expression reads from outside while it is evaluated.
@@ -61,6 +62,8 @@ fn narrow(dtype: DType, value: Value) -> Value {
         (DType::U16, Value::I(v)) => Value::I(v as u16 as i64),
         (DType::I32, Value::I(v)) => Value::I(v as i32 as i64),
         (DType::U32, Value::I(v)) => Value::I(v as u32 as i64),
+        (DType::I4 | DType::I2, Value::I(v)) => Value::I(sign_extend(v, dtype.bits())),
+        (DType::U4 | DType::U2, Value::I(v)) => Value::I(v & ((1 << dtype.bits()) - 1)),
         (_, value) => value,
     }
 }
@@ -71,6 +74,11 @@ pub fn apply_cast(dtype: DType, value: Value) -> Value {
         DType::Bool => Value::B(value.to_bool()),
         DType::F16 => Value::F(half::f16::from_f64(value.to_f64()).to_f64()),
         DType::BF16 => Value::F(half::bf16::from_f32(value.to_f64() as f32).to_f64()),
+        DType::F8E8M0 => Value::F(minifloat::round_e8m0(value.to_f64())),
+        DType::F8E4M3FN | DType::F8E4M3FNUZ | DType::F8E5M2 | DType::F8E5M2FNUZ | DType::F4E2M1 => {
+            let value = value.to_f64();
+            Value::F(minifloat::format(dtype).map_or(value, |format| format.round(value)))
+        }
         _ if dtype.is_float() => narrow(dtype, Value::F(value.to_f64())),
         _ => match (value, dtype) {
             // Floats saturate at the ends of the 32-bit types that the device computes in.
@@ -78,7 +86,7 @@ pub fn apply_cast(dtype: DType, value: Value) -> Value {
             (Value::F(v), DType::U8 | DType::U16) => narrow(dtype, Value::I(v as u32 as i64)),
             (Value::F(v), DType::U64) => Value::I(v as u64 as i64),
             (Value::F(v), DType::I32) => Value::I(v as i32 as i64),
-            (Value::F(v), DType::I8 | DType::I16) => narrow(dtype, Value::I(v as i32 as i64)),
+            (Value::F(v), DType::I8 | DType::I16 | DType::I4 | DType::U4 | DType::I2 | DType::U2) => narrow(dtype, Value::I(v as i32 as i64)),
             _ => narrow(dtype, Value::I(value.to_i64())),
         },
     }

@@ -3,14 +3,17 @@
 //! - [`Idx`] says *where*: integer polynomials over symbols and loop variables, in canonical form.
 //! - [`Expr`] says *what*: typed scalar arithmetic over constants, indices and loads.
 
+mod convert;
 mod eval;
 mod index;
+mod minifloat;
 mod print;
 mod scalar;
 mod value;
 
 pub use eval::{Env, apply_binary, apply_cast, eval, eval_idx};
 pub use index::{Atom, Idx, Var, flatten, numel, unflatten, vars};
+pub use minifloat::{Format, format};
 pub use print::{HELPERS, Names, Printer, device_type};
 pub use scalar::{Binary, Const, Expr, Node, Rewrite, Unary, rewrite_idx};
 pub use value::{Value, read_element, write_element};

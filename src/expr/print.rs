@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
+use super::convert::{self, wrap};
 use super::index::{Atom, Idx};
 use super::scalar::{Binary, Const, Expr, Node, Unary};
 use super::value::Value;
@@ -123,7 +124,7 @@ impl<'a> Printer<'a> {
             Node::Select(c, a, b) => return self.select(expr, c, a, b),
             Node::Cast(dtype, a) => {
                 let text = self.print(a);
-                self.cast(*dtype, a.dtype(), &text)
+                convert::cast(*dtype, a.dtype(), &text, &mut self.helpers)
             }
         };
         let uses = self.uses.get(expr).copied().unwrap_or(1);
@@ -171,19 +172,11 @@ impl<'a> Printer<'a> {
 
     fn constant(&mut self, c: &Const) -> String {
         match (c.value, device_type(c.dtype)) {
-            (value, "f32") => self.float(value.to_f64() as f32),
+            (value, "f32") => convert::float_literal(value.to_f64() as f32, &mut self.helpers),
             (value, "i32") => int_literal(value.to_i64()),
             (value, "u32") => format!("{}u", value.to_i64() as u32),
             (value, _) => value.to_bool().to_string(),
         }
-    }
-
-    fn float(&mut self, v: f32) -> String {
-        if v.is_finite() {
-            return if v.is_sign_negative() { format!("({v:?}f)") } else { format!("{v:?}f") };
-        }
-        self.helpers.insert("tw_bits");
-        format!("tw_bits({:#x}u)", v.to_bits())
     }
 
     fn call(&mut self, name: &'static str, arguments: &str) -> String {
@@ -293,26 +286,6 @@ impl<'a> Printer<'a> {
         self.call(name, &format!("{x}, {y}"))
     }
 
-    fn cast(&mut self, to: DType, from: DType, x: &str) -> String {
-        match (to, device_type(to), device_type(from)) {
-            (_, "bool", "f32") => format!("({x} != 0.0)"),
-            (_, "bool", "i32") => format!("({x} != 0)"),
-            (_, "bool", "u32") => format!("({x} != 0u)"),
-            (DType::F16, _, source) => {
-                let x = if source == "f32" { x.to_string() } else { format!("f32({x})") };
-                self.helpers.insert("tw_bits");
-                self.call("tw_f16", &x)
-            }
-            (DType::BF16, _, source) => {
-                let x = if source == "f32" { x.to_string() } else { format!("f32({x})") };
-                self.helpers.insert("tw_is_nan");
-                self.call("tw_bf16", &x)
-            }
-            (_, target, source) if target == source => wrap(to, x.into()),
-            (_, target, _) => wrap(to, format!("{target}({x})")),
-        }
-    }
-
     /// An index as an `i32` expression.
     pub fn idx(&mut self, idx: &Idx) -> String {
         if let Some(name) = self.known_idx.get(idx) {
@@ -390,17 +363,6 @@ fn is_cheap(expr: &Expr) -> bool {
         count += 1;
     });
     !reads && count <= 8
-}
-
-/// Narrow integers live in 32-bit registers: cut a result back to its width.
-fn wrap(dtype: DType, text: String) -> String {
-    match dtype {
-        DType::I8 => format!("(({text} << 24u) >> 24u)"),
-        DType::I16 => format!("(({text} << 16u) >> 16u)"),
-        DType::U8 => format!("({text} & 0xffu)"),
-        DType::U16 => format!("({text} & 0xffffu)"),
-        _ => text,
-    }
 }
 
 fn int_literal(value: i64) -> String {

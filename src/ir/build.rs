@@ -79,6 +79,16 @@ impl Program {
         self.map(vec![], expr)
     }
 
+    /// A vector of known elements, as `[batch, 12, length]`.
+    pub fn list(&mut self, dtype: DType, elements: &[Expr]) -> ValueId {
+        let shape = vec![Idx::from(elements.len())];
+        let body = match elements {
+            [] => Expr::int(dtype, 0),
+            _ => chain(elements, &Idx::var(0, &shape[0])),
+        };
+        self.map(shape, body)
+    }
+
     /// `out[i] = body(i)`, with loop variables `0..rank`.
     pub fn map(&mut self, shape: Vec<Idx>, body: Expr) -> ValueId {
         // A map that is nothing but another value is that value.
@@ -102,7 +112,7 @@ impl Program {
         let offset = flatten(at, &value.shape);
         match offset.as_const() {
             Some(offset) => content.get(offset as usize).cloned().unwrap_or_else(load),
-            None if content.len() <= 4 => chain(content, &offset),
+            None if (2..=4).contains(&content.len()) => chain(content, &offset),
             None => load(),
         }
     }

@@ -114,7 +114,7 @@ impl Program {
                 }
                 Def::Input(_) | Def::Weight(_) | Def::Reshape(_) | Def::Contract { .. } => return None,
             };
-            write_element(value.dtype, apply_cast(value.dtype, result), &mut bytes).then_some(())?;
+            write_element(value.dtype, i, apply_cast(value.dtype, result), &mut bytes).then_some(())?;
         }
         Tensor::new(value.dtype, &static_shape(&value.shape)?, bytes).ok()
     }
@@ -131,8 +131,8 @@ fn constants(at: &[Idx]) -> Option<Vec<i64>> {
 
 fn constant_tensor(value: &Value, content: &[Expr]) -> Option<Tensor> {
     let mut bytes = Vec::new();
-    for expr in content {
-        write_element(value.dtype, expr.as_const()?, &mut bytes).then_some(())?;
+    for (i, expr) in content.iter().enumerate() {
+        write_element(value.dtype, i, expr.as_const()?, &mut bytes).then_some(())?;
     }
     Tensor::new(value.dtype, &static_shape(&value.shape)?, bytes).ok()
 }

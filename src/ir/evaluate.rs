@@ -45,8 +45,8 @@ impl Run<'_> {
         let shape: Vec<usize> = shape.iter().map(|&d| d as usize).collect();
         let dtype = self.program.value(id).dtype;
         let mut bytes = Vec::new();
-        for &element in elements {
-            if !write_element(dtype, element, &mut bytes) {
+        for (i, &element) in elements.iter().enumerate() {
+            if !write_element(dtype, i, element, &mut bytes) {
                 return Err(Error::model(&self.program.value(id).name, format!("no scalar form of {dtype}")));
             }
         }

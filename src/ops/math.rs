@@ -5,9 +5,15 @@ use crate::expr::{Binary, Expr, Unary, Value};
 use crate::ir::{Stop, ValueId};
 use crate::tensor::DType;
 
-type Lowering = Result<Vec<ValueId>, Stop>;
+pub(super) type Lowering = Result<Vec<ValueId>, Stop>;
 
-const fn op(name: &'static str, since: i64, doc: &'static str, lower: fn(&mut Cx) -> Lowering) -> OpDef {
+/// A row of ai.onnx.
+pub(super) const fn op(
+    name: &'static str,
+    since: i64,
+    doc: &'static str,
+    lower: fn(&mut Cx) -> Lowering,
+) -> OpDef {
     OpDef { name, domain: "", since, doc, lower }
 }
 
@@ -75,23 +81,14 @@ pub const OPS: &[OpDef] = &[
     op("Erf", 9, "error function", |cx| unary(cx, Unary::Erf)),
     op("IsNaN", 9, "whether a is NaN", |cx| unary(cx, Unary::IsNan)),
     op("IsInf", 10, "whether a is infinite, of the signs asked for", |cx| {
-        let (positive, negative) = (cx.int_or("detect_positive", 1)? != 0, cx.int_or("detect_negative", 1)? != 0);
+        let (positive, negative) =
+            (cx.int_or("detect_positive", 1)? != 0, cx.int_or("detect_negative", 1)? != 0);
         compose(cx, |x| {
             let test = |on: bool, op| if on { x.unary(op) } else { Expr::bool(false) };
             Ok(test(positive, Unary::IsPosInf).binary(Binary::Or, &test(negative, Unary::IsNegInf)))
         })
     }),
     op("Identity", 1, "a", |cx| Ok(vec![cx.input(0)?])),
-    op("Cast", 6, "conversion; floats to integers truncate", |cx| {
-        let to = cx.dtype_attribute("to")?.ok_or_else(|| cx.error("attribute \"to\" is missing"))?;
-        let x = cx.input(0)?;
-        Ok(vec![cx.program.cast(x, to)])
-    }),
-    op("CastLike", 15, "conversion to the second input's dtype", |cx| {
-        let to = cx.program.dtype(cx.input(1)?);
-        let x = cx.input(0)?;
-        Ok(vec![cx.program.cast(x, to)])
-    }),
     op("Where", 9, "condition ? a : b", |cx| {
         let operands = [cx.input(0)?, cx.input(1)?, cx.input(2)?];
         Ok(vec![cx.program.elementwise(&operands, |e| e[0].select(&e[1], &e[2]))?])
@@ -113,10 +110,12 @@ fn unary(cx: &mut Cx, op: Unary) -> Lowering {
 pub(super) fn compose(cx: &mut Cx, f: impl FnOnce(&Expr) -> Result<Expr, Stop>) -> Lowering {
     let x = cx.input(0)?;
     let mut failure = None;
-    let y = cx.program.unary(x, |e| f(e).unwrap_or_else(|stop| {
-        failure = Some(stop);
-        e.clone()
-    }));
+    let y = cx.program.unary(x, |e| {
+        f(e).unwrap_or_else(|stop| {
+            failure = Some(stop);
+            e.clone()
+        })
+    });
     failure.map_or(Ok(vec![y]), Err)
 }
 
@@ -142,9 +141,9 @@ fn swapped(cx: &mut Cx, op: Binary) -> Lowering {
 
 fn variadic(cx: &mut Cx, op: Binary) -> Lowering {
     let operands = cx.all_inputs()?;
-    let value = cx.program.elementwise(&operands, |e| {
-        e[1..].iter().fold(e[0].clone(), |left, right| left.binary(op, right))
-    })?;
+    let value = cx
+        .program
+        .elementwise(&operands, |e| e[1..].iter().fold(e[0].clone(), |left, right| left.binary(op, right)))?;
     Ok(vec![value])
 }
 
@@ -154,7 +153,9 @@ fn pow(cx: &mut Cx) -> Lowering {
         let (base, exponent) = (&e[0], &e[1]);
         match (base.dtype().is_float(), exponent.dtype().is_float()) {
             // An integer to a fractional power is computed as a float and truncated.
-            (false, true) => base.cast(DType::F32).binary(Binary::Pow, &exponent.cast(DType::F32)).cast(base.dtype()),
+            (false, true) => {
+                base.cast(DType::F32).binary(Binary::Pow, &exponent.cast(DType::F32)).cast(base.dtype())
+            }
             _ => base.binary(Binary::Pow, &exponent.cast(base.dtype())),
         }
     })?;

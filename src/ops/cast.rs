@@ -1,0 +1,102 @@
+//! Conversions of dtype.
+
+use super::math::{Lowering, op};
+use super::{Cx, OpDef};
+use crate::expr::{Binary, Expr, Unary, format};
+use crate::ir::{Def, Stop, ValueId};
+use crate::tensor::{DType, Tensor};
+
+/// The family.
+pub const OPS: &[OpDef] = &[
+    op("Cast", 6, "conversion; floats to integers truncate", |cx| {
+        let to = cx.dtype_attribute("to")?.ok_or_else(|| cx.error("attribute \"to\" is missing"))?;
+        convert(cx, to)
+    }),
+    op("CastLike", 15, "conversion to the second input's dtype", |cx| {
+        let to = cx.program.dtype(cx.input(1)?);
+        convert(cx, to)
+    }),
+    op(
+        "BitCast",
+        26,
+        "the same bits as another dtype; between floats and integers for constants only",
+        bit_cast,
+    ),
+];
+
+fn is_numeric(dtype: DType) -> bool {
+    dtype == DType::Bool || dtype.is_float() || dtype.is_int()
+}
+
+fn convert(cx: &mut Cx, to: DType) -> Lowering {
+    let x = cx.input(0)?;
+    let from = cx.program.dtype(x);
+    if !is_numeric(from) || !is_numeric(to) {
+        return Err(cx.unsupported(format!("conversion of {from} to {to}")));
+    }
+    if from == to {
+        return Ok(vec![x]);
+    }
+    let saturate = cx.int_or("saturate", 1)? != 0;
+    let y = match to {
+        DType::F8E8M0 => {
+            let round = power_of_two(cx, saturate)?;
+            cx.program.unary(x, |x| round(&x.cast(DType::F32)).cast(to))
+        }
+        DType::F8E4M3FN | DType::F8E4M3FNUZ | DType::F8E5M2 | DType::F8E5M2FNUZ if saturate => {
+            let top = format(to).map_or(f64::MAX, |format| format.top);
+            cx.program.unary(x, |x| clamp(&x.cast(DType::F32), top).cast(to))
+        }
+        _ => cx.program.cast(x, to),
+    };
+    Ok(vec![y])
+}
+
+/// `x` moved into -top..=top; NaN stays, which minimum and maximum do not promise.
+fn clamp(x: &Expr, top: f64) -> Expr {
+    let (high, low) = (Expr::float(x.dtype(), top), Expr::float(x.dtype(), -top));
+    let x = high.binary(Binary::Lt, x).select(&high, x);
+    x.binary(Binary::Lt, &low).select(&low, &x)
+}
+
+/// How float8e8m0, which has powers of two only, rounds what lies between them.
+fn power_of_two(cx: &Cx, saturate: bool) -> Result<impl Fn(&Expr) -> Expr + use<>, Stop> {
+    let up_from = match cx.string_or("round_mode", "up")?.as_str() {
+        "up" => Some(1.0),
+        "nearest" => Some(1.5),
+        "down" => None,
+        other => return Err(cx.error(format!("round_mode {other:?} is none of up, down, nearest"))),
+    };
+    Ok(move |x: &Expr| {
+        let number = |v| Expr::float(DType::F32, v);
+        // The conversion itself takes the power of two below.
+        let low = x.cast(DType::F8E8M0).cast(DType::F32);
+        let Some(up_from) = up_from else { return low };
+        let high = low.binary(Binary::Mul, &number(2.0));
+        let high = if saturate { high.binary(Binary::Min, &number(2f64.powi(127))) } else { high };
+        let (size, edge) = (x.unary(Unary::Abs), low.binary(Binary::Mul, &number(up_from)));
+        let rounds_up = match up_from {
+            1.0 => edge.binary(Binary::Lt, &size),
+            _ => edge.binary(Binary::Le, &size),
+        };
+        rounds_up.select(&high, &low)
+    })
+}
+
+fn bit_cast(cx: &mut Cx) -> Lowering {
+    let to = cx.dtype_attribute("to")?.ok_or_else(|| cx.error("attribute \"to\" is missing"))?;
+    let x = cx.input(0)?;
+    let from = cx.program.dtype(x);
+    if from.bits() != to.bits() || !is_numeric(from) || !is_numeric(to) {
+        return Err(cx.error(format!("{from} and {to} differ in width")));
+    }
+    if let Def::Weight(tensor) = &cx.program.value(x).def {
+        let (shape, bytes) = (tensor.shape().to_vec(), tensor.bytes().clone());
+        return Ok(vec![cx.program.weight(Tensor::new(to, &shape, bytes)?)]);
+    }
+    if from.is_float() != to.is_float() || (from.is_float() && from != to) || to == DType::Bool {
+        return Err(cx.unsupported(format!("bits of {from} as {to} of a value that is computed")));
+    }
+    // Integers of one width convert by wrapping, which keeps the bits.
+    Ok(vec![cx.program.cast(x, to)])
+}

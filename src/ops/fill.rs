@@ -1,0 +1,156 @@
+//! Tensors made from their positions, and masks by position.
+
+use super::math::{Lowering, op};
+use super::{Cx, OpDef};
+use crate::expr::{Binary, Expr, Idx, Node, Value, read_element, vars};
+use crate::ir::{Stop, ValueId};
+use crate::tensor::DType;
+
+/// The family.
+pub const OPS: &[OpDef] = &[
+    op("ConstantOfShape", 9, "one value everywhere", constant_of_shape),
+    op(
+        "Range",
+        11,
+        "start, start + delta, .. up to limit; how many there are must be known before the run",
+        range,
+    ),
+    op("EyeLike", 9, "ones on diagonal k", eye_like),
+    op("OneHot", 9, "per index, a vector with one element on and the others off", one_hot),
+    op("Trilu", 14, "the upper or lower triangle; zeros elsewhere", trilu),
+    op("Dropout", 7, "a itself and a mask that is all true: inference only", dropout),
+];
+
+fn constant_of_shape(cx: &mut Cx) -> Lowering {
+    let shape = cx.program.sizes(cx.input(0)?)?;
+    let value = match cx.tensor("value")? {
+        None => Expr::float(DType::F32, 0.0),
+        Some(tensor) => {
+            let value = read_element(tensor.dtype(), tensor.bytes(), 0);
+            let value = value.ok_or_else(|| cx.unsupported(format!("a value of {}", tensor.dtype())))?;
+            Expr::constant(tensor.dtype(), value)
+        }
+    };
+    Ok(vec![cx.program.map(shape, value)])
+}
+
+/// A number that is an integer of constants and sizes, be it stored as a float.
+fn whole(number: &Expr) -> Option<Idx> {
+    match (number.node(), number.as_const()) {
+        (_, Some(Value::F(v))) => (v == v.trunc() && v.abs() < i32::MAX as f64).then(|| Idx::from(v as i64)),
+        (Node::Cast(_, inner), None) => whole(inner),
+        _ => number.as_idx(),
+    }
+}
+
+fn range(cx: &mut Cx) -> Lowering {
+    let inputs = [cx.input(0)?, cx.input(1)?, cx.input(2)?];
+    let content = inputs.map(|id| cx.program.load(id, &[]));
+    let [start, limit, delta] = &content;
+    let zero = Idx::from(0i64);
+    let len = if let [Some(start), Some(limit), Some(delta)] = [start, limit, delta].map(Expr::as_const) {
+        let (start, limit, delta) = (start.to_f64(), limit.to_f64(), delta.to_f64());
+        let len = ((limit - start) / delta).ceil().max(0.0);
+        if len >= i32::MAX as f64 || delta == 0.0 {
+            return Err(cx.error(format!("{start}..{limit} in steps of {delta} has no usable length")));
+        }
+        Idx::from(len as i64)
+    } else if let [Some(start), Some(limit), Some(step)] = [start, limit, delta].map(whole) {
+        match step.as_const() {
+            Some(0) => return Err(cx.error("delta is 0")),
+            Some(step) if step < 0 => (&start - &limit).larger(&zero).div_ceil(&Idx::from(-step)),
+            _ => (&limit - &start).larger(&zero).div_ceil(&step),
+        }
+    } else {
+        // Which inputs these numbers depend on.
+        inputs.iter().try_for_each(|&id| cx.program.constants(id).map(drop))?;
+        return Err(cx.unsupported("a length that is not known before the run"));
+    };
+    let i = Expr::index(Idx::var(0, &len), start.dtype());
+    let body = start.binary(Binary::Add, &i.binary(Binary::Mul, delta));
+    Ok(vec![cx.program.map(vec![len], body)])
+}
+
+fn eye_like(cx: &mut Cx) -> Lowering {
+    let x = cx.input(0)?;
+    let shape = cx.program.shape(x).to_vec();
+    if shape.len() != 2 {
+        return Err(cx.error(format!("wants rank 2, got {}", shape.len())));
+    }
+    let dtype = cx.dtype_attribute("dtype")?.unwrap_or(cx.program.dtype(x));
+    let i = vars(0, &shape);
+    let row = Expr::index(&i[0] + &Idx::from(cx.int_or("k", 0)?), DType::I64);
+    let on = row.binary(Binary::Eq, &Expr::index(i[1].clone(), DType::I64));
+    let body = on.select(&Expr::int(dtype, 1), &Expr::int(dtype, 0));
+    Ok(vec![cx.program.map(shape, body)])
+}
+
+fn one_hot(cx: &mut Cx) -> Lowering {
+    let (indices, values) = (cx.input(0)?, cx.input(2)?);
+    let depth = depth(cx, cx.input(1)?)?;
+    let rank = cx.program.rank(indices) + 1;
+    let axis = cx.axis(cx.int_or("axis", -1)?, rank)?;
+    let mut shape = cx.program.shape(indices).to_vec();
+    shape.insert(axis, depth.clone());
+    let i = vars(0, &shape);
+    let mut at = i.clone();
+    at.remove(axis);
+    let index = cx.program.load(indices, &at).cast(DType::I64);
+    let size = Expr::index(depth, DType::I64);
+    let from_end = index.binary(Binary::Lt, &Expr::int(DType::I64, 0));
+    let index = from_end.select(&index.binary(Binary::Add, &size), &index);
+    let [off, on] = [0, 1i64].map(|k| cx.program.load(values, &[Idx::from(k)]));
+    let body = index.binary(Binary::Eq, &Expr::index(i[axis].clone(), DType::I64)).select(&on, &off);
+    Ok(vec![cx.program.map(shape, body)])
+}
+
+/// The number of classes: a scalar, or a vector of one element, of any numeric dtype.
+fn depth(cx: &Cx, id: ValueId) -> Result<Idx, Stop> {
+    if cx.program.dtype(id).is_float() {
+        let all = cx.program.integers(id)?;
+        return all.first().map(|&d| Idx::from(d)).ok_or_else(|| cx.error("depth is empty"));
+    }
+    cx.program.sizes(id)?.into_iter().next().ok_or_else(|| cx.error("depth is empty"))
+}
+
+fn trilu(cx: &mut Cx) -> Lowering {
+    let x = cx.input(0)?;
+    let shape = cx.program.shape(x).to_vec();
+    let [.., _, _] = shape.as_slice() else { return Err(cx.error("wants at least rank 2")) };
+    let i = vars(0, &shape);
+    let [.., row, column] = i.as_slice() else { return Err(cx.error("wants at least rank 2")) };
+    let shift = match cx.optional(1) {
+        None => Expr::int(DType::I64, 0),
+        Some(k) => cx.program.load(k, &vec![Idx::from(0i64); cx.program.rank(k)]),
+    };
+    let diagonal = Expr::index(row.clone(), DType::I64).binary(Binary::Add, &shift);
+    let column = Expr::index(column.clone(), DType::I64);
+    let kept = match cx.int_or("upper", 1)? {
+        0 => column.binary(Binary::Le, &diagonal),
+        _ => diagonal.binary(Binary::Le, &column),
+    };
+    let here = cx.program.load(x, &i);
+    let body = kept.select(&here, &Expr::int(here.dtype(), 0));
+    Ok(vec![cx.program.map(shape, body)])
+}
+
+fn dropout(cx: &mut Cx) -> Lowering {
+    let x = cx.input(0)?;
+    let trains = match cx.optional(2) {
+        Some(mode) => cx.program.integers(mode)?.iter().any(|&on| on != 0),
+        None => false,
+    };
+    let ratio = match cx.optional(1) {
+        Some(ratio) if trains => cx.program.constants(ratio)?.first().map_or(0.0, |v| v.to_f64()),
+        _ if trains => 0.5,
+        _ => 0.0,
+    };
+    if ratio != 0.0 {
+        return Err(cx.unsupported("training mode"));
+    }
+    let shape = cx.program.shape(x).to_vec();
+    let mask = cx.program.map(shape, Expr::bool(true));
+    // Before opset 12 the mask is not named if it is not wanted, and has the dtype bool from opset 10.
+    let mask = if cx.opset < 10 { cx.program.cast(mask, cx.program.dtype(x)) } else { mask };
+    Ok(vec![x, mask])
+}

@@ -1,0 +1,125 @@
+//! Reading at positions that a tensor names. Negative positions count from the end of their axis; those
+//! that lie outside are moved to its nearest element.
+
+use super::math::{Lowering, op};
+use super::{Cx, OpDef};
+use crate::expr::{Binary, Expr, Idx, Value, vars};
+use crate::ir::{Program, ValueId};
+use crate::tensor::DType;
+
+/// The family.
+pub const OPS: &[OpDef] = &[
+    op("Gather", 1, "the slices of an axis that the indices name", gather),
+    op(
+        "GatherElements",
+        11,
+        "per element of the indices, the element of x at that position of an axis",
+        gather_elements,
+    ),
+    op("GatherND", 11, "the slices at the positions that the indices' last axis spells out", gather_nd),
+    op(
+        "ReverseSequence",
+        10,
+        "the first lengths[b] elements of each sequence b in reverse",
+        reverse_sequence,
+    ),
+];
+
+/// Element `at` of `indices`, as a position of an axis of `size` elements.
+fn position(program: &Program, indices: ValueId, at: &[Idx], size: &Idx) -> Idx {
+    let index = program.load(indices, at);
+    // Constant indices are mostly not negative, and then need no test.
+    let plain =
+        index.as_const().is_none() && program.integers(indices).is_ok_and(|all| all.iter().all(|&i| i >= 0));
+    if plain { index.to_position(size) } else { from_front(&index, size).to_position(size) }
+}
+
+/// A position that may be counted from the end, counted from the front.
+fn from_front(index: &Expr, size: &Idx) -> Expr {
+    let dtype = index.dtype();
+    let is_negative = index.binary(Binary::Lt, &Expr::int(dtype, 0));
+    match is_negative.as_const() {
+        Some(Value::B(false)) => index.clone(),
+        _ => is_negative.select(&index.binary(Binary::Add, &Expr::index(size.clone(), dtype)), index),
+    }
+}
+
+fn gather(cx: &mut Cx) -> Lowering {
+    let (x, indices) = (cx.input(0)?, cx.input(1)?);
+    let shape = cx.program.shape(x).to_vec();
+    let axis = cx.axis(cx.int_or("axis", 0)?, shape.len())?;
+    let after = axis + cx.program.rank(indices);
+    let mut out = shape.clone();
+    out.splice(axis..axis + 1, cx.program.shape(indices).iter().cloned());
+    let i = vars(0, &out);
+    let mut at = i.clone();
+    at.splice(axis..after, [position(cx.program, indices, &i[axis..after], &shape[axis])]);
+    let body = cx.program.load(x, &at);
+    Ok(vec![cx.program.map(out, body)])
+}
+
+fn gather_elements(cx: &mut Cx) -> Lowering {
+    let (x, indices) = (cx.input(0)?, cx.input(1)?);
+    let shape = cx.program.shape(x).to_vec();
+    let axis = cx.axis(cx.int_or("axis", 0)?, shape.len())?;
+    let out = cx.program.shape(indices).to_vec();
+    if out.len() != shape.len() {
+        return Err(cx.error(format!(
+            "x of rank {} and indices of rank {} want one rank",
+            shape.len(),
+            out.len()
+        )));
+    }
+    let i = vars(0, &out);
+    let mut at = i.clone();
+    at[axis] = position(cx.program, indices, &i, &shape[axis]);
+    let body = cx.program.load(x, &at);
+    Ok(vec![cx.program.map(out, body)])
+}
+
+fn gather_nd(cx: &mut Cx) -> Lowering {
+    let (x, indices) = (cx.input(0)?, cx.input(1)?);
+    let (shape, outer) = (cx.program.shape(x).to_vec(), cx.program.shape(indices).to_vec());
+    let Some((depth, outer)) = outer.split_last() else {
+        return Err(cx.error("indices want at least one axis"));
+    };
+    let batch = cx.int_or("batch_dims", 0)?;
+    let depth =
+        depth.as_const().ok_or_else(|| cx.error("the size of the indices' last axis must be a constant"))?;
+    if batch < 0 || batch as usize > outer.len() || batch + depth > shape.len() as i64 {
+        return Err(
+            cx.error(format!("batch_dims={batch} and positions of {depth} axes in rank {}", shape.len()))
+        );
+    }
+    let (batch, named) = (batch as usize, (batch + depth) as usize);
+    for axis in 0..batch {
+        cx.program.equate(&shape[axis], &outer[axis], &format!("batch axis {axis} of x and the indices"))?;
+    }
+    let out = [outer, &shape[named..]].concat();
+    let i = vars(0, &out);
+    let mut at = i[..batch].to_vec();
+    for axis in batch..named {
+        let mut here = i[..outer.len()].to_vec();
+        here.push(Idx::from(axis - batch));
+        at.push(position(cx.program, indices, &here, &shape[axis]));
+    }
+    at.extend_from_slice(&i[outer.len()..]);
+    let body = cx.program.load(x, &at);
+    Ok(vec![cx.program.map(out, body)])
+}
+
+fn reverse_sequence(cx: &mut Cx) -> Lowering {
+    let (x, lengths) = (cx.input(0)?, cx.input(1)?);
+    let shape = cx.program.shape(x).to_vec();
+    let time = cx.axis(cx.int_or("time_axis", 0)?, shape.len())?;
+    let batch = cx.axis(cx.int_or("batch_axis", 1)?, shape.len())?;
+    let i = vars(0, &shape);
+    let length = cx.program.load(lengths, &i[batch..=batch]).cast(DType::I64);
+    let here = Expr::index(i[time].clone(), DType::I64);
+    let mirrored = length.binary(Binary::Sub, &Expr::index(&i[time] + &Idx::from(1i64), DType::I64));
+    let source = here.binary(Binary::Lt, &length).select(&mirrored, &here);
+    let mut at = i.clone();
+    at[time] = source.to_position(&shape[time]);
+    let body = cx.program.load(x, &at);
+    Ok(vec![cx.program.map(shape, body)])
+}

@@ -1,0 +1,173 @@
+//! Joining tensors along an axis, and cutting them apart.
+
+use super::math::{Lowering, op};
+use super::{Cx, OpDef};
+use crate::expr::{Binary, Expr, Idx, vars};
+use crate::ir::Stop;
+use crate::tensor::DType;
+
+/// The family.
+pub const OPS: &[OpDef] = &[
+    op("Concat", 4, "inputs one after another along an axis", concat),
+    op("Split", 2, "parts along an axis, of equal or given sizes", split),
+    op("Slice", 1, "every step-th element of start..end along some axes; steps are constants", slice),
+];
+
+fn concat(cx: &mut Cx) -> Lowering {
+    let mut parts = cx.all_inputs()?;
+    let Some(&first) = parts.first() else { return Err(cx.error("wants at least one input")) };
+    let rank = cx.program.rank(first);
+    let axis = cx.int("axis")?.ok_or_else(|| cx.error("attribute \"axis\" is missing"))?;
+    let axis = cx.axis(axis, rank)?;
+    let mut shape = cx.program.shape(first).to_vec();
+    for &part in &parts[1..] {
+        let other = cx.program.shape(part).to_vec();
+        if other.len() != rank || cx.program.dtype(part) != cx.program.dtype(first) {
+            return Err(cx.error("inputs want one rank and dtype"));
+        }
+        for (i, (d, other)) in shape.iter().zip(&other).enumerate().filter(|(i, _)| *i != axis) {
+            cx.program.equate(d, other, &format!("axis {i} of inputs that are joined"))?;
+        }
+    }
+    parts.retain(|&part| !cx.program.shape(part)[axis].is(0));
+    let sizes: Vec<Idx> = parts.iter().map(|&part| cx.program.shape(part)[axis].clone()).collect();
+    shape[axis] = sizes.iter().fold(Idx::from(0i64), |sum, d| &sum + d);
+    let at = vars(0, &shape);
+    let position = Expr::index(at[axis].clone(), DType::I64);
+    let mut start = shape[axis].clone();
+    let mut body: Option<Expr> = None;
+    for (&part, size) in parts.iter().zip(&sizes).rev() {
+        let end = Expr::index(start.clone(), DType::I64);
+        start = &start - size;
+        let mut inside = at.clone();
+        inside[axis] = if size.is(1) { Idx::from(0i64) } else { &at[axis] - &start };
+        let here = cx.program.load(part, &inside);
+        body = Some(match body {
+            None => here,
+            Some(later) => position.binary(Binary::Lt, &end).select(&here, &later),
+        });
+    }
+    Ok(vec![match body {
+        None => first,
+        Some(body) => cx.program.map(shape, body),
+    }])
+}
+
+fn split(cx: &mut Cx) -> Lowering {
+    let x = cx.input(0)?;
+    let shape = cx.program.shape(x).to_vec();
+    let axis = cx.axis(cx.int_or("axis", 0)?, shape.len())?;
+    let size = &shape[axis];
+    let parts = cx.node.outputs.len();
+    let sizes = match cx.sizes_at(1, "split")? {
+        Some(sizes) if sizes.len() == parts => sizes,
+        Some(sizes) => return Err(cx.error(format!("split has {} sizes for {parts} outputs", sizes.len()))),
+        // All parts but the last are of one size, rounded up.
+        None => {
+            let each = size.div_ceil(&Idx::from(parts));
+            let last = size - &(&each * &Idx::from(parts - 1));
+            (0..parts).map(|part| if part + 1 < parts { each.clone() } else { last.clone() }).collect()
+        }
+    };
+    let sum = sizes.iter().fold(Idx::from(0i64), |sum, d| &sum + d);
+    cx.program.equate(size, &sum, "sizes of the parts and of the axis")?;
+    let mut start = Idx::from(0i64);
+    let mut outputs = Vec::with_capacity(parts);
+    for size in sizes {
+        let mut part = shape.clone();
+        part[axis] = size.clone();
+        outputs.push(cx.program.view(x, part, |i| shifted(i, axis, &start)));
+        start = &start + &size;
+    }
+    Ok(outputs)
+}
+
+/// Position `i`, moved by `start` along `axis`.
+fn shifted(i: &[Idx], axis: usize, start: &Idx) -> Vec<Idx> {
+    let mut at = i.to_vec();
+    at[axis] = &at[axis] + start;
+    at
+}
+
+/// What a slice takes of one axis: `size` elements from `start`, `step` apart.
+struct Cut {
+    start: Idx,
+    step: i64,
+    size: Idx,
+}
+
+fn slice(cx: &mut Cx) -> Lowering {
+    let x = cx.input(0)?;
+    let shape = cx.program.shape(x).to_vec();
+    let starts = cx.sizes_at(1, "starts")?.ok_or_else(|| cx.error("starts are missing"))?;
+    let ends = cx.sizes_at(2, "ends")?.ok_or_else(|| cx.error("ends are missing"))?;
+    let axes = cx.ints_at(3, "axes")?.unwrap_or_else(|| (0..starts.len() as i64).collect());
+    let steps = cx.ints_at(4, "steps")?.unwrap_or_else(|| vec![1; starts.len()]);
+    if [ends.len(), axes.len(), steps.len()] != [starts.len(); 3] {
+        let (s, e, a, t) = (starts.len(), ends.len(), axes.len(), steps.len());
+        return Err(cx.error(format!("{s} starts, {e} ends, {a} axes and {t} steps must be as many")));
+    }
+    let mut cuts: Vec<Option<Cut>> = shape.iter().map(|_| None).collect();
+    for (((start, end), axis), step) in starts.iter().zip(&ends).zip(axes).zip(steps) {
+        let axis = cx.axis(axis, shape.len())?;
+        cuts[axis] = Some(cut(cx, &shape[axis], start, end, step)?);
+    }
+    let sizes =
+        shape.iter().zip(&cuts).map(|(d, cut)| cut.as_ref().map_or(d, |cut| &cut.size).clone()).collect();
+    Ok(vec![cx.program.view(x, sizes, |i| {
+        let place = |(i, cut): (&Idx, &Option<Cut>)| match cut {
+            Some(cut) => &cut.start + &(i * &Idx::from(cut.step)),
+            None => i.clone(),
+        };
+        i.iter().zip(&cuts).map(place).collect()
+    })])
+}
+
+/// Numpy's rules for `start:end:step` of an axis of size `d`.
+fn cut(cx: &mut Cx, d: &Idx, start: &Idx, end: &Idx, step: i64) -> Result<Cut, Stop> {
+    let (zero, one) = (Idx::from(0i64), Idx::from(1i64));
+    if step == 0 {
+        return Err(cx.error("a step is 0"));
+    }
+    if step > 0 {
+        // Nothing lies beyond the end, so a start beyond it need not be clamped.
+        let first = from_front(start, d).larger(&zero);
+        let last = from_front(end, d).smaller(d);
+        if start.is(-1) && last == *d {
+            // Of an axis that is not empty, this is the last element.
+            cx.program.equate(
+                &d.smaller(&one),
+                &one,
+                "size, at least 1, of an axis whose last element is read",
+            )?;
+            return Ok(Cut { start: d - &one, step: 1, size: one });
+        }
+        let size = match start.as_const() {
+            Some(back) if back < 0 && last == *d => d.smaller(&Idx::from(-back)),
+            _ => (&last - &first).larger(&zero),
+        };
+        return Ok(Cut { start: first, step, size: size.div_ceil(&Idx::from(step)) });
+    }
+    let first = from_front(start, d).smaller(&(d - &one));
+    let last = &(&from_front(end, d) + &one).larger(&zero) - &one;
+    let size = (&first - &last).larger(&zero).div_ceil(&Idx::from(-step));
+    Ok(Cut { start: first, step, size })
+}
+
+/// A position that may be counted from the end, counted from the front. May lie outside the axis.
+fn from_front(position: &Idx, d: &Idx) -> Idx {
+    let one = Idx::from(1i64);
+    match position.as_const() {
+        // Exporters write the largest and smallest integers of 32 or 64 bits for "to the end".
+        Some(c) if c >= i32::MAX as i64 => d.clone(),
+        Some(c) if c <= -(i32::MAX as i64) => Idx::from(-1i64),
+        _ if position.is_non_negative() => position.clone(),
+        _ if (&Idx::from(-1i64) - position).is_non_negative() => d + position,
+        // The sign is not known: add d where it is negative.
+        _ => {
+            let zero = Idx::from(0i64);
+            let is_negative = (&zero - position).larger(&zero).smaller(&one);
+            position + &(d * &is_negative)
+        }
+    }
+}

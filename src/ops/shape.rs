@@ -1,0 +1,187 @@
+//! Shapes, and the same elements under another one.
+
+use super::math::{Lowering, op};
+use super::{Cx, OpDef};
+use crate::expr::{Expr, Idx, numel};
+use crate::ir::{Stop, ValueId};
+use crate::tensor::DType;
+
+/// The family.
+pub const OPS: &[OpDef] = &[
+    op("Shape", 1, "sizes of the axes start..end, as int64", shape),
+    op("Size", 1, "number of elements, as int64", |cx| {
+        let len = numel(cx.program.shape(cx.input(0)?));
+        Ok(vec![cx.program.scalar(Expr::index(len, DType::I64))])
+    }),
+    op("Reshape", 5, "the same elements under a given shape; 0 keeps a size, -1 takes what is left", reshape),
+    op("Flatten", 1, "axes before and after `axis` merged into two", flatten),
+    op("Squeeze", 1, "axes of size 1 removed", squeeze),
+    op("Unsqueeze", 1, "axes of size 1 inserted", unsqueeze),
+    op("Transpose", 1, "axes reordered", transpose),
+    op("Expand", 8, "broadcast together with a given shape", expand),
+    op("Tile", 6, "repeated along each axis", tile),
+    op("DepthToSpace", 1, "blocks of channels to blocks of positions", depth_to_space),
+    op("SpaceToDepth", 1, "blocks of positions to blocks of channels", space_to_depth),
+];
+
+fn shape(cx: &mut Cx) -> Lowering {
+    let sizes = cx.program.shape(cx.input(0)?).to_vec();
+    let rank = sizes.len() as i64;
+    let clamp = |axis: i64| (if axis < 0 { axis + rank } else { axis }).clamp(0, rank) as usize;
+    let (start, end) = (clamp(cx.int_or("start", 0)?), clamp(cx.int_or("end", rank)?));
+    let kept = sizes.get(start..end).unwrap_or_default();
+    let elements: Vec<Expr> = kept.iter().map(|d| Expr::index(d.clone(), DType::I64)).collect();
+    Ok(vec![cx.program.list(DType::I64, &elements)])
+}
+
+fn reshape(cx: &mut Cx) -> Lowering {
+    let x = cx.input(0)?;
+    let wanted = cx.sizes_at(1, "shape")?.ok_or_else(|| cx.error("input \"shape\" is missing"))?;
+    let keeps_zeros = cx.int_or("allowzero", 0)? != 0;
+    let have = cx.program.shape(x).to_vec();
+    let mut free = None;
+    let mut shape = Vec::with_capacity(wanted.len());
+    for (axis, size) in wanted.into_iter().enumerate() {
+        shape.push(match size.as_const() {
+            Some(-1) if free.is_some() => return Err(cx.error("shape has more than one -1")),
+            Some(-1) => {
+                free = Some(axis);
+                Idx::from(1i64)
+            }
+            Some(0) if !keeps_zeros => {
+                let kept = have.get(axis).cloned();
+                kept.ok_or_else(|| {
+                    cx.error(format!("shape wants to keep axis {axis} of rank {}", have.len()))
+                })?
+            }
+            Some(size) if size < 0 => return Err(cx.error(format!("shape has a size of {size}"))),
+            _ => size,
+        });
+    }
+    if let Some(axis) = free {
+        let rest = numel(&shape);
+        if rest.is(0) {
+            return Err(cx.error("the -1 of shape could be any size, as another size is 0"));
+        }
+        shape[axis] = numel(&have).div(&rest);
+    }
+    Ok(vec![cx.program.reshape(x, shape)?])
+}
+
+fn flatten(cx: &mut Cx) -> Lowering {
+    let x = cx.input(0)?;
+    let shape = cx.program.shape(x);
+    let (axis, rank) = (cx.int_or("axis", 1)?, shape.len());
+    let axis = if axis == rank as i64 { rank } else { cx.axis(axis, rank)? };
+    let merged = vec![numel(&shape[..axis]), numel(&shape[axis..])];
+    Ok(vec![cx.program.reshape(x, merged)?])
+}
+
+fn squeeze(cx: &mut Cx) -> Lowering {
+    let x = cx.input(0)?;
+    let shape = cx.program.shape(x).to_vec();
+    let axes = match cx.ints_at(1, "axes")? {
+        Some(axes) => cx.axes(&axes, shape.len())?,
+        None => (0..shape.len()).filter(|&axis| shape[axis].is(1)).collect(),
+    };
+    for &axis in &axes {
+        cx.program.equate(&shape[axis], &Idx::from(1i64), &format!("axis {axis}, which is removed"))?;
+    }
+    let kept = shape.into_iter().enumerate().filter(|(axis, _)| !axes.contains(axis)).map(|(_, d)| d);
+    Ok(vec![cx.program.reshape(x, kept.collect())?])
+}
+
+fn unsqueeze(cx: &mut Cx) -> Lowering {
+    let x = cx.input(0)?;
+    let axes = cx.ints_at(1, "axes")?.ok_or_else(|| cx.error("axes are missing"))?;
+    let mut shape = cx.program.shape(x).to_vec();
+    for axis in cx.axes(&axes, shape.len() + axes.len())? {
+        shape.insert(axis, Idx::from(1i64));
+    }
+    Ok(vec![cx.program.reshape(x, shape)?])
+}
+
+fn transpose(cx: &mut Cx) -> Lowering {
+    let x = cx.input(0)?;
+    let rank = cx.program.rank(x);
+    let order = match cx.ints("perm")? {
+        Some(order) => order.iter().map(|&axis| cx.axis(axis, rank)).collect::<Result<Vec<_>, Stop>>()?,
+        None => (0..rank).rev().collect(),
+    };
+    let mut sorted = order.clone();
+    sorted.sort_unstable();
+    if !sorted.into_iter().eq(0..rank) {
+        return Err(cx.error(format!("perm {order:?} does not name each of {rank} axes once")));
+    }
+    Ok(vec![cx.program.transpose(x, &order)])
+}
+
+fn expand(cx: &mut Cx) -> Lowering {
+    let x = cx.input(0)?;
+    let wanted = cx.program.sizes(cx.input(1)?)?;
+    let shape = cx.program.broadcast(&[cx.program.shape(x).to_vec(), wanted])?;
+    Ok(vec![cx.program.expand(x, shape)])
+}
+
+fn tile(cx: &mut Cx) -> Lowering {
+    let x = cx.input(0)?;
+    let repeats = cx.program.sizes(cx.input(1)?)?;
+    let shape = cx.program.shape(x).to_vec();
+    if repeats.len() != shape.len() {
+        return Err(cx.error(format!("wants {} repeats, one per axis, got {}", shape.len(), repeats.len())));
+    }
+    let tiled = shape.iter().zip(&repeats).map(|(d, n)| d * n).collect();
+    Ok(vec![cx.program.view(x, tiled, |i| i.iter().zip(&shape).map(|(i, d)| i.rem(d)).collect())])
+}
+
+/// The input of shape [N, C, H, W] and the block's side.
+fn blocks(cx: &Cx) -> Result<(ValueId, [Idx; 4], Idx), Stop> {
+    let x = cx.input(0)?;
+    let side = cx.int("blocksize")?.filter(|&side| side > 0);
+    let side = side.ok_or_else(|| cx.error("blocksize must be at least 1"))?;
+    let shape = <[Idx; 4]>::try_from(cx.program.shape(x).to_vec());
+    let shape = shape.map_err(|shape| cx.error(format!("wants rank 4, got {}", shape.len())))?;
+    Ok((x, shape, Idx::from(side)))
+}
+
+/// Whether the block is the slower part of a channel's number (DCR) or the faster (CRD).
+fn depth_first(cx: &Cx) -> Result<bool, Stop> {
+    match cx.string_or("mode", "DCR")?.as_str() {
+        "DCR" => Ok(true),
+        "CRD" => Ok(false),
+        other => Err(cx.error(format!("mode wants DCR or CRD, got {other:?}"))),
+    }
+}
+
+fn depth_to_space(cx: &mut Cx) -> Lowering {
+    let (x, [n, c, h, w], side) = blocks(cx)?;
+    let area = &side * &side;
+    let depth = c.div(&area);
+    cx.program.equate(&c, &(&depth * &area), "channels, in whole blocks")?;
+    let depth_first = depth_first(cx)?;
+    let shape = vec![n, depth.clone(), &h * &side, &w * &side];
+    Ok(vec![cx.program.view(x, shape, |i| {
+        let block = &(&i[2].rem(&side) * &side) + &i[3].rem(&side);
+        let channel = if depth_first { &(&block * &depth) + &i[1] } else { &(&i[1] * &area) + &block };
+        vec![i[0].clone(), channel, i[2].div(&side), i[3].div(&side)]
+    })])
+}
+
+fn space_to_depth(cx: &mut Cx) -> Lowering {
+    let (x, [n, c, h, w], side) = blocks(cx)?;
+    let (rows, columns) = (h.div(&side), w.div(&side));
+    cx.program.equate(&h, &(&rows * &side), "rows, in whole blocks")?;
+    cx.program.equate(&w, &(&columns * &side), "columns, in whole blocks")?;
+    let depth_first = depth_first(cx)?;
+    let area = &side * &side;
+    let shape = vec![n, &c * &area, rows, columns];
+    Ok(vec![cx.program.view(x, shape, |i| {
+        let (block, channel) = match depth_first {
+            true => (i[1].div(&c), i[1].rem(&c)),
+            false => (i[1].rem(&area), i[1].div(&area)),
+        };
+        let row = &(&i[2] * &side) + &block.div(&side);
+        let column = &(&i[3] * &side) + &block.rem(&side);
+        vec![i[0].clone(), channel, row, column]
+    })])
+}
