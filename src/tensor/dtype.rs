@@ -97,18 +97,7 @@ impl DType {
     /// Whether values are floating-point numbers.
     pub fn is_float(self) -> bool {
         use DType::*;
-        matches!(
-            self,
-            F32 | F16
-                | F64
-                | BF16
-                | F8E4M3FN
-                | F8E4M3FNUZ
-                | F8E5M2
-                | F8E5M2FNUZ
-                | F4E2M1
-                | F8E8M0
-        )
+        matches!(self, F32 | F16 | F64 | BF16 | F8E4M3FN | F8E4M3FNUZ | F8E5M2 | F8E5M2FNUZ | F4E2M1 | F8E8M0)
     }
 
     /// Whether values are integers (bool is not).
@@ -149,9 +138,13 @@ mod tests {
 
     #[test]
     fn packed_sizes_round_up() {
-        for (dtype, len, bytes) in
-            [(DType::I4, 3, 2), (DType::U2, 5, 2), (DType::Bool, 3, 3), (DType::F64, 2, 16), (DType::F32, 0, 0)]
-        {
+        for (dtype, len, bytes) in [
+            (DType::I4, 3, 2),
+            (DType::U2, 5, 2),
+            (DType::Bool, 3, 3),
+            (DType::F64, 2, 16),
+            (DType::F32, 0, 0),
+        ] {
             assert_eq!(dtype.size_bytes(len), bytes, "{dtype} x {len}");
         }
     }

@@ -167,6 +167,9 @@ mod tests {
     #[test]
     fn the_wrong_element_type_is_refused() {
         let t = Tensor::from_slice(&[1], &[1.0f32]).unwrap();
-        assert_eq!(t.to_vec::<i32>().unwrap_err().to_string(), "tensor: asked for int32 elements of a float32 tensor");
+        assert_eq!(
+            t.to_vec::<i32>().unwrap_err().to_string(),
+            "tensor: asked for int32 elements of a float32 tensor"
+        );
     }
 }
