@@ -5,12 +5,14 @@
 
 mod eval;
 mod index;
+mod operators;
 mod print;
 mod scalar;
 mod value;
 
 pub use eval::{Env, apply_binary, apply_cast, eval, eval_idx};
 pub use index::{Atom, Idx, Var, flatten, numel, unflatten, vars};
+pub use operators::Operand;
 pub use print::{HELPERS, Names, Printer, device_type};
 pub use scalar::{Binary, Const, Expr, Node, Rewrite, Unary, rewrite_idx};
 pub use value::{Value, read_element, write_element};

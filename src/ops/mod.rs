@@ -3,8 +3,16 @@
 //! A row's `lower` turns a node into values of the [`Program`]. Most are compositions of its few forms, so
 //! a new operator is a new row and nothing else.
 
+mod activation;
 mod context;
+mod conv;
 mod math;
+mod matmul;
+mod norm;
+mod pool;
+mod reduce;
+mod softmax;
+mod window;
 
 pub use context::Cx;
 
@@ -31,7 +39,16 @@ pub struct OpDef {
 }
 
 /// All operators, by family.
-pub const FAMILIES: &[(&str, &[OpDef])] = &[("Arithmetic", math::OPS)];
+pub const FAMILIES: &[(&str, &[OpDef])] = &[
+    ("Arithmetic", math::OPS),
+    ("Activations", activation::OPS),
+    ("Convolutions", conv::OPS),
+    ("Matrix products", matmul::OPS),
+    ("Normalisations", norm::OPS),
+    ("Pools", pool::OPS),
+    ("Reductions", reduce::OPS),
+    ("Softmax", softmax::OPS),
+];
 
 /// The row of an operator.
 pub fn find(domain: &str, name: &str) -> Option<&'static OpDef> {
@@ -120,7 +137,8 @@ pub fn lower(graph: &Graph, known: &Known) -> Result<Lowered, Stop> {
                 .ok_or_else(|| Error::model(node.place(), format!("input {name:?} does not exist"))),
         };
         let node_inputs = node.inputs.iter().map(at).collect::<Result<Vec<_>, _>>()?;
-        let op = find(&node.domain, &node.op).ok_or_else(|| Error::model(node.place(), "unknown operator"))?;
+        let op =
+            find(&node.domain, &node.op).ok_or_else(|| Error::model(node.place(), "unknown operator"))?;
         let opset = graph.opsets.get(&node.domain).copied().unwrap_or(1);
         let mut cx = Cx { program: &mut program, node, opset, inputs: node_inputs, known };
         let outputs = (op.lower)(&mut cx)?;
@@ -132,7 +150,9 @@ pub fn lower(graph: &Graph, known: &Known) -> Result<Lowered, Stop> {
         }
         let missing = node.outputs.iter().skip(outputs.len()).find(|name| !name.is_empty());
         if let Some(name) = missing {
-            return Err(Error::Unsupported { items: vec![format!("output {name:?} of {}", node.place())] }.into());
+            return Err(
+                Error::Unsupported { items: vec![format!("output {name:?} of {}", node.place())] }.into()
+            );
         }
     }
     let mut outputs = Vec::new();
