@@ -11,6 +11,14 @@ mod join;
 mod math;
 mod pad;
 mod shape;
+mod activation;
+mod conv;
+mod matmul;
+mod norm;
+mod pool;
+mod reduce;
+mod softmax;
+mod window;
 
 pub use context::Cx;
 
@@ -45,6 +53,13 @@ pub const FAMILIES: &[(&str, &[OpDef])] = &[
     ("Gathering", index::OPS),
     ("Padding", pad::OPS),
     ("Generated tensors", fill::OPS),
+    ("Activations", activation::OPS),
+    ("Convolutions", conv::OPS),
+    ("Matrix products", matmul::OPS),
+    ("Normalisations", norm::OPS),
+    ("Pools", pool::OPS),
+    ("Reductions", reduce::OPS),
+    ("Softmax", softmax::OPS),
 ];
 
 /// The row of an operator.
