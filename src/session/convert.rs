@@ -56,7 +56,7 @@ pub fn from_device(name: &str, dtype: DType, shape: &[usize], bytes: Vec<u8>, f1
     let mut out = Vec::with_capacity(dtype.size_bytes(len));
     for i in 0..len {
         let value = read_element(stored, &bytes, i);
-        if !value.is_some_and(|v| write_element(dtype, v, &mut out)) {
+        if !value.is_some_and(|v| write_element(dtype, i, v, &mut out)) {
             return Err(Error::limit(name, format!("{dtype} cannot be read back from the device")));
         }
     }

@@ -468,9 +468,9 @@ fn host_tensor(output: &PlanOutput, shape: &[usize], content: &[Expr], symbols: 
         }
     }
     let mut bytes = Vec::new();
-    for element in content {
+    for (i, element) in content.iter().enumerate() {
         let value = crate::expr::eval(element, &mut Sizes(symbols));
-        if !value.is_some_and(|v| write_element(output.dtype, v, &mut bytes)) {
+        if !value.is_some_and(|v| write_element(output.dtype, i, v, &mut bytes)) {
             return Err(Error::model(&output.name, format!("{element} is not known at run time")));
         }
     }
