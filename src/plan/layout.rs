@@ -68,7 +68,7 @@ impl Plan {
     /// Sizes and places for the dimensions `symbols` on a device.
     ///
     /// # Errors
-    /// [`Error::Limit`] when a tensor is larger than the device can bind, naming both sizes.
+    /// [`Error::Limit`] when a tensor is larger than the device's largest buffer, naming both sizes.
     pub fn layout(&self, symbols: &SymbolValues, caps: &Caps) -> Result<Layout> {
         let (mut shapes, mut size_bytes) = (Vec::new(), Vec::new());
         for tensor in &self.tensors {
@@ -78,11 +78,11 @@ impl Plan {
                 Error::limit(&tensor.name, format!("{dims:?} has more than the {} elements that shaders can index", i32::MAX))
             })?;
             let bytes = bound_bytes(len, storage_bytes(tensor.dtype, caps.f16));
-            let limit = caps.max_storage_binding_bytes.min(caps.max_buffer_bytes);
+            let limit = caps.max_buffer_bytes;
             if bytes > limit {
                 return Err(Error::limit(
                     format!("tensor {:?}", tensor.name),
-                    format!("{} {dims:?} takes {bytes} bytes, the device binds at most {limit}", tensor.dtype),
+                    format!("{} {dims:?} takes {bytes} bytes, the device's largest buffer {limit}", tensor.dtype),
                 ));
             }
             shapes.push(dims);

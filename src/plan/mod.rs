@@ -7,7 +7,9 @@ mod fuse;
 mod layout;
 mod print;
 mod spec;
+mod split;
 
+pub use split::{SplitKernel, split};
 pub use layout::{Layout, Place, SymbolValues, bound_bytes, shape, size};
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};

@@ -2,6 +2,7 @@
 
 mod convert;
 mod prepared;
+mod windows;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
