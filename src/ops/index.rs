@@ -35,7 +35,7 @@ fn position(program: &Program, indices: ValueId, at: &[Idx], size: &Idx) -> Idx 
 }
 
 /// A position that may be counted from the end, counted from the front.
-fn from_front(index: &Expr, size: &Idx) -> Expr {
+pub(super) fn from_front(index: &Expr, size: &Idx) -> Expr {
     let dtype = index.dtype();
     let is_negative = index.binary(Binary::Lt, &Expr::int(dtype, 0));
     match is_negative.as_const() {

@@ -10,6 +10,8 @@ mod index;
 mod join;
 mod math;
 mod pad;
+mod resize;
+mod scatter;
 mod shape;
 
 pub use context::Cx;
@@ -43,6 +45,8 @@ pub const FAMILIES: &[(&str, &[OpDef])] = &[
     ("Shapes", shape::OPS),
     ("Joining and splitting", join::OPS),
     ("Gathering", index::OPS),
+    ("Scattering", scatter::OPS),
+    ("Resizing", resize::OPS),
     ("Padding", pad::OPS),
     ("Generated tensors", fill::OPS),
 ];
