@@ -9,8 +9,15 @@ pub mod ir;
 pub mod kernel;
 pub mod onnx;
 pub mod ops;
+pub mod plan;
+#[cfg(not(target_arch = "wasm32"))]
+mod session;
 pub mod tensor;
 pub mod wgsl;
 
 pub use error::{Error, Result};
+#[cfg(not(target_arch = "wasm32"))]
+pub use gpu::{AdapterChoice, AdapterInfo, adapters};
+#[cfg(not(target_arch = "wasm32"))]
+pub use session::{KernelText, ModelSource, Outputs, Progress, Session, SessionOptions, Stage, StepTime};
 pub use tensor::{DType, Element, Tensor};

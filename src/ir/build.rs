@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Combine, Def, Guard, Value, ValueId};
+use super::{Def, Guard, Value, ValueId};
 use crate::error::Error;
 use crate::expr::{Binary, Expr, Idx, Node, Unary, flatten, numel, unflatten, vars};
 use crate::tensor::{DType, Tensor};
@@ -239,36 +239,6 @@ impl Program {
     pub fn expand(&mut self, x: ValueId, shape: Vec<Idx>) -> ValueId {
         let body = self.load_broadcast(x, &vars(0, &shape));
         self.map(shape, body)
-    }
-
-    /// `out[i] = combine over the axes of f(x[i, r])`; the axes stay with extent 1 where `keep`.
-    pub fn reduce(
-        &mut self,
-        x: ValueId,
-        axes: &[usize],
-        keep: bool,
-        combine: Combine,
-        f: impl FnOnce(&Expr) -> Expr,
-    ) -> Result<ValueId, Stop> {
-        let shape = self.shape(x).to_vec();
-        let kept: Vec<Idx> =
-            shape.iter().enumerate().filter(|(axis, _)| !axes.contains(axis)).map(|(_, d)| d.clone()).collect();
-        let extents: Vec<Idx> = axes.iter().map(|&axis| shape[axis].clone()).collect();
-        let (mut outer, inner) = (vars(0, &kept).into_iter(), vars(kept.len() as u32, &extents));
-        let at: Vec<Idx> = (0..shape.len())
-            .map(|axis| match axes.iter().position(|&a| a == axis) {
-                Some(position) => inner[position].clone(),
-                None => outer.next().unwrap_or_else(|| Idx::from(0i64)),
-            })
-            .collect();
-        let body = f(&self.load(x, &at));
-        let reduced = self.add(body.dtype(), kept, Def::Reduce { extents, combine, body });
-        if !keep {
-            return Ok(reduced);
-        }
-        let one = Idx::from(1i64);
-        let full = shape.iter().enumerate().map(|(i, d)| if axes.contains(&i) { one.clone() } else { d.clone() });
-        self.reshape(reduced, full.collect())
     }
 
     /// The elements of a small value as sizes, or which inputs they depend on.

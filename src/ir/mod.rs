@@ -6,9 +6,11 @@
 mod build;
 mod content;
 mod evaluate;
+mod nest;
 
 pub use build::{Program, Stop};
 pub use content::static_shape;
+pub use nest::{Axes, join, split};
 
 use crate::expr::{Binary, Expr, Idx};
 use crate::tensor::{DType, Tensor};

@@ -56,8 +56,8 @@ impl Reader<'_> {
             Ok(AttributeType::Graph) => match proto.g {
                 None => return wrong("holds no graph"),
                 Some(graph) => {
-                    let kind = format!("{place} attribute {name:?} ");
-                    Attribute::Graph(Box::new(self.graph(&kind, *graph)?))
+                    let place = format!("{place} attribute {name:?}");
+                    Attribute::Graph(Box::new(self.graph(Some(&place), *graph)?))
                 }
             },
             Ok(AttributeType::Tensors) => Attribute::Other("TENSORS"),

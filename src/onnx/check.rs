@@ -69,7 +69,8 @@ fn names_within(graph: &Graph, outer: Option<&Scope<'_>>) -> Result<()> {
                 return Err(Error::model(
                     node.place(),
                     format!(
-                        "input {index} {input:?} exists nowhere: no node, initializer or graph input has this name"
+                        "input {index} {input:?} exists nowhere: \
+                         no node, initializer or graph input has this name"
                     ),
                 ));
             }
@@ -161,8 +162,13 @@ fn cycle(nodes: &[Node], reads_from: &[Vec<usize>], waits_for: &[usize], start: 
         path.push(from);
         at = from;
     };
-    let mut members: Vec<_> = path[first..].iter().rev().map(|&index| nodes[index].place()).collect();
-    let (count, begin) = (members.len(), members[0].clone());
+    // In the direction of the data, from the node that the file gives first.
+    let mut indices: Vec<_> = path[first..].iter().rev().copied().collect();
+    if let Some(earliest) = (0..indices.len()).min_by_key(|&i| indices[i]) {
+        indices.rotate_left(earliest);
+    }
+    let mut members: Vec<_> = indices.iter().map(|&index| nodes[index].place()).collect();
+    let (count, begin) = (members.len(), nodes[indices[0]].place());
     members.truncate(NAMED_NODES);
     let more =
         if count > NAMED_NODES { format!(" -> ({} more)", count - NAMED_NODES) } else { String::new() };

@@ -32,7 +32,7 @@ impl<'a> Reader<'a> {
     /// # Errors
     /// The first thing that is wrong; else everything unsupported; else the tensors without data.
     pub(super) fn read(mut self, proto: GraphProto) -> Result<Graph> {
-        let graph = self.graph("graph ", proto)?;
+        let graph = self.graph(None, proto)?;
         if !self.unsupported.is_empty() {
             return Err(Error::Unsupported { items: self.unsupported });
         }
@@ -42,15 +42,16 @@ impl<'a> Reader<'a> {
                 message += &format!("; nor has {other}");
             }
             if others.len() >= NAMED_TENSORS {
-                message += &format!("; nor have {} more tensors", others.len() + 1 - NAMED_TENSORS);
+                message += &format!("; and {} more", others.len() + 1 - NAMED_TENSORS);
             }
             return Err(Error::model(first, message));
         }
         Ok(graph)
     }
 
-    /// `kind` begins the places of inputs and outputs, as `graph ` in `graph input "x"`.
-    pub(super) fn graph(&mut self, kind: &str, proto: GraphProto) -> Result<Graph> {
+    /// A graph, `within` the attribute of that place or the model's own.
+    pub(super) fn graph(&mut self, within: Option<&str>, proto: GraphProto) -> Result<Graph> {
+        let (of, within) = (within.unwrap_or("graph"), within.is_some());
         let mut graph = Graph { name: proto.name, opsets: self.opsets.clone(), ..Graph::default() };
         for tensor in proto.initializer {
             let place = format!("initializer {:?}", tensor.name);
@@ -62,21 +63,23 @@ impl<'a> Reader<'a> {
             self.unsupported.push(format!("initializer {name:?} is sparse"));
         }
         let declared: BTreeMap<_, _> = proto.value_info.into_iter().map(|v| (v.name, v.r#type)).collect();
-        let with_type = |value: ValueInfoProto| match value.r#type {
-            Some(_) => value,
-            None => ValueInfoProto { r#type: declared.get(&value.name).cloned().flatten(), ..value },
+        let with_type = |value: ValueInfoProto| match &value.r#type {
+            Some(r#type) if types::is_declared(r#type) => value,
+            Some(_) | None => {
+                ValueInfoProto { r#type: declared.get(&value.name).cloned().flatten(), ..value }
+            }
         };
         for input in proto.input {
             // Before IR version 4 every initializer had to be listed among the inputs as well.
             if !graph.initializers.contains_key(&input.name) {
-                let place = format!("{kind}input {:?}", input.name);
-                let found = types::value_info(&place, with_type(input));
+                let place = format!("{of} input {:?}", input.name);
+                let found = types::value_info(&place, within, with_type(input));
                 graph.inputs.extend(self.collect(found)?);
             }
         }
         for output in proto.output {
-            let place = format!("{kind}output {:?}", output.name);
-            let found = types::value_info(&place, with_type(output));
+            let place = format!("{of} output {:?}", output.name);
+            let found = types::value_info(&place, within, with_type(output));
             graph.outputs.extend(self.collect(found)?);
         }
         for (index, node) in proto.node.into_iter().enumerate() {
@@ -125,6 +128,11 @@ impl<'a> Reader<'a> {
             ));
         }
         let domain = normalised_domain(proto.domain);
+        if domain.is_empty() && !self.opsets.contains_key("") {
+            let got: Vec<_> = self.opsets.keys().collect();
+            let message = format!("opset_import wants a version of ai.onnx, got domains {got:?}");
+            return Err(Error::model(place, message));
+        }
         if domain.is_empty() && proto.op_type == "Constant" {
             return self.constant(graph, place, proto.output, proto.attribute);
         }

@@ -45,10 +45,8 @@ pub(super) fn dtype_of(place: &str, number: i32) -> Result<DType, Fault> {
 
 /// A size from the file: not negative, and addressable on this machine.
 pub(super) fn dim_of(place: &str, axis: usize, dim: i64) -> Result<usize, Error> {
-    usize::try_from(dim).map_err(|_| {
-        let wanted = format!("0 to {}", usize::MAX.min(i64::MAX as usize));
-        Error::model(place, format!("dimension {axis} wants {wanted}, got {dim}"))
-    })
+    usize::try_from(dim)
+        .map_err(|_| Error::model(place, format!("dimension {axis} wants 0 to {}, got {dim}", isize::MAX)))
 }
 
 /// The tensor of `proto`. `place` names it in messages.

@@ -6,10 +6,11 @@ use crate::error::Error;
 use crate::graph::{Dim, ValueInfo};
 use crate::tensor::DType;
 
-/// The declared input or output. `place` names it in messages.
-pub(super) fn value_info(place: &str, proto: ValueInfoProto) -> Result<ValueInfo, Fault> {
+/// The declared input or output. `place` names it in messages. `within` a subgraph, ONNX does not demand
+/// a type; the graph's types do.
+pub(super) fn value_info(place: &str, within: bool, proto: ValueInfoProto) -> Result<ValueInfo, Fault> {
     let ValueInfoProto { name, r#type } = proto;
-    match r#type.and_then(|t| t.value) {
+    match r#type.filter(is_declared).and_then(|t| t.value) {
         Some(TypeValue::Tensor(tensor)) => {
             let dtype = dtype_of(place, tensor.elem_type)?;
             let shape = tensor.shape.map(|shape| dims(place, shape)).transpose().map_err(Fault::Wrong)?;
@@ -18,8 +19,30 @@ pub(super) fn value_info(place: &str, proto: ValueInfoProto) -> Result<ValueInfo
                 dtype => Ok(ValueInfo { name, dtype, shape }),
             }
         }
-        Some(other) => Err(Fault::Unsupported(format!("{place} is {}", describe(&other)))),
+        Some(
+            other @ (TypeValue::SparseTensor(_)
+            | TypeValue::Sequence(_)
+            | TypeValue::Optional(_)
+            | TypeValue::Map(_)
+            | TypeValue::Opaque(_)),
+        ) => Err(Fault::Unsupported(format!("{place} is no tensor but {}", describe(&other)))),
+        None if within => Err(Fault::Unsupported(format!("{place} declares no type"))),
         None => Err(Fault::Wrong(Error::model(place, "declares no type"))),
+    }
+}
+
+/// Whether anything is said: some writers give an empty type, or dtype 0, for nothing.
+pub(super) fn is_declared(r#type: &TypeProto) -> bool {
+    match &r#type.value {
+        None => false,
+        Some(TypeValue::Tensor(tensor)) => tensor.elem_type != 0,
+        Some(
+            TypeValue::SparseTensor(_)
+            | TypeValue::Sequence(_)
+            | TypeValue::Optional(_)
+            | TypeValue::Map(_)
+            | TypeValue::Opaque(_),
+        ) => true,
     }
 }
 
@@ -32,19 +55,19 @@ fn dims(place: &str, shape: TensorShapeProto) -> Result<Vec<Dim>, Error> {
     shape.dim.into_iter().map(|d| d.value).enumerate().map(dim).collect()
 }
 
-/// A type for messages, as `a sequence of float32 tensors`.
+/// A type for messages in ONNX's notation, as `seq(tensor(float32))`.
 fn describe(value: &TypeValue) -> String {
     let dtype = |number: i32| DType::from_onnx(number).map_or("undefined", DType::name);
     let element = |element: &Option<Box<TypeProto>>| match element.as_ref().and_then(|t| t.value.as_ref()) {
         Some(value) => describe(value),
-        None => "an undeclared type".into(),
+        None => "undefined".into(),
     };
     match value {
-        TypeValue::Tensor(t) => format!("a {} tensor", dtype(t.elem_type)),
-        TypeValue::SparseTensor(t) => format!("a sparse {} tensor", dtype(t.elem_type)),
-        TypeValue::Sequence(s) => format!("a sequence of {}", element(&s.elem_type)),
-        TypeValue::Optional(o) => format!("an optional of {}", element(&o.elem_type)),
-        TypeValue::Map(m) => format!("a map from {} to {}", dtype(m.key_type), element(&m.value_type)),
-        TypeValue::Opaque(o) => format!("an opaque {:?}", o.name),
+        TypeValue::Tensor(t) => format!("tensor({})", dtype(t.elem_type)),
+        TypeValue::SparseTensor(t) => format!("sparse_tensor({})", dtype(t.elem_type)),
+        TypeValue::Sequence(s) => format!("seq({})", element(&s.elem_type)),
+        TypeValue::Optional(o) => format!("optional({})", element(&o.elem_type)),
+        TypeValue::Map(m) => format!("map({}, {})", dtype(m.key_type), element(&m.value_type)),
+        TypeValue::Opaque(o) => format!("opaque({:?})", o.name),
     }
 }

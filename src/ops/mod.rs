@@ -13,6 +13,14 @@ mod pad;
 mod resize;
 mod scatter;
 mod shape;
+mod activation;
+mod conv;
+mod matmul;
+mod norm;
+mod pool;
+mod reduce;
+mod softmax;
+mod window;
 
 pub use context::Cx;
 
@@ -49,6 +57,13 @@ pub const FAMILIES: &[(&str, &[OpDef])] = &[
     ("Resizing", resize::OPS),
     ("Padding", pad::OPS),
     ("Generated tensors", fill::OPS),
+    ("Activations", activation::OPS),
+    ("Convolutions", conv::OPS),
+    ("Matrix products", matmul::OPS),
+    ("Normalisations", norm::OPS),
+    ("Pools", pool::OPS),
+    ("Reductions", reduce::OPS),
+    ("Softmax", softmax::OPS),
 ];
 
 /// The row of an operator.
@@ -57,7 +72,7 @@ pub fn find(domain: &str, name: &str) -> Option<&'static OpDef> {
 }
 
 /// What is known beyond the graph when it is lowered.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Known {
     /// Symbolic dimensions with fixed sizes.
     pub dims: BTreeMap<String, usize>,

@@ -1,4 +1,16 @@
-//! `(KernelSpec, Schedule, Target) -> WGSL`.
+//! `(KernelSpec, Schedule, Target) -> WGSL`: plain text in, plain text out, no GPU needed.
+//!
+//! A skeleton from `shaders/` carries the algorithm; the renderer fills in its knobs (sizes), bindings and
+//! slots (loads, arithmetic, stores), printed from the kernel's expressions.
+
+mod contract;
+mod map;
+mod reduce;
+mod scope;
+mod template;
+
+use crate::error::{Error, Result};
+use crate::kernel::{Body, KernelSpec, Schedule};
 
 /// How a kernel's binding is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -21,3 +33,64 @@ pub struct Shader {
     /// Kinds of the bindings 0, 1, ...
     pub bindings: Vec<BindingKind>,
 }
+
+/// What a binding of a rendered kernel holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Bound {
+    /// Input number n of the spec.
+    Input(usize),
+    /// The output.
+    Output,
+    /// The run-time parameters: one `i32` each.
+    Params,
+}
+
+/// What the text is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Target {
+    /// Whether the device has 16-bit floats.
+    pub f16: bool,
+    /// The compiler that will read it.
+    pub dialect: Dialect,
+}
+
+/// WGSL as its compilers want it; they differ in the `enable` lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Dialect {
+    /// naga, in wgpu.
+    Naga,
+    /// Tint and the other browsers' compilers.
+    Browser,
+}
+
+/// A kernel's text, and what to bind.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Rendered {
+    /// The text.
+    pub shader: Shader,
+    /// What each binding holds.
+    pub bound: Vec<Bound>,
+}
+
+/// Render a kernel.
+///
+/// # Errors
+/// [`Error::Limit`] when the schedule belongs to another family.
+pub fn render(label: &str, spec: &KernelSpec, schedule: &Schedule, target: Target) -> Result<Rendered> {
+    match (&spec.body, schedule) {
+        (Body::Map { len, value }, Schedule::Map(s)) => map::render(label, spec, len, value, s, target),
+        (Body::Reduce { rows, stages, result }, Schedule::Reduce(s)) => {
+            reduce::render(label, spec, rows, stages, result, s, target)
+        }
+        (Body::Contract(body), Schedule::Contract(s)) => contract::render(label, spec, body, s, target),
+        (_, other) => Err(Error::limit(label, format!("schedule {other} does not fit a {} kernel", spec.family()))),
+    }
+}
+
+/// The skeletons, by file name, as they stand in `shaders/`.
+pub const SKELETONS: &[(&str, &str)] = &[
+    ("map.wgsl", map::SKELETON),
+    ("reduce.wgsl", reduce::SHARED),
+    ("reduce_serial.wgsl", reduce::SERIAL),
+    ("gemm.wgsl", contract::SKELETON),
+];

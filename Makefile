@@ -1,0 +1,53 @@
+# The commands of this project. `make test` is what CI runs.
+
+PYTHON := target/venv/bin/python
+CARGO_FLAGS := $(if $(CI),--locked)
+
+# The demo's question goes through the environment, so that it may contain any character.
+export QUERY
+
+.PHONY: help demo setup test-data test lint test-models bless-onnx bench
+
+help:
+	@echo 'make demo [QUERY="..."]   build the sentence encoder, search 200 sentences by meaning'
+	@echo 'make test                 everything that CI runs'
+	@echo 'make lint                 of that, formatting, lints, wasm32 and documentation'
+	@echo 'make test-models          all eight networks, all cases, in release mode'
+	@echo 'make bless-onnx           rewrite the list of ONNX backend cases that pass'
+	@echo 'make test-data            what the tests read from target/test-data'
+	@echo 'make bench                the benchmarks'
+
+demo:
+	@tools/setup.sh demo
+	@$(PYTHON) tools/minilm.py
+	cargo run $(CARGO_FLAGS) --release --example semantic_search -- "$$QUERY"
+
+setup:
+	@tools/setup.sh test
+
+test-data: setup
+	@$(PYTHON) tools/fill_model.py
+	@$(PYTHON) tools/onnx_backend.py
+	@$(PYTHON) tools/minilm.py
+	@$(PYTHON) tools/check_minilm.py
+
+lint: setup
+	cargo fmt --check
+	cargo clippy $(CARGO_FLAGS) --all-targets --features cli -- -D warnings
+	cargo clippy $(CARGO_FLAGS) --all-targets -- -D warnings
+	cargo check $(CARGO_FLAGS) --lib --target wasm32-unknown-unknown
+	RUSTDOCFLAGS='-D warnings' cargo doc $(CARGO_FLAGS) --no-deps --features cli
+
+# One build of the tests: all targets and the doc tests, with the command line.
+test: lint test-data
+	cargo test $(CARGO_FLAGS) --features cli
+
+test-models: test-data
+	@$(PYTHON) tools/fill_model.py --all
+	TILEWRIGHT_MODELS=all cargo test $(CARGO_FLAGS) --release --test models
+
+bless-onnx: test-data
+	TILEWRIGHT_BLESS=1 cargo test $(CARGO_FLAGS) --features cli --test onnx_backend
+
+bench:
+	cargo bench $(CARGO_FLAGS)

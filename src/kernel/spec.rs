@@ -1,0 +1,136 @@
+//! What a kernel computes: expressions over its own loop variables, inputs and parameters, in a canonical
+//! form, so that the six layers of a network share one kernel.
+
+use crate::expr::{Expr, Idx};
+use crate::ir::Combine;
+use crate::tensor::DType;
+
+/// One kernel. In its expressions a load's source is a position in `inputs` and its index one row-major
+/// offset; symbols are `p0`, `p1`, ..., the run-time parameters.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct KernelSpec {
+    /// Dtypes of the inputs.
+    pub inputs: Vec<DType>,
+    /// Dtype of the output.
+    pub output: DType,
+    /// Number of run-time parameters.
+    pub params: usize,
+    /// The computation.
+    pub body: Body,
+}
+
+/// The computation, by family; each has its skeletons.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Body {
+    /// `out[i] = value(i)` for `i` below `len`; loop variable 0 is `i`.
+    Map {
+        /// Number of elements.
+        len: Idx,
+        /// What each is.
+        value: Expr,
+    },
+    /// Row by row: statistics, each of which may use those before it, then the result. Loop variable 0 is
+    /// the row, 1 the position within it; argument `s` is statistic number `s`.
+    Reduce {
+        /// Number of rows.
+        rows: Idx,
+        /// The statistics, in order.
+        stages: Vec<Stage>,
+        /// What is stored.
+        result: RowResult,
+    },
+    /// `out[b, m, n] = epilogue(sum over k of a(b, m, k) * b(b, k, n))`.
+    Contract(ContractBody),
+}
+
+/// One statistic of a row: `combine over r < extent of value(row, r)`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Stage {
+    /// Number of positions.
+    pub extent: Idx,
+    /// How two are combined.
+    pub combine: Combine,
+    /// What is combined.
+    pub value: Expr,
+}
+
+/// What a row kernel stores.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum RowResult {
+    /// `out[row] = value(row)`.
+    PerRow(Expr),
+    /// `out[at(row, r)] = value(row, r)` for `r` below `extent`.
+    PerElement {
+        /// Number of positions.
+        extent: Idx,
+        /// Where it goes.
+        at: Idx,
+        /// What is stored.
+        value: Expr,
+    },
+}
+
+/// A batched matrix product with arbitrary loads. Loop variables 0 to 3 are `b`, `m`, `n`, `k`; argument 0 of
+/// the epilogue is the sum.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ContractBody {
+    /// Number of products.
+    pub batch: Idx,
+    /// Rows of the output.
+    pub m: Idx,
+    /// Columns of the output.
+    pub n: Idx,
+    /// Terms of each sum.
+    pub k: Idx,
+    /// The left operand at `(b, m, k)`.
+    pub a: Expr,
+    /// The right operand at `(b, k, n)`.
+    pub b: Expr,
+    /// The dtype of the sum.
+    pub sum: DType,
+    /// What is stored at `(b * m + row) * n + column`.
+    pub epilogue: Expr,
+}
+
+impl KernelSpec {
+    /// The family's name.
+    pub fn family(&self) -> &'static str {
+        match self.body {
+            Body::Map { .. } => "map",
+            Body::Reduce { .. } => "reduce",
+            Body::Contract(_) => "gemm",
+        }
+    }
+
+    /// All expressions of the kernel.
+    pub fn exprs(&self) -> Vec<&Expr> {
+        match &self.body {
+            Body::Map { value, .. } => vec![value],
+            Body::Reduce { stages, result, .. } => {
+                let last = match result {
+                    RowResult::PerRow(value) | RowResult::PerElement { value, .. } => value,
+                };
+                stages.iter().map(|s| &s.value).chain([last]).collect()
+            }
+            Body::Contract(c) => vec![&c.a, &c.b, &c.epilogue],
+        }
+    }
+}
+
+/// The dtype's form in device memory: 32-bit words, or 16-bit floats where the device has them. Booleans take
+/// a word; narrow and 64-bit integers are widened or, after a range check, narrowed to one; other floats become
+/// 32-bit ones.
+pub fn storage_type(dtype: DType, f16: bool) -> &'static str {
+    match dtype {
+        DType::F16 if f16 => "f16",
+        DType::Bool => "u32",
+        _ if dtype.is_unsigned_int() => "u32",
+        _ if dtype.is_int() => "i32",
+        _ => "f32",
+    }
+}
+
+/// Bytes per element in device memory.
+pub fn storage_bytes(dtype: DType, f16: bool) -> usize {
+    if storage_type(dtype, f16) == "f16" { 2 } else { 4 }
+}

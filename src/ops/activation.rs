@@ -1,0 +1,120 @@
+//! Activation functions, element by element.
+
+use super::math::compose;
+use super::{Cx, OpDef};
+use crate::expr::{Expr, Unary};
+use crate::ir::{Stop, ValueId};
+
+type Lowering = Result<Vec<ValueId>, Stop>;
+
+const fn op(name: &'static str, since: i64, doc: &'static str, lower: fn(&mut Cx) -> Lowering) -> OpDef {
+    OpDef { name, domain: "", since, doc, lower }
+}
+
+const fn ms(name: &'static str, doc: &'static str, lower: fn(&mut Cx) -> Lowering) -> OpDef {
+    OpDef { name, domain: "com.microsoft", since: 1, doc, lower }
+}
+
+/// The family.
+pub const OPS: &[OpDef] = &[
+    op("Relu", 1, "max(x, 0)", |cx| function(cx, |x| x.larger(0.0))),
+    op("LeakyRelu", 1, "x < 0 ? alpha * x : x", |cx| {
+        let alpha = cx.float_or("alpha", 0.01)?;
+        function(cx, |x| x.below(0.0).select(&(x * alpha), x))
+    }),
+    op("PRelu", 1, "x < 0 ? slope * x : x", |cx| {
+        let operands = [cx.input(0)?, cx.input(1)?];
+        let y = cx.program.elementwise(&operands, |e| e[0].below(0.0).select(&(&e[0] * &e[1]), &e[0]))?;
+        Ok(vec![y])
+    }),
+    op("Elu", 1, "x < 0 ? alpha * (e^x - 1) : x", |cx| {
+        let alpha = cx.float_or("alpha", 1.0)?;
+        function(cx, |x| x.below(0.0).select(&((x.exp() - 1.0) * alpha), x))
+    }),
+    op("Selu", 1, "x > 0 ? gamma * x : gamma * alpha * (e^x - 1)", |cx| {
+        let alpha = cx.float_or("alpha", 1.673_263_2)?;
+        let gamma = cx.float_or("gamma", 1.050_701)?;
+        function(cx, |x| x.at_most(0.0).select(&((x.exp() - 1.0) * alpha), x) * gamma)
+    }),
+    op("Celu", 12, "max(x, 0) + min(alpha * (e^(x / alpha) - 1), 0)", |cx| {
+        let alpha = cx.float_or("alpha", 1.0)?;
+        function(cx, |x| x.larger(0.0) + (((x / alpha).exp() - 1.0) * alpha).smaller(0.0))
+    }),
+    op("Gelu", 20, "x * Phi(x), exactly or by tanh", |cx| {
+        match cx.string_or("approximate", "none")?.as_str() {
+            "none" => function(cx, gelu),
+            "tanh" => function(cx, gelu_tanh),
+            other => Err(cx.error(format!("approximate wants none or tanh, got {other:?}"))),
+        }
+    }),
+    op("Sigmoid", 1, "1 / (1 + e^-x)", |cx| function(cx, sigmoid)),
+    op("HardSigmoid", 1, "min(max(alpha * x + beta, 0), 1)", |cx| {
+        let (alpha, beta) = (cx.float_or("alpha", 0.2)?, cx.float_or("beta", 0.5)?);
+        function(cx, |x| hard_sigmoid(x, alpha, beta))
+    }),
+    op("HardSwish", 14, "x * min(max(x / 6 + 1/2, 0), 1)", |cx| {
+        function(cx, |x| x * hard_sigmoid(x, 1.0 / 6.0, 0.5))
+    }),
+    op("Softplus", 1, "ln(1 + e^x)", |cx| function(cx, softplus)),
+    op("Softsign", 1, "x / (1 + |x|)", |cx| function(cx, |x| x / (x.abs() + 1.0))),
+    op("Mish", 18, "x * tanh(ln(1 + e^x))", |cx| function(cx, |x| x * softplus(x).tanh())),
+    op("Swish", 24, "x / (1 + e^(-alpha * x))", |cx| {
+        let alpha = cx.float_or("alpha", 1.0)?;
+        function(cx, |x| x * sigmoid(&(x * alpha)))
+    }),
+    op("ThresholdedRelu", 1, "x > alpha ? x : 0", |cx| {
+        let alpha = cx.float_or("alpha", 1.0)?;
+        function(cx, |x| x.at_most(alpha).select(&Expr::float(x.dtype(), 0.0), x))
+    }),
+    op("Shrink", 9, "x shrunk by bias outside of [-lambd, lambd], 0 inside", |cx| {
+        let (bias, lambd) = (cx.float_or("bias", 0.0)?, cx.float_or("lambd", 0.5)?);
+        function(cx, |x| {
+            let high =
+                Expr::float(x.dtype(), lambd).below(x).select(&(x - bias), &Expr::float(x.dtype(), 0.0));
+            x.below(-lambd).select(&(x + bias), &high)
+        })
+    }),
+    ms("Gelu", "x * Phi(x)", |cx| function(cx, gelu)),
+    ms("FastGelu", "x * Phi(x) by tanh, of x + bias", |cx| biased(cx, gelu_tanh)),
+    ms("BiasGelu", "x * Phi(x) of x + bias", |cx| biased(cx, gelu)),
+    ms("QuickGelu", "x / (1 + e^(-alpha * x))", |cx| {
+        let alpha = cx.float_or("alpha", 1.702)?;
+        function(cx, |x| x * sigmoid(&(x * alpha)))
+    }),
+];
+
+fn function(cx: &mut Cx, f: impl FnOnce(&Expr) -> Expr) -> Lowering {
+    compose(cx, |x| Ok(f(x)))
+}
+
+/// `f(x + bias)`, the bias optional.
+fn biased(cx: &mut Cx, f: fn(&Expr) -> Expr) -> Lowering {
+    let x = cx.input(0)?;
+    let Some(bias) = cx.optional(1) else { return function(cx, f) };
+    Ok(vec![cx.program.elementwise(&[x, bias], |e| f(&(&e[0] + &e[1])))?])
+}
+
+/// `1 / (1 + e^-x)`.
+pub(super) fn sigmoid(x: &Expr) -> Expr {
+    Expr::int(x.dtype(), 1) / (x.unary(Unary::Neg).exp() + 1.0)
+}
+
+fn hard_sigmoid(x: &Expr, alpha: f64, beta: f64) -> Expr {
+    (x * alpha + beta).larger(0.0).smaller(1.0)
+}
+
+/// `ln(1 + e^x)` as `max(x, 0) + ln(1 + e^-|x|)`, which never overflows.
+fn softplus(x: &Expr) -> Expr {
+    x.larger(0.0) + (x.abs().negated().exp() + 1.0).log()
+}
+
+/// `x / 2 * (1 + erf(x / sqrt 2))`.
+fn gelu(x: &Expr) -> Expr {
+    x * 0.5 * ((x * std::f64::consts::FRAC_1_SQRT_2).erf() + 1.0)
+}
+
+/// `x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3)))`.
+fn gelu_tanh(x: &Expr) -> Expr {
+    let root = (2.0 / std::f64::consts::PI).sqrt();
+    x * 0.5 * (((x * x * x * 0.044715 + x) * root).tanh() + 1.0)
+}

@@ -1,0 +1,219 @@
+//! Convolutions, as contractions over channels and taps.
+
+use super::window::{Window, pads, per_axis, taps, windows};
+use super::{Cx, OpDef};
+use crate::expr::{Expr, Idx, vars};
+use crate::ir::{Axes, Stop, ValueId};
+use crate::tensor::DType;
+
+type Lowering = Result<Vec<ValueId>, Stop>;
+
+const fn op(name: &'static str, doc: &'static str, lower: fn(&mut Cx) -> Lowering) -> OpDef {
+    OpDef { name, domain: "", since: 1, doc, lower }
+}
+
+/// The family.
+pub const OPS: &[OpDef] = &[
+    op(
+        "Conv",
+        "out[n, g, m, o] = sum_{c, k} W[g, m, c, k] * X[n, g, c, o * stride + k * dilation - pad] + B[g, m]",
+        |cx| {
+            let (x, w) = (cx.input(0)?, cx.input(1)?);
+            let y = convolve(cx, x, w)?;
+            add_bias(cx, y)
+        },
+    ),
+    op("ConvInteger", "convolution of 8-bit integers less their zero points, in int32", |cx| {
+        let x = centred(cx, 0, 2)?;
+        let w = centred(cx, 1, 3)?;
+        Ok(vec![convolve(cx, x, w)?])
+    }),
+    op("ConvTranspose", "the transposed convolution; taps that fall between inputs add zero", transposed),
+];
+
+/// Channels of a convolution: per group, `out_channels` of the result and `in_channels` of the input.
+struct Groups {
+    count: i64,
+    in_channels: Idx,
+    out_channels: Idx,
+}
+
+impl Groups {
+    /// The batch axes: `N`, and the groups where there are several.
+    fn batch(&self, n: &Idx) -> Vec<Idx> {
+        if self.count == 1 { vec![n.clone()] } else { vec![n.clone(), self.count.into()] }
+    }
+
+    /// The channel `i` of the group at `batch`, of `each` per group.
+    fn channel(batch: &[Idx], each: &Idx, i: &Idx) -> Idx {
+        batch.get(1).map_or_else(|| i.clone(), |g| &(g * each) + i)
+    }
+}
+
+fn convolve(cx: &mut Cx, x: ValueId, w: ValueId) -> Result<ValueId, Stop> {
+    let (x_shape, w_shape) = (cx.program.shape(x).to_vec(), cx.program.shape(w).to_vec());
+    if x_shape.len() < 3 || x_shape.len() != w_shape.len() {
+        let message = format!(
+            "wants input and weight of one rank, 3 or more; got {} and {}",
+            x_shape.len(),
+            w_shape.len()
+        );
+        return Err(cx.error(message));
+    }
+    let count = cx.int_or("group", 1)?;
+    let divides = |d: &Idx| d.as_const().is_none_or(|d| count > 0 && d % count == 0);
+    if !divides(&x_shape[1]) || !divides(&w_shape[0]) {
+        return Err(cx.error(format!(
+            "group={count} must divide {} input and {} output channels",
+            x_shape[1], w_shape[0]
+        )));
+    }
+    let group = Idx::from(count);
+    cx.program.equate(&x_shape[1], &(&w_shape[1] * &group), "input channels and the weight's times group")?;
+    let windows = windows(cx, &x_shape[2..], &w_shape[2..])?;
+    let groups = Groups { count, in_channels: w_shape[1].clone(), out_channels: w_shape[0].div(&group) };
+    let extents = Axes {
+        batch: groups.batch(&x_shape[0]),
+        m: vec![groups.out_channels.clone()],
+        n: windows.iter().map(|w| w.output.clone()).collect(),
+        k: w_shape[1..].to_vec(),
+    };
+    let y = cx.program.contract(extents, |p, at| {
+        let (c, k) = (&at.k[0], &at.k[1..]);
+        let m = Groups::channel(&at.batch, &groups.out_channels, &at.m[0]);
+        let weight = p.load(w, &[vec![m], at.k.clone()].concat());
+        let (position, inside) = taps(&windows, &at.n, k);
+        let channel = Groups::channel(&at.batch, &groups.in_channels, c);
+        let element = p.load(x, &[vec![at.batch[0].clone(), channel], position].concat());
+        let zero = Expr::int(element.dtype(), 0);
+        (weight, inside.select(&element, &zero))
+    });
+    let outputs = windows.iter().map(|w| w.output.clone());
+    cx.program.reshape(y, [x_shape[0].clone(), w_shape[0].clone()].into_iter().chain(outputs).collect())
+}
+
+/// `y[n, m, ..] + bias[m]`, the bias being input 2.
+fn add_bias(cx: &mut Cx, y: ValueId) -> Lowering {
+    let Some(bias) = cx.optional(2) else { return Ok(vec![y]) };
+    let shape = cx.program.shape(y).to_vec();
+    cx.program.equate(&shape[1], &cx.program.shape(bias)[0].clone(), "output channels and the bias")?;
+    let at = vars(0, &shape);
+    let sum = cx.program.load(y, &at) + cx.program.load(bias, &at[1..2]);
+    Ok(vec![cx.program.map(shape, sum)])
+}
+
+/// Input `i` less the zero point at input `zero`, as int32. A zero point with one axis runs along axis 0.
+fn centred(cx: &mut Cx, i: usize, zero: usize) -> Result<ValueId, Stop> {
+    let x = cx.input(i)?;
+    let Some(zero) = cx.optional(zero) else { return Ok(cx.program.cast(x, DType::I32)) };
+    let shape = cx.program.shape(x).to_vec();
+    let at = vars(0, &shape);
+    let single = cx.program.shape(zero).iter().all(|d| d.is(1));
+    let zeros = if single { vec![Idx::from(0i64); cx.program.rank(zero)] } else { at[..1].to_vec() };
+    let zero = cx.program.load(zero, &zeros).cast(DType::I32);
+    let body = cx.program.load(x, &at).cast(DType::I32) - zero;
+    Ok(cx.program.map(shape, body))
+}
+
+/// `out[n, g, m, o] = sum_{c, k} W[g, c, m, k] * X[n, g, c, i]` over the taps with
+/// `i * stride + k * dilation - pad = o`.
+fn transposed(cx: &mut Cx) -> Lowering {
+    let (x, w) = (cx.input(0)?, cx.input(1)?);
+    let (x_shape, w_shape) = (cx.program.shape(x).to_vec(), cx.program.shape(w).to_vec());
+    if x_shape.len() < 3 || x_shape.len() != w_shape.len() {
+        let message = format!(
+            "wants input and weight of one rank, 3 or more; got {} and {}",
+            x_shape.len(),
+            w_shape.len()
+        );
+        return Err(cx.error(message));
+    }
+    let count = cx.int_or("group", 1)?;
+    let group = Idx::from(count);
+    cx.program.equate(&x_shape[1], &w_shape[0], "input channels and the weight's")?;
+    let windows = transposed_windows(cx, &x_shape[2..], &w_shape[2..])?;
+    let groups = Groups { count, in_channels: w_shape[0].div(&group), out_channels: w_shape[1].clone() };
+    let extents = Axes {
+        batch: groups.batch(&x_shape[0]),
+        m: vec![groups.out_channels.clone()],
+        n: windows.iter().map(|w| w.output.clone()).collect(),
+        k: [vec![groups.in_channels.clone()], w_shape[2..].to_vec()].concat(),
+    };
+    let y = cx.program.contract(extents, |p, at| {
+        let (c, k) = (&at.k[0], &at.k[1..]);
+        let channel = Groups::channel(&at.batch, &groups.in_channels, c);
+        let weight = p.load(w, &[vec![channel.clone(), at.m[0].clone()], k.to_vec()].concat());
+        let (mut position, mut inside) = (vec![at.batch[0].clone(), channel], Expr::bool(true));
+        for ((window, o), k) in windows.iter().zip(&at.n).zip(k) {
+            let (i, ok) = source(window, o, k);
+            position.push(i);
+            inside = inside.and(ok);
+        }
+        let element = p.load(x, &position);
+        let zero = Expr::int(element.dtype(), 0);
+        (weight, inside.select(&element, &zero))
+    });
+    let out_channels = &groups.out_channels * &group;
+    let outputs = windows.iter().map(|w| w.output.clone());
+    let shape = [x_shape[0].clone(), out_channels].into_iter().chain(outputs).collect();
+    let y = cx.program.reshape(y, shape)?;
+    add_bias(cx, y)
+}
+
+/// The input position `(o + pad - k * dilation) / stride`, and whether it exists.
+fn source(window: &Window, o: &Idx, k: &Idx) -> (Idx, Expr) {
+    let stride = Idx::from(window.stride);
+    // Shifted by whole strides so that what is divided is never negative.
+    let reach = &(&window.kernel - &Idx::from(1i64)) * &Idx::from(window.dilation);
+    let shift = reach.div_ceil(&stride);
+    let offset = &(&(o + &window.before) - &(k * &Idx::from(window.dilation))) + &(&shift * &stride);
+    let position = &offset.div(&stride) - &shift;
+    let number = |i: &Idx| Expr::index(i.clone(), DType::I64);
+    let whole = number(&offset.rem(&stride)).equals(Expr::int(DType::I64, 0));
+    let low = Expr::int(DType::I64, 0).at_most(number(&position));
+    let high = number(&position).below(number(&window.input));
+    (position, whole.and(low).and(high))
+}
+
+/// Windows of the convolution that this is the transpose of; `input` is what is read here.
+fn transposed_windows(cx: &Cx, input: &[Idx], kernel: &[Idx]) -> Result<Vec<Window>, Stop> {
+    let count = input.len();
+    let (strides, dilations) = (per_axis(cx, "strides", count)?, per_axis(cx, "dilations", count)?);
+    let (pads, auto) = (pads(cx, count)?, cx.string_or("auto_pad", "NOTSET")?);
+    let extra = cx.ints("output_padding")?.unwrap_or_else(|| vec![0; count]);
+    let wanted = cx.ints("output_shape")?;
+    let (zero, one) = (Idx::from(0i64), Idx::from(1i64));
+    let same = matches!(auto.as_str(), "SAME_UPPER" | "SAME_LOWER");
+    let window = |axis: usize| {
+        let (stride, dilation) = (Idx::from(strides[axis]), Idx::from(dilations[axis]));
+        let extra = Idx::from(extra.get(axis).copied().unwrap_or(0));
+        let span = &(&(&kernel[axis] - &one) * &dilation) + &one;
+        let full = &(&(&stride * &(&input[axis] - &one)) + &extra) + &span;
+        let wanted = wanted.as_ref().and_then(|shape| shape.get(shape.len().saturating_sub(count) + axis));
+        let wanted = wanted.map(|&size| Idx::from(size)).or_else(|| same.then(|| &input[axis] * &stride));
+        let (output, before) = match wanted {
+            Some(output) => {
+                let total = (&full - &output).larger(&zero);
+                let half = total.div(&Idx::from(2i64));
+                let before = if auto == "SAME_UPPER" { half } else { &total - &half };
+                (output, before)
+            }
+            None if auto == "VALID" => (full, zero.clone()),
+            None => {
+                let (before, after) = (Idx::from(pads[axis].0), Idx::from(pads[axis].1));
+                (&(&full - &before) - &after, before)
+            }
+        };
+        Window {
+            input: input[axis].clone(),
+            output,
+            kernel: kernel[axis].clone(),
+            stride: strides[axis],
+            dilation: dilations[axis],
+            before,
+            after: zero.clone(),
+            overrun: true,
+        }
+    };
+    Ok((0..count).map(window).collect())
+}

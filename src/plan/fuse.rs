@@ -1,0 +1,516 @@
+//! Which values become kernels, and what is folded into each.
+//!
+//! Values are visited from the outputs backwards. A value that only one kernel reads is folded into it where
+//! the kernel's form allows: maps by substitution, reductions as statistics of the kernel's rows, a
+//! contraction as the core whose epilogue the kernel becomes. Views are folded wherever they are read.
+//! What remains is a *root*: it gets a kernel and memory of its own.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use crate::expr::{Atom, Expr, Idx, Node, Rewrite, Unary, flatten, numel, unflatten, vars};
+use crate::ir::{Def, Program, ValueId};
+use crate::tensor::DType;
+
+/// Loop variable of the row, and of the position within it, in row form.
+const ROW: u32 = 0;
+const POSITION: u32 = 1;
+
+/// A kernel being put together around its root.
+#[derive(Clone, Debug, Default)]
+pub struct Draft {
+    /// Axes of the root that number the rows, once a reduction has been folded in.
+    pub row_axes: Option<Vec<usize>>,
+    /// Reductions folded in, in the order of their values.
+    pub stages: BTreeSet<ValueId>,
+    /// The contraction whose epilogue this is.
+    pub core: Option<ValueId>,
+}
+
+/// What becomes of a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Role {
+    /// In memory: an input, a weight, or the output of a kernel.
+    Stored,
+    /// Substituted into those who read it.
+    Inline,
+    /// A statistic or the core of the kernel with this root.
+    Part(ValueId),
+}
+
+/// How a kernel reads a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Use {
+    /// Once per element of its output or rows.
+    Body,
+    /// As an operand of its contraction, many times per element.
+    Operand,
+}
+
+/// The decisions: the roots with their drafts, in order.
+pub struct Fusion<'a> {
+    program: &'a Program,
+    /// Stored values that one kernel may read.
+    most_inputs: usize,
+    roles: HashMap<ValueId, Role>,
+    /// Kernels by root.
+    pub drafts: BTreeMap<ValueId, Draft>,
+}
+
+/// A row kernel whose rows are all of the tensor, and longer than this, is left in two kernels: one
+/// workgroup would have to walk it alone.
+const LONGEST_LONE_ROW: i64 = 1 << 13;
+
+/// Decide for all values that `outputs` depend on. Values in `outputs`, none of which is a reshape, are stored.
+pub fn fuse<'a>(program: &'a Program, outputs: &BTreeSet<ValueId>, most_inputs: usize) -> Fusion<'a> {
+    let tails = epilogue_tails(program, outputs);
+    let mut fusion = Fusion { program, most_inputs, roles: HashMap::new(), drafts: BTreeMap::new() };
+    let mut readers: BTreeMap<ValueId, BTreeSet<(ValueId, Use)>> = BTreeMap::new();
+    for id in (0..program.values.len() as ValueId).rev() {
+        let wanted = outputs.contains(&id);
+        let reading = readers.remove(&id).unwrap_or_default();
+        if !wanted && reading.is_empty() {
+            continue;
+        }
+        let value = program.value(id);
+        let role = match &value.def {
+            Def::Input(_) | Def::Weight(_) => Role::Stored,
+            Def::Reshape(source) => {
+                // Transparent: whoever reads it reads the source.
+                readers.entry(*source).or_default().extend(reading);
+                continue;
+            }
+            Def::Map(body) => {
+                let forced = wanted || tails.contains(&id);
+                if !forced && fusion.may_inline(id, body, &reading) { Role::Inline } else { Role::Stored }
+            }
+            Def::Reduce { .. } => match sole(&reading) {
+                Some(root) if !wanted && fusion.add_stage(id, root) => Role::Part(root),
+                _ => Role::Stored,
+            },
+            Def::Contract { .. } => match sole(&reading) {
+                Some(root) if !wanted && fusion.add_core(id, root) => Role::Part(root),
+                _ => Role::Stored,
+            },
+        };
+        fusion.roles.insert(id, role);
+        let is_constant = matches!(value.def, Def::Input(_) | Def::Weight(_));
+        if role == Role::Stored && !is_constant {
+            fusion.drafts.entry(id).or_default();
+        }
+        let how = if matches!(value.def, Def::Contract { .. }) { Use::Operand } else { Use::Body };
+        for source in value.sources() {
+            let entry = readers.entry(source).or_default();
+            match role {
+                Role::Stored => entry.extend([(id, how)]),
+                Role::Part(root) => entry.extend([(root, how)]),
+                Role::Inline => entry.extend(reading.iter().copied()),
+            }
+        }
+    }
+    fusion
+}
+
+/// The one kernel that reads a value, when it reads it in its body only.
+fn sole(reading: &BTreeSet<(ValueId, Use)>) -> Option<ValueId> {
+    match reading.iter().collect::<Vec<_>>().as_slice() {
+        [(root, Use::Body)] => Some(*root),
+        _ => None,
+    }
+}
+
+/// The maps that end a chain of same-size elementwise work after a contraction: each becomes the epilogue,
+/// rather than being recomputed by every pass of a row kernel that reads it.
+fn epilogue_tails(program: &Program, outputs: &BTreeSet<ValueId>) -> BTreeSet<ValueId> {
+    let mut users: HashMap<ValueId, Vec<ValueId>> = HashMap::new();
+    let mut live: BTreeSet<ValueId> = outputs.clone();
+    for id in (0..program.values.len() as ValueId).rev() {
+        if live.contains(&id) {
+            for source in program.value(id).sources() {
+                live.insert(source);
+                users.entry(source).or_default().push(id);
+            }
+        }
+    }
+    let mut tails = BTreeSet::new();
+    let contracts = live.iter().filter(|&&id| matches!(program.value(id).def, Def::Contract { .. }));
+    for &start in contracts {
+        let (mut current, mut tail) = (start, None);
+        while !outputs.contains(&current)
+            && let Some([user]) = users.get(&current).map(Vec::as_slice)
+        {
+            match &program.value(*user).def {
+                Def::Reshape(_) => {}
+                Def::Map(body) if reads_in_place(program, body, *user, current) => tail = Some(*user),
+                _ => break,
+            }
+            current = *user;
+        }
+        tails.extend(tail);
+    }
+    tails
+}
+
+/// Whether `body`, the map of `user`, reads `source` element for element.
+fn reads_in_place(program: &Program, body: &Expr, user: ValueId, source: ValueId) -> bool {
+    let shape = program.shape(user);
+    let own = flatten(&vars(0, shape), shape);
+    let mut in_place = numel(shape) == numel(program.shape(source));
+    body.visit(&mut |e| {
+        if let Node::Load { source: s, at, .. } = e.node()
+            && *s == source
+        {
+            in_place &= flatten(at, program.shape(source)) == own;
+        }
+    });
+    in_place
+}
+
+/// Loads and arithmetic of an expression.
+fn cost(expr: &Expr) -> (usize, usize, bool) {
+    let (mut loads, mut steps, mut heavy) = (0, 0, false);
+    expr.visit(&mut |e| match e.node() {
+        Node::Load { .. } => loads += 1,
+        Node::Unary(op, _) => {
+            steps += 1;
+            heavy |= !matches!(op, Unary::Neg | Unary::Abs | Unary::Not);
+        }
+        Node::Binary(..) => steps += 1,
+        Node::Select(..) | Node::Cast(..) | Node::Const(_) | Node::Index(..) | Node::Arg(..) => {}
+    });
+    (loads, steps, heavy)
+}
+
+impl<'a> Fusion<'a> {
+    fn may_inline(&mut self, id: ValueId, body: &Expr, reading: &BTreeSet<(ValueId, Use)>) -> bool {
+        self.worth_inlining(body, reading) && {
+            self.roles.insert(id, Role::Inline);
+            reading.iter().all(|(root, _)| self.inputs(*root) <= self.most_inputs)
+        }
+    }
+
+    /// How many stored values, and values not decided on yet, the kernel of `root` reads.
+    fn inputs(&self, root: ValueId) -> usize {
+        let mut sources = BTreeSet::new();
+        for expr in self.expand(root).exprs() {
+            expr.visit(&mut |e| {
+                if let Node::Load { source, .. } = e.node() {
+                    sources.insert(*source);
+                }
+            });
+        }
+        sources.len()
+    }
+
+    fn worth_inlining(&self, body: &Expr, reading: &BTreeSet<(ValueId, Use)>) -> bool {
+        let (loads, steps, heavy) = cost(body);
+        // Views, and numbers made from indices alone, cost less than a trip through memory.
+        if loads == 0 || (loads == 1 && steps == 0 && !heavy) {
+            return true;
+        }
+        let one_kernel = reading.len() == 1;
+        match reading.first() {
+            // Read again for every tile: only what costs a few instructions.
+            Some((_, Use::Operand)) => one_kernel && loads <= 2 && steps <= 3 && !heavy,
+            Some((root, Use::Body)) => {
+                let passes = self.drafts.get(root).map_or(1, |d| d.stages.len() + 1);
+                one_kernel && (passes == 1 || loads <= 2)
+            }
+            None => true,
+        }
+    }
+
+    /// Fold the reduction `id` into the rows of `root`, where every read of it is of the row at hand.
+    fn add_stage(&mut self, id: ValueId, root: ValueId) -> bool {
+        let Some(draft) = self.drafts.get(&root) else { return false };
+        if draft.core.is_some() {
+            return false;
+        }
+        let saved = draft.clone();
+        let reduced = numel(self.program.shape(id));
+        if draft.row_axes.is_none() {
+            let axes = match &self.program.value(root).def {
+                Def::Reduce { .. } => (0..self.program.rank(root)).collect(),
+                Def::Map(_) => self.row_axes(id, root),
+                Def::Input(_) | Def::Weight(_) | Def::Reshape(_) | Def::Contract { .. } => return false,
+            };
+            self.drafts.entry(root).or_default().row_axes = Some(axes);
+        }
+        let rows = self.rows(root);
+        let own_row = Idx::var(ROW, &rows);
+        let mut fits = reduced == rows && !self.is_long_lone_row(root, id, &rows);
+        for expr in self.expand(root).exprs() {
+            expr.visit(&mut |e| {
+                if let Node::Load { source, at, .. } = e.node()
+                    && *source == id
+                {
+                    fits &= at.as_slice() == [own_row.clone()];
+                }
+            });
+        }
+        if fits {
+            self.drafts.entry(root).or_default().stages.insert(id);
+            self.roles.insert(id, Role::Part(root));
+            fits = self.inputs(root) <= self.most_inputs;
+        }
+        if !fits {
+            self.drafts.insert(root, saved);
+        }
+        fits
+    }
+
+    fn is_long_lone_row(&self, root: ValueId, id: ValueId, rows: &Idx) -> bool {
+        let long = |n: Option<i64>| n.is_some_and(|n| n > LONGEST_LONE_ROW);
+        let reduced = match &self.program.value(id).def {
+            Def::Reduce { extents, .. } => numel(extents).as_const(),
+            _ => None,
+        };
+        rows.is(1) && (long(numel(self.program.shape(root)).as_const()) || long(reduced))
+    }
+
+    /// The axes of the map `root` whose variables the reads of `id` depend on.
+    fn row_axes(&self, id: ValueId, root: ValueId) -> Vec<usize> {
+        let mut axes = BTreeSet::new();
+        for expr in self.expand(root).exprs() {
+            expr.visit(&mut |e| {
+                if let Node::Load { source, at, .. } = e.node()
+                    && *source == id
+                {
+                    at.iter().for_each(|idx| {
+                        idx.visit(&mut |atom| {
+                            if let Atom::Var(var) = atom {
+                                axes.insert(var.id as usize);
+                            }
+                        })
+                    });
+                }
+            });
+        }
+        axes.into_iter().collect()
+    }
+
+    /// Make `root` the epilogue of the contraction `id`, where it reads it element for element.
+    fn add_core(&mut self, id: ValueId, root: ValueId) -> bool {
+        let program = self.program;
+        let Some(draft) = self.drafts.get(&root) else { return false };
+        let is_plain_map = matches!(program.value(root).def, Def::Map(_)) && draft.row_axes.is_none();
+        if !is_plain_map || draft.core.is_some() || numel(program.shape(root)) != numel(program.shape(id)) {
+            return false;
+        }
+        let shape = program.shape(root);
+        let own = flatten(&vars(0, shape), shape);
+        let mut fits = true;
+        for expr in self.expand(root).exprs() {
+            expr.visit(&mut |e| {
+                if let Node::Load { source, at, .. } = e.node()
+                    && *source == id
+                {
+                    fits &= at.as_slice() == [own.clone()];
+                }
+            });
+        }
+        if fits {
+            let saved = draft.clone();
+            self.drafts.entry(root).or_default().core = Some(id);
+            self.roles.insert(id, Role::Part(root));
+            fits = self.inputs(root) <= self.most_inputs;
+            if !fits {
+                self.drafts.insert(root, saved);
+            }
+        }
+        fits
+    }
+
+    fn rows(&self, root: ValueId) -> Idx {
+        let shape = self.program.shape(root);
+        match self.drafts.get(&root).and_then(|d| d.row_axes.as_ref()) {
+            Some(axes) => axes.iter().map(|&a| &shape[a]).fold(Idx::from(1i64), |n, d| &n * d),
+            None => numel(shape),
+        }
+    }
+
+    /// The kernel of `root` as it stands, everything inlined into it.
+    pub fn expand(&self, root: ValueId) -> Expanded {
+        let program = self.program;
+        let value = program.value(root);
+        let draft = self.drafts.get(&root).cloned().unwrap_or_default();
+        let mut expander = Expander { fusion: self, memo: HashMap::new() };
+        if let Some(core) = draft.core {
+            return self.expand_contract(core, Some(root), &mut expander);
+        }
+        match &value.def {
+            Def::Contract { .. } => self.expand_contract(root, None, &mut expander),
+            Def::Reduce { .. } => {
+                let rows = numel(&value.shape);
+                let mut stages = self.expand_stages(&draft, &rows, &mut expander);
+                stages.push(self.expand_stage(root, &rows, &mut expander));
+                let result = Expr::arg(root, value.dtype);
+                Expanded::Rows { rows, stages, extent: None, at: Idx::var(ROW, &numel(&value.shape)), result }
+            }
+            Def::Map(body) => match &draft.row_axes {
+                Some(axes) => {
+                    let rows = self.rows(root);
+                    let stages = self.expand_stages(&draft, &rows, &mut expander);
+                    let other: Vec<usize> = (0..value.shape.len()).filter(|a| !axes.contains(a)).collect();
+                    let pick = |axes: &[usize]| axes.iter().map(|&a| value.shape[a].clone()).collect::<Vec<_>>();
+                    let (outer, inner) = (pick(axes), pick(&other));
+                    let extent = numel(&inner);
+                    let outer = unflatten(&Idx::var(ROW, &rows), &outer);
+                    let inner = unflatten(&Idx::var(POSITION, &extent), &inner);
+                    let at: Vec<Idx> = (0..value.shape.len())
+                        .map(|a| match axes.iter().position(|&x| x == a) {
+                            Some(i) => outer[i].clone(),
+                            None => inner[other.iter().position(|&x| x == a).unwrap_or(0)].clone(),
+                        })
+                        .collect();
+                    let result = expander.body(body, &at);
+                    let at = flatten(&at, &value.shape);
+                    Expanded::Rows { rows, stages, extent: Some(extent), at, result }
+                }
+                None => {
+                    let at = vars(0, &value.shape);
+                    Expanded::Map { shape: value.shape.clone(), value: expander.body(body, &at) }
+                }
+            },
+            Def::Input(_) | Def::Weight(_) | Def::Reshape(_) => {
+                let offset = flatten(&vars(0, &value.shape), &value.shape);
+                Expanded::Map { shape: value.shape.clone(), value: expander.stored(root, value.dtype, offset) }
+            }
+        }
+    }
+
+    fn expand_stages(&self, draft: &Draft, rows: &Idx, expander: &mut Expander) -> Vec<ExpandedStage> {
+        draft.stages.iter().map(|&id| self.expand_stage(id, rows, expander)).collect()
+    }
+
+    fn expand_stage(&self, id: ValueId, rows: &Idx, expander: &mut Expander) -> ExpandedStage {
+        let value = self.program.value(id);
+        let (extents, combine, body) = match &value.def {
+            Def::Reduce { extents, combine, body } => (extents.clone(), *combine, body.clone()),
+            _ => (vec![], crate::ir::Combine::Sum, Expr::int(value.dtype, 0)),
+        };
+        let extent = numel(&extents);
+        let mut at = unflatten(&Idx::var(ROW, rows), &value.shape);
+        at.extend(unflatten(&Idx::var(POSITION, &extent), &extents));
+        ExpandedStage { id, extent, combine, value: expander.body(&body, &at) }
+    }
+
+    fn expand_contract(&self, core: ValueId, root: Option<ValueId>, expander: &mut Expander) -> Expanded {
+        let value = self.program.value(core);
+        let Def::Contract { batch, m, k, a, b } = &value.def else {
+            return Expanded::Map { shape: value.shape.clone(), value: Expr::int(value.dtype, 0) };
+        };
+        let (batch_shape, rest) = value.shape.split_at(*batch);
+        let (m_shape, n_shape) = rest.split_at(*m);
+        let sizes = [batch_shape, m_shape, n_shape, k.as_slice()].map(numel);
+        let flat: Vec<Idx> = sizes.iter().enumerate().map(|(i, size)| Idx::var(i as u32, size)).collect();
+        let mut at = unflatten(&flat[0], batch_shape);
+        at.extend(unflatten(&flat[1], m_shape));
+        at.extend(unflatten(&flat[2], n_shape));
+        at.extend(unflatten(&flat[3], k));
+        let (a, b) = (expander.body(a, &at), expander.body(b, &at));
+        let sum = Expr::arg(core, value.dtype);
+        let epilogue = match root.map(|root| (root, &self.program.value(root).def)) {
+            Some((root, Def::Map(body))) => {
+                let offset = &(&(&(&flat[0] * &sizes[1]) + &flat[1]) * &sizes[2]) + &flat[2];
+                expander.memo.clear();
+                expander.body(body, &unflatten(&offset, self.program.shape(root)))
+            }
+            _ => sum,
+        };
+        let [batch, m, n, k] = sizes;
+        Expanded::Contract { core, batch, m, n, k, a, b, epilogue }
+    }
+}
+
+/// A statistic with everything inlined.
+pub struct ExpandedStage {
+    /// The reduction; later expressions name its result as the argument of this number.
+    pub id: ValueId,
+    /// Number of positions.
+    pub extent: Idx,
+    /// How two are combined.
+    pub combine: crate::ir::Combine,
+    /// What is combined.
+    pub value: Expr,
+}
+
+/// A kernel with everything inlined. Loads name stored values, by row-major offset; arguments name the
+/// reduction or contraction whose result they are.
+#[allow(missing_docs)]
+pub enum Expanded {
+    Map { shape: Vec<Idx>, value: Expr },
+    Rows { rows: Idx, stages: Vec<ExpandedStage>, extent: Option<Idx>, at: Idx, result: Expr },
+    Contract { core: ValueId, batch: Idx, m: Idx, n: Idx, k: Idx, a: Expr, b: Expr, epilogue: Expr },
+}
+
+impl Expanded {
+    /// All expressions.
+    pub fn exprs(&self) -> Vec<&Expr> {
+        match self {
+            Expanded::Map { value, .. } => vec![value],
+            Expanded::Rows { stages, result, .. } => stages.iter().map(|s| &s.value).chain([result]).collect(),
+            Expanded::Contract { a, b, epilogue, .. } => vec![a, b, epilogue],
+        }
+    }
+}
+
+struct Expander<'a> {
+    fusion: &'a Fusion<'a>,
+    memo: HashMap<(ValueId, Idx), Expr>,
+}
+
+impl Expander<'_> {
+    /// A definition's expression at `at`, its loads resolved.
+    fn body(&mut self, body: &Expr, at: &[Idx]) -> Expr {
+        body.rewrite(&mut At { expander: self, at })
+    }
+
+    /// A read of value `id` at a row-major offset.
+    fn stored(&mut self, id: ValueId, dtype: DType, offset: Idx) -> Expr {
+        let key = (id, offset);
+        if let Some(done) = self.memo.get(&key) {
+            return done.clone();
+        }
+        let program = self.fusion.program;
+        let value = program.value(id);
+        let offset = key.1.clone();
+        let done = match (&value.def, self.fusion.roles.get(&id)) {
+            (Def::Reshape(source), _) => self.stored(*source, dtype, offset),
+            (Def::Map(body), Some(Role::Inline)) => self.body(body, &unflatten(&offset, &value.shape)),
+            (_, Some(Role::Part(_))) => Expr::arg(id, dtype),
+            _ => Expr::load(id, dtype, vec![offset]),
+        };
+        self.memo.insert(key, done.clone());
+        done
+    }
+}
+
+struct At<'a, 'b> {
+    expander: &'a mut Expander<'b>,
+    at: &'a [Idx],
+}
+
+impl Rewrite for At<'_, '_> {
+    fn load(&mut self, source: u32, dtype: DType, at: Vec<Idx>) -> Expr {
+        let program = self.expander.fusion.program;
+        let value = program.value(source);
+        // A map that is inlined keeps its axes; anything else is addressed by offset.
+        if let (Def::Map(body), Some(Role::Inline)) = (&value.def, self.expander.fusion.roles.get(&source)) {
+            let key = (source, flatten(&at, &value.shape));
+            if let Some(done) = self.expander.memo.get(&key) {
+                return done.clone();
+            }
+            let done = self.expander.body(body, &at);
+            self.expander.memo.insert(key, done.clone());
+            return done;
+        }
+        self.expander.stored(source, dtype, flatten(&at, &value.shape))
+    }
+
+    fn atom(&mut self, atom: &Atom) -> Option<Idx> {
+        match atom {
+            Atom::Var(var) => self.at.get(var.id as usize).cloned(),
+            _ => None,
+        }
+    }
+}

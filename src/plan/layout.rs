@@ -1,0 +1,184 @@
+//! Sizes and places for the dimensions of one run.
+//!
+//! Arenas are shared by tensors whose lifetimes do not overlap: greedy by size ("Efficient Memory Management
+//! for Deep Neural Net Inference", Pisarchyk and Lee 2020). A device binds a whole buffer either for reading or
+//! for writing in one dispatch, so a step's output never lies in an arena that the step reads.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::{Origin, Plan, Source, TensorId};
+use crate::error::{Error, Result};
+use crate::expr::{Atom, Idx};
+use crate::kernel::{Caps, storage_bytes};
+
+/// Values of the model's symbols.
+pub type SymbolValues = BTreeMap<Arc<str>, i64>;
+
+/// Where a tensor lies during a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Number of the arena.
+    pub arena: usize,
+    /// Offset in it.
+    pub offset_bytes: u64,
+}
+
+/// Sizes and places under given dimensions.
+#[derive(Clone, Debug)]
+pub struct Layout {
+    /// Shape of every tensor.
+    pub shapes: Vec<Vec<usize>>,
+    /// Bytes of every tensor as bound: at least 16, whole vectors.
+    pub size_bytes: Vec<u64>,
+    /// Places of the tensors that are computed in every run.
+    pub places: BTreeMap<TensorId, Place>,
+    /// Sizes of the arenas.
+    pub arena_bytes: Vec<u64>,
+    /// Bytes that tensors of the run would take if none were reused.
+    pub unshared_bytes: u64,
+}
+
+/// The value of a size.
+///
+/// # Errors
+/// [`Error::Model`] when a symbol has no value or the size is negative.
+pub fn size(idx: &Idx, symbols: &SymbolValues, place: &str) -> Result<usize> {
+    let value = idx.eval(&mut |atom| match atom {
+        Atom::Sym(name) => symbols
+            .get(name)
+            .copied()
+            .ok_or_else(|| Error::model(place, format!("dimension {name:?} is not given by any input"))),
+        _ => Err(Error::model(place, format!("{idx} is no size"))),
+    })?;
+    usize::try_from(value).map_err(|_| Error::model(place, format!("the size {idx} becomes {value}")))
+}
+
+/// The values of a shape.
+pub fn shape(dims: &[Idx], symbols: &SymbolValues, place: &str) -> Result<Vec<usize>> {
+    dims.iter().map(|d| size(d, symbols, place)).collect()
+}
+
+/// Bytes that a tensor of `len` elements is given: whole vectors of four words, at least one.
+pub fn bound_bytes(len: usize, element_bytes: usize) -> u64 {
+    ((len as u64 * element_bytes as u64).div_ceil(16) * 16).max(16)
+}
+
+impl Plan {
+    /// Sizes and places for the dimensions `symbols` on a device.
+    ///
+    /// # Errors
+    /// [`Error::Limit`] when a tensor is larger than the device can bind, naming both sizes.
+    pub fn layout(&self, symbols: &SymbolValues, caps: &Caps) -> Result<Layout> {
+        let (mut shapes, mut size_bytes) = (Vec::new(), Vec::new());
+        for tensor in &self.tensors {
+            let dims = shape(&tensor.shape, symbols, &tensor.name)?;
+            let len = dims.iter().try_fold(1usize, |n, &d| n.checked_mul(d)).filter(|&n| n <= i32::MAX as usize);
+            let len = len.ok_or_else(|| {
+                Error::limit(&tensor.name, format!("{dims:?} has more than the {} elements that shaders can index", i32::MAX))
+            })?;
+            let bytes = bound_bytes(len, storage_bytes(tensor.dtype, caps.f16));
+            let limit = caps.max_storage_binding_bytes.min(caps.max_buffer_bytes);
+            if bytes > limit {
+                return Err(Error::limit(
+                    format!("tensor {:?}", tensor.name),
+                    format!("{} {dims:?} takes {bytes} bytes, the device binds at most {limit}", tensor.dtype),
+                ));
+            }
+            shapes.push(dims);
+            size_bytes.push(bytes);
+        }
+        let alignment = (caps.storage_offset_alignment as u64).max(16);
+        let lifetimes = self.lifetimes();
+        let arenas = self.colour(&lifetimes);
+        let mut places = BTreeMap::new();
+        let mut arena_bytes = Vec::new();
+        for arena in arenas {
+            place_arena(&arena, &lifetimes, &size_bytes, alignment, caps.max_buffer_bytes, &mut places, &mut arena_bytes);
+        }
+        let unshared_bytes = lifetimes.keys().map(|&t| size_bytes[t]).sum();
+        Ok(Layout { shapes, size_bytes, places, arena_bytes, unshared_bytes })
+    }
+
+    /// First and last step at which each tensor of the run must be kept.
+    fn lifetimes(&self) -> BTreeMap<TensorId, (usize, usize)> {
+        let mut lifetimes = BTreeMap::new();
+        for (number, step) in self.steps.iter().enumerate() {
+            for &input in &step.inputs {
+                if let Some((_, last)) = lifetimes.get_mut(&input) {
+                    *last = number;
+                }
+            }
+            if matches!(self.tensors[step.output].origin, Origin::Run) {
+                lifetimes.insert(step.output, (number, number));
+            }
+        }
+        for output in &self.outputs {
+            if let Source::Device(tensor) = output.source
+                && let Some((_, last)) = lifetimes.get_mut(&tensor)
+            {
+                *last = self.steps.len();
+            }
+        }
+        lifetimes
+    }
+
+    /// Tensors by arena, such that no step reads the arena that it writes.
+    fn colour(&self, lifetimes: &BTreeMap<TensorId, (usize, usize)>) -> Vec<Vec<TensorId>> {
+        let mut arena_of: BTreeMap<TensorId, usize> = BTreeMap::new();
+        let mut arenas: Vec<Vec<TensorId>> = Vec::new();
+        for step in self.steps.iter().filter(|step| lifetimes.contains_key(&step.output)) {
+            let read: Vec<usize> = step.inputs.iter().filter_map(|t| arena_of.get(t).copied()).collect();
+            let arena = (0..).find(|arena| !read.contains(arena)).unwrap_or(0);
+            if arena == arenas.len() {
+                arenas.push(Vec::new());
+            }
+            arenas[arena].push(step.output);
+            arena_of.insert(step.output, arena);
+        }
+        arenas
+    }
+}
+
+/// Place tensors, largest first, at the lowest offset that is free for their whole life; what exceeds the
+/// largest buffer goes on in another one.
+fn place_arena(
+    tensors: &[TensorId],
+    lifetimes: &BTreeMap<TensorId, (usize, usize)>,
+    size_bytes: &[u64],
+    alignment: u64,
+    limit: u64,
+    places: &mut BTreeMap<TensorId, Place>,
+    arena_bytes: &mut Vec<u64>,
+) {
+    let mut left: Vec<TensorId> = tensors.to_vec();
+    left.sort_by_key(|&t| std::cmp::Reverse(size_bytes[t]));
+    while !left.is_empty() {
+        let arena = arena_bytes.len();
+        let (mut placed, mut over, mut end): (Vec<(TensorId, u64)>, Vec<TensorId>, u64) = (vec![], vec![], 0);
+        for t in left {
+            let (first, last) = lifetimes[&t];
+            let mut busy: Vec<(u64, u64)> = placed
+                .iter()
+                .filter(|(other, _)| lifetimes[other].0 <= last && lifetimes[other].1 >= first)
+                .map(|&(other, offset)| (offset, offset + size_bytes[other]))
+                .collect();
+            busy.sort_unstable();
+            let offset = busy.iter().fold(0u64, |free, &(start, stop)| {
+                if free + size_bytes[t] <= start { free } else { free.max(stop.next_multiple_of(alignment)) }
+            });
+            // `fold` may have passed a gap that fits by moving on; it never moves back, so check the gap found.
+            if offset + size_bytes[t] > limit && !placed.is_empty() {
+                over.push(t);
+                continue;
+            }
+            placed.push((t, offset));
+            end = end.max(offset + size_bytes[t]);
+        }
+        for (t, offset_bytes) in placed {
+            places.insert(t, Place { arena, offset_bytes });
+        }
+        arena_bytes.push(end);
+        left = over;
+    }
+}

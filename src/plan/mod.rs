@@ -1,0 +1,251 @@
+//! From a tensor program to a [`Plan`]: a printable list of kernel steps over numbered tensors.
+//!
+//! The plan is symbolic: it is made once, and [`Plan::layout`] gives sizes, offsets and dispatch sizes for
+//! the dimensions of a run.
+
+mod fuse;
+mod layout;
+mod print;
+mod spec;
+
+pub use layout::{Layout, Place, SymbolValues, bound_bytes, shape, size};
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use crate::error::{Error, Result};
+use crate::expr::{Expr, Idx};
+use crate::graph::Graph;
+use crate::ir::{Def, Guard, Program, Stop, ValueId};
+use crate::kernel::{Caps, KernelSpec};
+use crate::ops::{self, Known, Lowered};
+use crate::tensor::{DType, Tensor};
+
+/// Number of a tensor in its [`Plan`].
+pub type TensorId = usize;
+
+/// Where a tensor's elements come from.
+#[derive(Clone, Debug)]
+pub enum Origin {
+    /// Graph input number n, uploaded for every run.
+    Input(usize),
+    /// A constant of the model, uploaded once.
+    Weight(Tensor),
+    /// Computed from constants alone: once, when the session starts.
+    Once,
+    /// Computed in every run, in memory that is reused.
+    Run,
+}
+
+/// A tensor in device memory.
+#[derive(Clone, Debug)]
+pub struct PlanTensor {
+    /// The value's name in the model, or one derived from the node that made it.
+    pub name: String,
+    /// The element type.
+    pub dtype: DType,
+    /// The shape.
+    pub shape: Vec<Idx>,
+    /// Where its elements come from.
+    pub origin: Origin,
+}
+
+/// One dispatch.
+#[derive(Clone, Debug)]
+pub struct Step {
+    /// Number of its kernel in [`Plan::kernels`].
+    pub kernel: usize,
+    /// The kernel's inputs.
+    pub inputs: Vec<TensorId>,
+    /// The tensor it writes.
+    pub output: TensorId,
+    /// The model's symbols behind the kernel's parameters, in order.
+    pub params: Vec<Arc<str>>,
+}
+
+/// Where a graph output comes from.
+#[derive(Clone, Debug)]
+pub enum Source {
+    /// Read back from a tensor.
+    Device(TensorId),
+    /// Known on the host: sizes and constants.
+    Host(Vec<Expr>),
+    /// A constant.
+    Constant(Tensor),
+}
+
+/// A graph output.
+#[derive(Clone, Debug)]
+pub struct PlanOutput {
+    /// Its name.
+    pub name: String,
+    /// Its dtype.
+    pub dtype: DType,
+    /// Its shape.
+    pub shape: Vec<Idx>,
+    /// Where it comes from.
+    pub source: Source,
+}
+
+/// A kernel and its name for messages.
+#[derive(Clone, Debug)]
+pub struct PlanKernel {
+    /// As `gemm_3`.
+    pub label: String,
+    /// What it computes.
+    pub spec: KernelSpec,
+}
+
+/// What a model does, as a list of kernel steps.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Input shapes by graph input, in order; `None` for inputs whose contents are part of the plan.
+    pub inputs: Vec<Option<TensorId>>,
+    /// Shapes that the inputs must have, in order.
+    pub input_shapes: Vec<Vec<Idx>>,
+    /// The outputs, in order.
+    pub outputs: Vec<PlanOutput>,
+    /// The tensors.
+    pub tensors: Vec<PlanTensor>,
+    /// The kernels, each once.
+    pub kernels: Vec<PlanKernel>,
+    /// The steps, in order; those whose output is [`Origin::Once`] run when the session starts.
+    pub steps: Vec<Step>,
+    /// What a run must check of its sizes.
+    pub guards: Vec<Guard>,
+}
+
+/// Make the plan of `graph` for a device.
+///
+/// # Errors
+/// As [`ops::lower`]; [`Error::Limit`] where a dtype or constant has no form on the device.
+pub fn plan(graph: &Graph, known: &Known, caps: &Caps) -> Result<Plan, Stop> {
+    let lowered = ops::lower(graph, known)?;
+    Ok(build(&lowered, caps)?)
+}
+
+/// Bindings of a kernel that are not its inputs' first: the output, the parameters' uniform is no storage,
+/// and two operands may be bound a second time for vector loads.
+const RESERVED_BINDINGS: u32 = 3;
+
+fn build(lowered: &Lowered, caps: &Caps) -> Result<Plan> {
+    let program = &lowered.program;
+    let wanted: Vec<(ValueId, Option<Source>)> = lowered
+        .outputs
+        .iter()
+        .map(|(_, id)| {
+            let stored = through_reshapes(program, *id);
+            (stored, host_source(program, *id, stored))
+        })
+        .collect();
+    let roots: BTreeSet<ValueId> = wanted.iter().filter(|(_, host)| host.is_none()).map(|(id, _)| *id).collect();
+    let most_inputs = caps.max_storage_bindings.saturating_sub(RESERVED_BINDINGS).max(2) as usize;
+    let fusion = fuse::fuse(program, &roots, most_inputs);
+    let mut builder = Builder { program, tensors: Vec::new(), numbers: HashMap::new() };
+    let (mut kernels, mut known_kernels) = (Vec::new(), HashMap::<KernelSpec, usize>::new());
+    let mut steps = Vec::new();
+    for (number, &id) in lowered.inputs.iter().enumerate() {
+        if matches!(program.value(id).def, Def::Input(n) if n == number) {
+            builder.tensor(id, Origin::Input(number))?;
+        }
+    }
+    for &root in fusion.drafts.keys() {
+        let made = spec::make(program, root, fusion.expand(root), &program.value(root).name)?;
+        let inputs = made.sources.iter().map(|&id| builder.source(id)).collect::<Result<Vec<_>>>()?;
+        let kernel = *known_kernels.entry(made.spec.clone()).or_insert_with(|| {
+            let label = format!("{}_{}", made.spec.family(), kernels.len());
+            kernels.push(PlanKernel { label, spec: made.spec });
+            kernels.len() - 1
+        });
+        let constant = |&t: &TensorId| matches!(builder.tensors[t].origin, Origin::Weight(_) | Origin::Once);
+        let once = made.params.is_empty() && inputs.iter().all(constant);
+        let output = builder.tensor(root, if once { Origin::Once } else { Origin::Run })?;
+        steps.push(Step { kernel, inputs, output, params: made.params });
+    }
+    let mut outputs = Vec::new();
+    for ((name, id), (stored, host)) in lowered.outputs.iter().zip(wanted) {
+        let value = program.value(*id);
+        let source = match host {
+            Some(source) => source,
+            None => Source::Device(builder.source(stored)?),
+        };
+        outputs.push(PlanOutput { name: name.clone(), dtype: value.dtype, shape: value.shape.clone(), source });
+    }
+    Ok(Plan {
+        inputs: lowered.inputs.iter().map(|id| builder.numbers.get(id).copied()).collect(),
+        input_shapes: lowered.inputs.iter().map(|&id| program.shape(id).to_vec()).collect(),
+        outputs,
+        tensors: builder.tensors,
+        kernels,
+        steps,
+        guards: program.guards.clone(),
+    })
+}
+
+/// The value that holds the elements of `id`.
+fn through_reshapes(program: &Program, id: ValueId) -> ValueId {
+    match program.value(id).def {
+        Def::Reshape(source) => through_reshapes(program, source),
+        Def::Input(_) | Def::Weight(_) | Def::Map(_) | Def::Reduce { .. } | Def::Contract { .. } => id,
+    }
+}
+
+fn host_source(program: &Program, id: ValueId, stored: ValueId) -> Option<Source> {
+    if let Def::Weight(tensor) = &program.value(stored).def {
+        let shape = crate::ir::static_shape(program.shape(id))?;
+        return Some(Source::Constant(tensor.reshape(&shape).ok()?));
+    }
+    program.value(id).content.clone().map(Source::Host)
+}
+
+struct Builder<'a> {
+    program: &'a Program,
+    tensors: Vec<PlanTensor>,
+    numbers: HashMap<ValueId, TensorId>,
+}
+
+impl Builder<'_> {
+    fn tensor(&mut self, id: ValueId, origin: Origin) -> Result<TensorId> {
+        let value = self.program.value(id);
+        if matches!(value.dtype, DType::String | DType::Complex64 | DType::Complex128) {
+            return Err(Error::limit(&value.name, format!("{} tensors have no form on the device", value.dtype)));
+        }
+        let (name, dtype, shape) = (value.name.clone(), value.dtype, value.shape.clone());
+        self.tensors.push(PlanTensor { name, dtype, shape, origin });
+        self.numbers.insert(id, self.tensors.len() - 1);
+        Ok(self.tensors.len() - 1)
+    }
+
+    fn source(&mut self, id: ValueId) -> Result<TensorId> {
+        if let Some(&number) = self.numbers.get(&id) {
+            return Ok(number);
+        }
+        match &self.program.value(id).def {
+            Def::Weight(tensor) => self.tensor(id, Origin::Weight(tensor.clone())),
+            Def::Input(number) => self.tensor(id, Origin::Input(*number)),
+            Def::Reshape(_) | Def::Map(_) | Def::Reduce { .. } | Def::Contract { .. } => {
+                Err(Error::model(&self.program.value(id).name, "is read before it is made"))
+            }
+        }
+    }
+}
+
+impl Plan {
+    /// The symbols that the inputs' shapes bind, with input and axis.
+    pub fn symbols(&self) -> BTreeMap<Arc<str>, (usize, usize)> {
+        let mut found = BTreeMap::new();
+        for (input, shape) in self.input_shapes.iter().enumerate() {
+            for (axis, dim) in shape.iter().enumerate() {
+                if let Some(crate::expr::Atom::Sym(name)) = dim.as_atom() {
+                    found.entry(name.clone()).or_insert((input, axis));
+                }
+            }
+        }
+        found
+    }
+
+    /// Dispatches in every run.
+    pub fn dispatches(&self) -> usize {
+        self.steps.iter().filter(|step| matches!(self.tensors[step.output].origin, Origin::Run)).count()
+    }
+}

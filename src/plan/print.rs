@@ -1,0 +1,47 @@
+//! A plan as text: inputs, steps, outputs.
+
+use std::fmt;
+
+use super::{Origin, Plan, Source};
+use crate::expr::Idx;
+
+fn dims(shape: &[Idx]) -> String {
+    let dims: Vec<String> = shape.iter().map(|d| d.to_string()).collect();
+    format!("[{}]", dims.join(", "))
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for tensor in &self.tensors {
+            if let Origin::Input(_) = tensor.origin {
+                writeln!(f, "input  {:<28} {} {}", tensor.name, tensor.dtype, dims(&tensor.shape))?;
+            }
+        }
+        for (number, step) in self.steps.iter().enumerate() {
+            let output = &self.tensors[step.output];
+            let when = if matches!(output.origin, Origin::Once) { "once" } else { "step" };
+            let kernel = &self.kernels[step.kernel].label;
+            let inputs: Vec<&str> = step.inputs.iter().map(|&t| self.tensors[t].name.as_str()).collect();
+            writeln!(
+                f,
+                "{when} {number:>4} {kernel:<12} {} {} {} <- {}",
+                output.name,
+                output.dtype,
+                dims(&output.shape),
+                inputs.join(", ")
+            )?;
+        }
+        for output in &self.outputs {
+            let from = match &output.source {
+                Source::Device(tensor) => self.tensors[*tensor].name.clone(),
+                Source::Host(_) => "host, from sizes".into(),
+                Source::Constant(_) => "constant".into(),
+            };
+            writeln!(f, "output {:<28} {} {} <- {from}", output.name, output.dtype, dims(&output.shape))?;
+        }
+        for guard in &self.guards {
+            writeln!(f, "check  {} = {}  ({})", guard.left, guard.right, guard.place)?;
+        }
+        Ok(())
+    }
+}

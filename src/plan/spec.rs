@@ -1,0 +1,143 @@
+//! An expanded kernel in canonical form: loads numbered in the order of first use, symbols as `p0`, `p1`, ...
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::fuse::{Expanded, ExpandedStage};
+use crate::error::{Error, Result};
+use crate::expr::{Atom, Expr, Idx, Node, Rewrite, Value, flatten, numel, unflatten};
+use crate::ir::{Program, ValueId};
+use crate::kernel::{Body, ContractBody, KernelSpec, RowResult, Stage};
+use crate::tensor::DType;
+
+/// A kernel with what its numbers stand for.
+pub struct Made {
+    pub spec: KernelSpec,
+    pub sources: Vec<ValueId>,
+    pub params: Vec<Arc<str>>,
+}
+
+/// The kernel of `root`. `place` names it in messages.
+///
+/// # Errors
+/// [`Error::Limit`] where an integer constant does not fit the device's 32 bits.
+pub fn make(program: &Program, root: ValueId, expanded: Expanded, place: &str) -> Result<Made> {
+    for expr in expanded.exprs() {
+        check_constants(expr, place)?;
+    }
+    let mut canon = Canon { program, at: None, args: HashMap::new(), sources: Vec::new(), params: Vec::new() };
+    let body = match expanded {
+        Expanded::Map { shape, value } => {
+            let len = numel(&shape);
+            canon.at = Some(unflatten(&Idx::var(0, &canon.idx(&len)), &canon.shape(&shape)));
+            Body::Map { len: canon.idx(&len), value: canon.expr(&value) }
+        }
+        Expanded::Rows { rows, stages, extent, at, result } => {
+            let rows = canon.idx(&rows);
+            let mut done = Vec::new();
+            for ExpandedStage { id, extent, combine, value } in stages {
+                let stage = Stage { extent: canon.idx(&extent), combine, value: canon.expr(&value) };
+                canon.args.insert(id, done.len() as u32);
+                done.push(stage);
+            }
+            let value = canon.expr(&result);
+            let result = match extent {
+                None => RowResult::PerRow(value),
+                Some(extent) => RowResult::PerElement { extent: canon.idx(&extent), at: canon.idx(&at), value },
+            };
+            Body::Reduce { rows, stages: done, result }
+        }
+        Expanded::Contract { core, batch, m, n, k, a, b, epilogue } => {
+            canon.args.insert(core, 0);
+            Body::Contract(ContractBody {
+                batch: canon.idx(&batch),
+                m: canon.idx(&m),
+                n: canon.idx(&n),
+                k: canon.idx(&k),
+                a: canon.expr(&a),
+                b: canon.expr(&b),
+                sum: program.dtype(core),
+                epilogue: canon.expr(&epilogue),
+            })
+        }
+    };
+    let inputs = canon.sources.iter().map(|&id| program.dtype(id)).collect();
+    let spec = KernelSpec { inputs, output: program.dtype(root), params: canon.params.len(), body };
+    Ok(Made { spec, sources: canon.sources, params: canon.params })
+}
+
+fn check_constants(expr: &Expr, place: &str) -> Result<()> {
+    let mut wrong = None;
+    expr.visit(&mut |e| {
+        if let Node::Const(c) = e.node()
+            && let Value::I(v) = c.value
+        {
+            let fits = match c.dtype {
+                DType::U32 | DType::U64 => u32::try_from(v).is_ok(),
+                _ => i32::try_from(v).is_ok(),
+            };
+            if !fits {
+                wrong = Some((c.dtype, v));
+            }
+        }
+    });
+    match wrong {
+        Some((dtype, v)) => {
+            Err(Error::limit(place, format!("the {dtype} constant {v} does not fit the device's 32-bit integers")))
+        }
+        None => Ok(()),
+    }
+}
+
+struct Canon<'a> {
+    program: &'a Program,
+    /// What the loop variables of a map's axes become.
+    at: Option<Vec<Idx>>,
+    args: HashMap<ValueId, u32>,
+    sources: Vec<ValueId>,
+    params: Vec<Arc<str>>,
+}
+
+impl Canon<'_> {
+    fn expr(&mut self, expr: &Expr) -> Expr {
+        expr.rewrite(self)
+    }
+
+    fn idx(&mut self, idx: &Idx) -> Idx {
+        crate::expr::rewrite_idx(idx, self, &mut HashMap::new())
+    }
+
+    fn shape(&mut self, shape: &[Idx]) -> Vec<Idx> {
+        shape.iter().map(|d| self.idx(d)).collect()
+    }
+}
+
+impl Rewrite for Canon<'_> {
+    fn load(&mut self, source: u32, dtype: DType, at: Vec<Idx>) -> Expr {
+        let position = self.sources.iter().position(|&id| id == source).unwrap_or_else(|| {
+            self.sources.push(source);
+            self.sources.len() - 1
+        });
+        // Addressed by offset already, except where a map's expression was taken as it stands.
+        let at = if at.len() == 1 { at } else { vec![flatten(&at, self.program.shape(source))] };
+        Expr::load(position as u32, dtype, at)
+    }
+
+    fn atom(&mut self, atom: &Atom) -> Option<Idx> {
+        match atom {
+            Atom::Sym(name) => {
+                let position = self.params.iter().position(|p| p == name).unwrap_or_else(|| {
+                    self.params.push(name.clone());
+                    self.params.len() - 1
+                });
+                Some(Idx::sym(&format!("p{position}")))
+            }
+            Atom::Var(var) => self.at.as_ref().and_then(|at| at.get(var.id as usize).cloned()),
+            Atom::Div(..) | Atom::Mod(..) | Atom::Min(..) | Atom::Max(..) | Atom::Data(..) => None,
+        }
+    }
+
+    fn arg(&mut self, number: u32, dtype: DType) -> Expr {
+        Expr::arg(self.args.get(&number).copied().unwrap_or(number), dtype)
+    }
+}

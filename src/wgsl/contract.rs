@@ -1,0 +1,212 @@
+//! Renders `gemm.wgsl`: finds out along which axis each operand can be read four elements at a time.
+
+use std::collections::BTreeMap;
+
+use super::scope::Scope;
+use super::{Rendered, Target};
+use crate::error::Result;
+use crate::expr::{Atom, Expr, Idx, Node, device_type};
+use crate::kernel::{ContractBody, ContractSchedule, KernelSpec};
+
+pub const SKELETON: &str = include_str!("../../shaders/gemm.wgsl");
+
+/// Loop variables of a contraction.
+const N: u32 = 2;
+const K: u32 = 3;
+
+pub fn render(
+    label: &str,
+    spec: &KernelSpec,
+    body: &ContractBody,
+    schedule: &ContractSchedule,
+    target: Target,
+) -> Result<Rendered> {
+    let mut scope = Scope::new(spec, target);
+    let sum = device_type(body.sum);
+    scope.text(&format!("alias Sum = {sum};"));
+    for (name, size) in [("batches", &body.batch), ("size_m", &body.m), ("size_n", &body.n), ("size_k", &body.k)] {
+        scope.size(name, size);
+    }
+    let product = if sum == "f32" { "fma(vec4<Sum>(a), b, c)" } else { "vec4<Sum>(a) * b + c" };
+    scope.text(&format!("fn mul_add(a: Sum, b: vec4<Sum>, c: vec4<Sum>) -> vec4<Sum> {{ return {product}; }}"));
+    load_a(&mut scope, body, sum);
+    load_b(&mut scope, body, sum);
+    store(&mut scope, spec, body);
+    let copies = |name: &str, count: u32| -> String {
+        (0..count).map(|i| format!("const {name}{i}: i32 = {i};\n")).collect()
+    };
+    let knobs = format!(
+        "const GROUP_M: u32 = {}u;\nconst GROUP_N: u32 = {}u;\nconst MICRO_M: i32 = {};\nconst MICRO_N4: i32 = {};\n{}{}",
+        schedule.group_m,
+        schedule.group_n,
+        schedule.micro_m,
+        schedule.micro_n4,
+        copies("m", schedule.micro_m),
+        copies("n", schedule.micro_n4),
+    );
+    let counts = [("MICRO_M", schedule.micro_m as usize), ("MICRO_N4", schedule.micro_n4 as usize)].into();
+    scope.finish(label, "gemm.wgsl", SKELETON, knobs, counts)
+}
+
+/// Whether a size is a constant multiple of four.
+fn in_fours(size: &Idx) -> bool {
+    size.as_const().is_some_and(|n| n % 4 == 0)
+}
+
+/// The input and offset of `expr`, when it is nothing but a load whose elements follow each other along
+/// `var`, starting at multiples of four.
+fn consecutive(expr: &Expr, var: u32) -> Option<(usize, &Idx)> {
+    let Node::Load { source, at, .. } = expr.node() else { return None };
+    let [offset] = at.as_slice() else { return None };
+    let mut along = false;
+    for (atoms, c) in offset.terms() {
+        let is_var = |atom: &Atom| matches!(atom, Atom::Var(v) if v.id == var);
+        if atoms.len() == 1 && is_var(&atoms[0]) && *c == 1 {
+            along = true;
+            continue;
+        }
+        let mut inside = false;
+        for atom in atoms {
+            inside |= is_var(atom);
+            Idx::from_atom(atom).visit(&mut |a| inside |= is_var(a));
+        }
+        if inside || c % 4 != 0 {
+            return None;
+        }
+    }
+    along.then_some((*source as usize, offset))
+}
+
+fn load_a(scope: &mut Scope, body: &ContractBody, sum: &str) {
+    let (vars, none) = (["b", "m", "n", "k"], BTreeMap::new());
+    let signature = "fn load_a(b: i32, m: i32, k: i32) -> vec4<Sum>";
+    if let (Some((input, offset)), true) = (consecutive(&body.a, K), in_fours(&body.k)) {
+        let mut text = String::new();
+        scope.slot("fn offset_a(b: i32, m: i32, k: i32) -> i32", &vars, &none, |p| {
+            let offset = p.idx(offset);
+            format!("return {offset};")
+        });
+        text.push_str(&scope.vector_load(input, "offset_a(b, m, k)"));
+        return scope.text(&format!("{signature} {{ return vec4<Sum>({text}); }}"));
+    }
+    element(scope, "a_at", &["b", "m", "k"], &body.a, sum);
+    let one = |i: usize| guarded(&body.k, &format!("k + {i}"), &format!("a_at(b, m, k + {i})"), i);
+    four(scope, signature, one);
+}
+
+fn load_b(scope: &mut Scope, body: &ContractBody, sum: &str) {
+    let (vars, none) = (["b", "m", "n", "k"], BTreeMap::new());
+    let signature = "fn load_b(b: i32, k: i32, n: i32) -> Tile";
+    let offset_slot = |scope: &mut Scope, offset: &Idx| {
+        scope.slot("fn offset_b(b: i32, k: i32, n: i32) -> i32", &vars, &none, |p| {
+            let offset = p.idx(offset);
+            format!("return {offset};")
+        });
+    };
+    // Vectors along N are rows of the tile as they are.
+    if let (Some((input, offset)), true) = (consecutive(&body.b, N), in_fours(&body.n)) {
+        offset_slot(scope, offset);
+        let row = |scope: &Scope, k: &str| format!("vec4<Sum>({})", scope.vector_load(input, &format!("offset_b(b, {k}, n)")));
+        let mut rows = Vec::new();
+        let mut text = format!("{signature} {{\n    var tile = Tile();\n");
+        for i in 0..4 {
+            let at = format!("k + {i}");
+            let load = row(scope, &at);
+            rows.push(guarded_statement(&body.k, &at, &format!("tile.k{i} = {load};"), i));
+        }
+        text.push_str(&rows.join("\n"));
+        text.push_str("\n    return tile;\n}");
+        return scope.text(&text);
+    }
+    // Vectors along K are its columns.
+    if let (Some((input, offset)), true) = (consecutive(&body.b, K), in_fours(&body.k)) {
+        offset_slot(scope, offset);
+        let mut text = format!("{signature} {{\n    let last = size_n() - 1;\n");
+        for (i, name) in ["x", "y", "z", "w"].iter().enumerate() {
+            let load = scope.vector_load(input, &format!("offset_b(b, k, min(n + {i}, last))"));
+            text.push_str(&format!("    let {name} = vec4<Sum>({load});\n"));
+        }
+        text.push_str("    return Tile(\n");
+        for c in ["x", "y", "z", "w"] {
+            text.push_str(&format!("        vec4<Sum>(x.{c}, y.{c}, z.{c}, w.{c}),\n"));
+        }
+        text.push_str("    );\n}");
+        return scope.text(&text);
+    }
+    element(scope, "b_at", &["b", "k", "n"], &body.b, sum);
+    let clamp = if in_fours(&body.n) { "n" } else { "min(n, size_n() - 1)" };
+    let mut text = String::from("fn row_b(b: i32, k: i32, n: i32) -> vec4<Sum> {\n");
+    let at = |i: usize| if clamp == "n" { format!("n + {i}") } else { format!("min(n + {i}, size_n() - 1)") };
+    let loads: Vec<String> = (0..4).map(|i| format!("b_at(b, k, {})", at(i))).collect();
+    text.push_str(&format!("    return vec4<Sum>({});\n}}", loads.join(", ")));
+    scope.text(&text);
+    let mut text = format!("{signature} {{\n    var tile = Tile();\n");
+    for i in 0..4 {
+        let k = format!("k + {i}");
+        text.push_str(&guarded_statement(&body.k, &k, &format!("tile.k{i} = row_b(b, {k}, n);"), i));
+        text.push('\n');
+    }
+    text.push_str("    return tile;\n}");
+    scope.text(&text);
+}
+
+/// `fn name(vars) -> Sum`, one element of an operand.
+fn element(scope: &mut Scope, name: &str, parameters: &[&str], expr: &Expr, sum: &str) {
+    let parameters: Vec<String> = parameters.iter().map(|p| format!("{p}: i32")).collect();
+    let signature = format!("fn {name}({}) -> Sum", parameters.join(", "));
+    let same = device_type(expr.dtype()) == sum;
+    scope.slot(&signature, &["b", "m", "n", "k"], &BTreeMap::new(), |p| {
+        let text = p.expr(expr);
+        if same { format!("return {text};") } else { format!("return Sum({text});") }
+    });
+}
+
+/// `load` where position `i` of four along K exists, else zero.
+fn guarded(k: &Idx, at: &str, load: &str, i: usize) -> String {
+    if in_fours(k) || i == 0 {
+        return format!("v[{i}] = {load};");
+    }
+    format!("if ({at} < size_k()) {{ v[{i}] = {load}; }}")
+}
+
+fn guarded_statement(k: &Idx, at: &str, statement: &str, i: usize) -> String {
+    if in_fours(k) || i == 0 {
+        return format!("    {statement}");
+    }
+    format!("    if ({at} < size_k()) {{ {statement} }}")
+}
+
+fn four(scope: &mut Scope, signature: &str, one: impl Fn(usize) -> String) {
+    let lines: Vec<String> = (0..4).map(|i| format!("    {}", one(i))).collect();
+    let lines = lines.join("\n").replace("v[0]", "v.x").replace("v[1]", "v.y").replace("v[2]", "v.z").replace("v[3]", "v.w");
+    scope.text(&format!("{signature} {{\n    var v = vec4<Sum>();\n{lines}\n    return v;\n}}"));
+}
+
+fn store(scope: &mut Scope, spec: &KernelSpec, body: &ContractBody) {
+    let args: BTreeMap<u32, String> = [(0, "sum".to_string())].into();
+    let ty = device_type(body.epilogue.dtype());
+    let signature = format!("fn epilogue(b: i32, m: i32, n: i32, sum: Sum) -> {ty}");
+    scope.slot(&signature, &["b", "m", "n", "k"], &args, |p| {
+        let text = p.expr(&body.epilogue);
+        format!("return {text};")
+    });
+    let signature = "fn store(b: i32, m: i32, n: i32, sum: vec4<Sum>)";
+    let offset = "let first = (b * size_m() + m) * size_n() + n;";
+    let lanes = ["x", "y", "z", "w"];
+    let value = |scope: &Scope, i: usize| scope.narrow(&format!("epilogue(b, m, n + {i}, sum.{})", lanes[i]));
+    debug_assert_eq!(device_type(spec.output), ty);
+    if in_fours(&body.n) {
+        let values: Vec<String> = (0..4).map(|i| value(scope, i)).collect();
+        let vector = format!("vec4<{}>({})", scope.output_type(), values.join(", "));
+        scope.widen_output();
+        return scope.text(&format!("{signature} {{\n    {offset}\n    result[first / 4] = {vector};\n}}"));
+    }
+    let mut text = format!("{signature} {{\n    {offset}\n");
+    for i in 0..4 {
+        let store = format!("result[first + {i}] = {};", value(scope, i));
+        let line = if i == 0 { store } else { format!("if (n + {i} < size_n()) {{ {store} }}") };
+        text.push_str(&format!("    {line}\n"));
+    }
+    text.push('}');
+    scope.text(&text);
+}

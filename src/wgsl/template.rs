@@ -1,0 +1,124 @@
+//! Filling a skeleton: regions between `//#` lines are replaced or repeated, everything else stays.
+//!
+//! - `//#bindings`, `//#knobs`, `//#slot` ... `//#end`: replaced by the renderer's text. What stands there
+//!   makes the raw file valid WGSL.
+//! - `//#each x COUNT` ... `//#end`: repeated for x = 0, 1, .. below COUNT; in the i-th copy the part `x0` of
+//!   every identifier becomes `xi` (`sum_m0_n0` within `each m` gives `sum_m1_n0`).
+
+use std::collections::BTreeMap;
+
+use crate::error::{Error, Result};
+
+/// The texts of the replaced regions and the counts of the repeated ones.
+#[derive(Default)]
+pub struct Fill {
+    /// Text by region, as `slot`.
+    pub regions: BTreeMap<&'static str, String>,
+    /// Copies by count name, as `MICRO_M`.
+    pub counts: BTreeMap<&'static str, usize>,
+}
+
+/// The skeleton with its regions filled. `name` is its file, for messages.
+pub fn fill(name: &str, skeleton: &str, fill: &Fill) -> Result<String> {
+    let lines: Vec<&str> = skeleton.lines().collect();
+    let mut out = String::with_capacity(skeleton.len() * 2);
+    block(name, &lines, fill, &mut out)?;
+    Ok(out)
+}
+
+fn block(name: &str, lines: &[&str], fill: &Fill, out: &mut String) -> Result<()> {
+    let mut i = 0;
+    while i < lines.len() {
+        let Some(directive) = lines[i].trim_start().strip_prefix("//#") else {
+            out.push_str(lines[i]);
+            out.push('\n');
+            i += 1;
+            continue;
+        };
+        let end = i + 1 + length(name, &lines[i + 1..])?;
+        let body = &lines[i + 1..end];
+        let mut words = directive.split_whitespace();
+        match (words.next(), words.next(), words.next()) {
+            (Some("each"), Some(variable), Some(count)) => {
+                let count = fill.counts.get(count).copied();
+                let count = count.ok_or_else(|| Error::parse(name, format!("no count for //#{directive}")))?;
+                let mut copy = String::new();
+                block(name, body, fill, &mut copy)?;
+                for index in 0..count {
+                    out.push_str(&rename(&copy, variable, index));
+                }
+            }
+            (Some(region), None, None) => {
+                let text = fill.regions.get(region);
+                out.push_str(text.ok_or_else(|| Error::parse(name, format!("no text for //#{directive}")))?);
+            }
+            _ => return Err(Error::parse(name, format!("line {}: unknown directive //#{directive}", i + 1))),
+        }
+        i = end + 1;
+    }
+    Ok(())
+}
+
+/// Lines up to the `//#end` that closes the region.
+fn length(name: &str, lines: &[&str]) -> Result<usize> {
+    let mut depth = 0;
+    for (i, line) in lines.iter().enumerate() {
+        match line.trim_start().strip_prefix("//#") {
+            Some("end") if depth == 0 => return Ok(i),
+            Some("end") => depth -= 1,
+            Some(_) => depth += 1,
+            None => {}
+        }
+    }
+    Err(Error::parse(name, "a //# region is not closed"))
+}
+
+/// `text` with the part `{variable}0` of identifiers replaced by `{variable}{index}`.
+fn rename(text: &str, variable: &str, index: usize) -> String {
+    let (from, to) = (format!("{variable}0"), format!("{variable}{index}"));
+    let mut out = String::with_capacity(text.len());
+    let mut word = String::new();
+    let flush = |word: &mut String, out: &mut String| {
+        let parts: Vec<&str> = word.split('_').map(|part| if part == from { to.as_str() } else { part }).collect();
+        out.push_str(&parts.join("_"));
+        word.clear();
+    };
+    for c in text.chars() {
+        if c.is_ascii_alphanumeric() || c == '_' {
+            word.push(c);
+        } else {
+            flush(&mut word, &mut out);
+            out.push(c);
+        }
+    }
+    flush(&mut word, &mut out);
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn regions_are_replaced_and_repeated() {
+        let skeleton = "//#knobs\nold\n//#end\n//#each m M\n//#each n N\nsum_m0_n0 = m0 + am0;\n//#end\n//#end\n";
+        let filled = fill(
+            "test",
+            skeleton,
+            &Fill { regions: [("knobs", "new\n".into())].into(), counts: [("M", 2), ("N", 1)].into() },
+        );
+        assert_eq!(filled.unwrap(), "new\nsum_m0_n0 = m0 + am0;\nsum_m1_n0 = m1 + am0;\n");
+    }
+
+    #[test]
+    fn faults_are_named() {
+        for (skeleton, wanted) in [
+            ("//#knobs\n", "not closed"),
+            ("//#slot\n//#end\n", "no text for //#slot"),
+            ("//#each m M\n//#end\n", "no count for //#each m M"),
+        ] {
+            let error = fill("x.wgsl", skeleton, &Fill::default()).unwrap_err().to_string();
+            assert!(error.contains(wanted), "{error}");
+        }
+    }
+}
