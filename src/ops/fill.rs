@@ -154,3 +154,51 @@ fn dropout(cx: &mut Cx) -> Lowering {
     let mask = if cx.opset < 10 { cx.program.cast(mask, cx.program.dtype(x)) } else { mask };
     Ok(vec![x, mask])
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::ops::case::{Case, count, int, ints, t};
+    use crate::tensor::Element;
+
+    fn scalar<T: Element>(value: T) -> crate::tensor::Tensor {
+        t(&[], &[value])
+    }
+
+    #[test]
+    fn ranges() {
+        let float = |start, limit, delta| [scalar::<f32>(start), scalar(limit), scalar(delta)];
+        let int = |start, limit, delta| [scalar::<i64>(start), scalar(limit), scalar(delta)];
+        Case::new("Range", &[], &float(1.0, 2.0, 0.4)).gives([t(&[3], &[1f32, 1.4, 1.8])]);
+        Case::new("Range", &[], &int(7, 0, -3)).gives([ints(&[7, 4, 1])]);
+        Case::new("Range", &[], &int(3, 3, 1)).gives([ints(&[])]);
+    }
+
+    #[test]
+    fn constants_and_masks() {
+        let x = count(&[2, 2]);
+        Case::new("ConstantOfShape", &[], [ints(&[2])]).gives([t(&[2], &[0f32, 0.])]);
+        Case::new("EyeLike", &[("k", int(1))], [x.clone()]).gives([t(&[2, 2], &[0f32, 1., 0., 0.])]);
+        let mask = t(&[2, 2], &[true; 4]);
+        Case::new("Dropout", &[], [x.clone()]).outputs(2).gives([x, mask]);
+    }
+
+    #[test]
+    fn triangles() {
+        for (upper, k, want) in [
+            (1, 0, [1f32, 2., 3., 0., 5., 6.]),
+            (1, 1, [0., 2., 3., 0., 0., 6.]),
+            (0, 0, [1., 0., 0., 4., 5., 0.]),
+            (0, -1, [0., 0., 0., 4., 0., 0.]),
+        ] {
+            let inputs = [t(&[2, 3], &[1f32, 2., 3., 4., 5., 6.]), scalar(k as i64)];
+            Case::new("Trilu", &[("upper", int(upper))], &inputs).gives([t(&[2, 3], &want)]);
+        }
+    }
+
+    #[test]
+    fn one_hot_counts_from_both_ends() {
+        let inputs = [ints(&[0, -1, 5]), scalar(3i64), t(&[2], &[1f32, 4.])];
+        let want = [4f32, 1., 1., 1., 1., 4., 1., 1., 1.];
+        Case::new("OneHot", &[], &inputs).gives([t(&[3, 3], &want)]);
+    }
+}

@@ -3,6 +3,8 @@
 //! A row's `lower` turns a node into values of the [`Program`]. Most are compositions of its few forms, so
 //! a new operator is a new row and nothing else.
 
+#[cfg(test)]
+mod case;
 mod cast;
 mod context;
 mod fill;

@@ -298,3 +298,31 @@ fn outside(
     let body = masked.select(&Expr::float(here.dtype(), style.extrapolation), &here);
     Ok(cx.program.map(shape, body))
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::graph::Attribute;
+    use crate::ops::case::{Case, count, ints, t, text};
+
+    #[test]
+    fn whole_factors_repeat_elements_of_any_axis() {
+        let scales = Attribute::Floats(vec![1.0, 2.0]);
+        let case = Case { opset: 7, ..Case::new("Upsample", &[("scales", scales)], [count(&[1, 2])]) };
+        case.gives([t(&[1, 4], &[0f32, 0., 1., 1.])]);
+    }
+
+    #[test]
+    fn to_given_sizes() {
+        let none = t::<f32>(&[0], &[]);
+        for (mode, transform, want) in [
+            ("nearest", "half_pixel", [0f32, 0., 1., 1.]),
+            ("linear", "half_pixel", [0., 0.25, 0.75, 1.]),
+            ("linear", "asymmetric", [0., 0.5, 1., 1.]),
+            ("nearest", "align_corners", [0., 0., 1., 1.]),
+        ] {
+            let attributes = [("mode", text(mode)), ("coordinate_transformation_mode", text(transform))];
+            let inputs = [count(&[2]), none.clone(), none.clone(), ints(&[4])];
+            Case::new("Resize", &attributes, &inputs).gives_if_sizes_are_known([t(&[4], &want)]);
+        }
+    }
+}

@@ -33,6 +33,9 @@ fn reduction(cx: &Cx) -> Result<Option<Combine>, Stop> {
     }
 }
 
+type Hits<'a> = dyn Fn(&Cx, &[Idx], &[Idx]) -> Expr + 'a;
+type Source<'a> = dyn Fn(&[Idx], &[Idx]) -> Vec<Idx> + 'a;
+
 /// A scatter: which update reaches which element.
 struct Scatter<'a> {
     x: ValueId,
@@ -42,9 +45,9 @@ struct Scatter<'a> {
     /// The leading axes of `x` on which it depends whether an update hits.
     depth: usize,
     /// Whether update `r` hits the element at `i`.
-    hits: &'a dyn Fn(&Cx, &[Idx], &[Idx]) -> Expr,
+    hits: &'a Hits<'a>,
     /// Where in `updates` the value for the element at `i` from update `r` is.
-    source: &'a dyn Fn(&[Idx], &[Idx]) -> Vec<Idx>,
+    source: &'a Source<'a>,
 }
 
 impl Scatter<'_> {
@@ -173,4 +176,45 @@ fn tensor_scatter(cx: &mut Cx) -> Lowering {
     at[axis] = offset.to_position(&len);
     let body = inside.select(&cx.program.load(update, &at), &cx.program.load(past, &i));
     Ok(vec![cx.program.map(shape, body)])
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::ops::case::{Case, count, int, ints, t, text};
+
+    #[test]
+    fn elements() {
+        let x = count(&[2, 3]);
+        let (indices, updates) = (t(&[1, 3], &[1i64, 1, -3]), t(&[1, 3], &[10f32, 20., 30.]));
+        for (reduction, want) in [
+            ("none", [30f32, 20., 2., 3., 4., 5.]),
+            ("add", [30., 31., 2., 3., 4., 5.]),
+            ("mul", [0., 200., 2., 3., 4., 5.]),
+            ("max", [30., 20., 2., 3., 4., 5.]),
+            ("min", [0., 1., 2., 3., 4., 5.]),
+        ] {
+            let attributes = [("axis", int(1)), ("reduction", text(reduction))];
+            let inputs = [x.clone(), indices.clone(), updates.clone()];
+            Case::new("ScatterElements", &attributes, &inputs).gives_if_sizes_are_known([t(&[2, 3], &want)]);
+        }
+    }
+
+    #[test]
+    fn slices() {
+        let inputs = [count(&[3, 2]), t(&[2, 1], &[2i64, -3]), t(&[2, 2], &[10f32, 11., 20., 21.])];
+        for (reduction, want) in
+            [("none", [20f32, 21., 2., 3., 10., 11.]), ("add", [20., 22., 2., 3., 14., 16.])]
+        {
+            let case = Case::new("ScatterND", &[("reduction", text(reduction))], &inputs);
+            case.gives_if_sizes_are_known([t(&[3, 2], &want)]);
+        }
+    }
+
+    #[test]
+    fn a_cache_is_written_at_each_batch_s_position() {
+        let inputs = [t(&[2, 3, 1], &[0f32; 6]), t(&[2, 2, 1], &[1f32, 2., 3., 4.]), ints(&[1, 2])];
+        for (mode, want) in [("circular", [0f32, 1., 2., 4., 0., 3.]), ("linear", [0., 1., 2., 0., 0., 3.])] {
+            Case::new("TensorScatter", &[("mode", text(mode))], &inputs).gives([t(&[2, 3, 1], &want)]);
+        }
+    }
 }
