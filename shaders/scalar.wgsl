@@ -95,8 +95,15 @@ fn tw_imod(a: i32, b: i32) -> i32 {
     return select(r, r + b, r != 0 && ((r < 0) != (b < 0)));
 }
 
+// The remainder with the dividend's sign. WGSL's own is NaN for an infinite divisor.
+fn tw_frem(a: f32, b: f32) -> f32 {
+    return select(a % b, a, abs(a) < abs(b));
+}
+
+// The remainder with the divisor's sign.
 fn tw_fmod(a: f32, b: f32) -> f32 {
-    return a - b * floor(a / b);
+    let r = tw_frem(a, b);
+    return select(r, r + b, r != 0.0 && ((r < 0.0) != (b < 0.0)));
 }
 
 fn tw_shl(a: u32, b: u32, width: u32) -> u32 {
