@@ -240,12 +240,12 @@ mod tests {
     #[test]
     fn blocks_of_channels_and_of_positions() {
         let of = crate::ops::case::t::<f32>;
-        let side = ("blocksize", int(2));
+        let side = [("blocksize", int(2))];
         let deep = count(&[1, 8, 1, 1]);
         let dcr = of(&[1, 2, 2, 2], &[0., 2., 4., 6., 1., 3., 5., 7.]);
-        Case::new("DepthToSpace", &[side.clone()], [deep.clone()]).gives([dcr.clone()]);
-        let crd = [side.clone(), ("mode", text("CRD"))];
+        Case::new("DepthToSpace", &side, [deep.clone()]).gives([dcr.clone()]);
+        let crd = [("blocksize", int(2)), ("mode", text("CRD"))];
         Case::new("DepthToSpace", &crd, [deep.clone()]).gives([deep.reshape(&[1, 2, 2, 2]).unwrap()]);
-        Case::new("SpaceToDepth", &[side], [dcr]).gives([deep]);
+        Case::new("SpaceToDepth", &side, [dcr]).gives([deep]);
     }
 }
