@@ -125,9 +125,11 @@ fn tw_bf16(x: f32) -> f32 {
     return select(bitcast<f32>(rounded), x, tw_is_nan(x));
 }
 
-// Round to the nearest float16, ties to even; beyond its range, infinity.
+// Round to the nearest float16, ties to even; beyond its range, infinity; NaN stays NaN.
 fn tw_f16(x: f32) -> f32 {
-    return select(quantizeToF16(clamp(x, -65504.0, 65504.0)), sign(x) * tw_bits(0x7f800000u), abs(x) >= 65520.0);
+    let rounded = quantizeToF16(clamp(x, -65504.0, 65504.0));
+    let limited = select(rounded, sign(x) * tw_bits(0x7f800000u), abs(x) >= 65520.0);
+    return select(limited, x, tw_is_nan(x));
 }
 
 // Round to a format with `mantissa` bits after the point and normal exponents from `low` up, ties to even.

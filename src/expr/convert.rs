@@ -31,7 +31,7 @@ pub fn cast(to: DType, from: DType, x: &str, helpers: &mut Helpers) -> String {
 fn round(to: DType, x: String, helpers: &mut Helpers) -> String {
     match to {
         DType::F16 => {
-            helpers.extend(["tw_bits", "tw_f16"]);
+            helpers.extend(["tw_bits", "tw_is_nan", "tw_f16"]);
             format!("tw_f16({x})")
         }
         DType::BF16 => {
