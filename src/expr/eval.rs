@@ -172,7 +172,10 @@ fn float_binary(op: Binary, a: f64, b: f64, dtype: DType) -> Value {
         Binary::Mul => a * b,
         Binary::Div => a / b,
         Binary::Rem => a % b,
-        Binary::Mod => a - b * (a / b).floor(),
+        Binary::Mod => {
+            let rest = a % b;
+            if rest != 0.0 && (rest < 0.0) != (b < 0.0) { rest + b } else { rest }
+        }
         Binary::Pow => a.powf(b),
         Binary::Min => a.min(b),
         Binary::Max => a.max(b),

@@ -3,6 +3,8 @@
 //! A row's `lower` turns a node into values of the [`Program`]. Most are compositions of its few forms, so
 //! a new operator is a new row and nothing else.
 
+#[cfg(test)]
+mod case;
 mod cast;
 mod context;
 mod fill;
@@ -10,6 +12,8 @@ mod index;
 mod join;
 mod math;
 mod pad;
+mod resize;
+mod scatter;
 mod shape;
 mod activation;
 mod conv;
@@ -51,6 +55,8 @@ pub const FAMILIES: &[(&str, &[OpDef])] = &[
     ("Shapes", shape::OPS),
     ("Joining and splitting", join::OPS),
     ("Gathering", index::OPS),
+    ("Scattering", scatter::OPS),
+    ("Resizing", resize::OPS),
     ("Padding", pad::OPS),
     ("Generated tensors", fill::OPS),
     ("Activations", activation::OPS),
