@@ -4,13 +4,18 @@
 //! a new operator is a new row and nothing else.
 
 mod activation;
+mod attention;
 mod context;
 mod conv;
+mod einsum;
+mod loss;
 mod math;
 mod matmul;
 mod norm;
 mod pool;
+mod quantize;
 mod reduce;
+mod rotary;
 mod softmax;
 mod window;
 
@@ -42,11 +47,16 @@ pub struct OpDef {
 pub const FAMILIES: &[(&str, &[OpDef])] = &[
     ("Arithmetic", math::OPS),
     ("Activations", activation::OPS),
+    ("Attention", attention::OPS),
     ("Convolutions", conv::OPS),
+    ("Einstein summation", einsum::OPS),
+    ("Losses", loss::OPS),
     ("Matrix products", matmul::OPS),
     ("Normalisations", norm::OPS),
     ("Pools", pool::OPS),
+    ("Quantization", quantize::OPS),
     ("Reductions", reduce::OPS),
+    ("Rotary embeddings", rotary::OPS),
     ("Softmax", softmax::OPS),
 ];
 

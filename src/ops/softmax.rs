@@ -2,7 +2,7 @@
 
 use super::reduce::{position_of, widen};
 use super::{Cx, OpDef};
-use crate::expr::{Expr, vars};
+use crate::expr::{Expr, Unary, vars};
 use crate::ir::{Combine, Program, Stop, ValueId, split};
 use crate::tensor::DType;
 
@@ -42,6 +42,18 @@ pub(super) fn softmax(p: &mut Program, x: ValueId, axes: &[usize]) -> Result<Val
     let powers = p.along(x, axes, &[top], |x, m| (x - &m[0]).exp());
     let sum = p.reduce(powers, axes, false, Combine::Sum, Expr::clone)?;
     Ok(p.along(powers, axes, &[sum], |e, sum| e / &sum[0]))
+}
+
+/// The softmax of rows that may be all minus infinity, which give 0.
+pub(super) fn softmax_masked(p: &mut Program, x: ValueId, axes: &[usize]) -> Result<ValueId, Stop> {
+    let top = p.reduce(x, axes, false, Combine::Max, Expr::clone)?;
+    let shift = p.unary(top, |e| e.unary(Unary::IsNegInf).select(&Expr::float(e.dtype(), 0.0), e));
+    let powers = p.along(x, axes, &[shift], |x, m| (x - &m[0]).exp());
+    let sum = p.reduce(powers, axes, false, Combine::Sum, Expr::clone)?;
+    Ok(p.along(powers, axes, &[sum], |e, sum| {
+        let zero = Expr::float(e.dtype(), 0.0);
+        sum[0].equals(&zero).select(&zero, &(e / &sum[0]))
+    }))
 }
 
 /// `x - m - ln(sum of e^(x - m))`, `m` the largest of the row.
