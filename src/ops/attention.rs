@@ -207,7 +207,7 @@ fn groups(p: &Program, q: ValueId, k: ValueId) -> Vec<Idx> {
 
 /// The query head of key head `kv` and group position `g`.
 fn head(kv: &Idx, g: &[Idx], groups: &[Idx]) -> Idx {
-    flatten(&[&[kv.clone()], g].concat(), &[&[Idx::from(0i64)], groups].concat())
+    flatten(&[std::slice::from_ref(kv), g].concat(), &[&[Idx::from(0i64)], groups].concat())
 }
 
 /// `out[b, h, g, s, t] = sum_d Q[b, h * G + g, s, d] * K[b, h, t, d]`.
@@ -260,4 +260,45 @@ fn weighted(p: &mut Program, weights: ValueId, v: ValueId) -> ValueId {
         let b = p.load(v, &[at.batch.clone(), at.k.clone(), at.n.clone()].concat());
         (a, b)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{check, f32s, run};
+    use crate::graph::Attribute::Int;
+    use crate::tensor::Tensor;
+
+    /// Queries of zero attend evenly: every result is the mean of the values that are seen.
+    fn even(queries: usize, heads: usize) -> [Tensor; 3] {
+        let zeros = |heads: usize, len: usize| f32s(&[1, heads, len, 1], &vec![0.0; heads * len]);
+        [zeros(heads, queries), zeros(1, 4), f32s(&[1, 1, 4, 1], &[0.0, 2.0, 4.0, 6.0])]
+    }
+
+    #[test]
+    fn means_of_what_is_seen() {
+        check("Attention", 23, &[], &even(1, 2), &f32s(&[1, 2, 1, 1], &[3.0, 3.0]));
+        check("Attention", 23, &[("is_causal", Int(1))], &even(3, 1), &f32s(&[1, 1, 3, 1], &[0.0, 1.0, 2.0]));
+        let window = [("left_window_size", Int(1)), ("right_window_size", Int(0))];
+        check("Attention", 25, &window, &even(3, 1), &f32s(&[1, 1, 3, 1], &[0.0, 1.0, 3.0]));
+        let [q, k, v] = even(1, 1);
+        let mask = Tensor::from_slice(&[1, 4], &[false, true, true, false]).unwrap();
+        check("Attention", 23, &[], &[q, k, v, mask], &f32s(&[1, 1, 1, 1], &[3.0]));
+    }
+
+    #[test]
+    fn a_query_that_sees_nothing_gives_zero() {
+        let [q, k, v] = even(1, 1);
+        let mask = Tensor::from_slice(&[1, 4], &[false; 4]).unwrap();
+        check("Attention", 23, &[], &[q, k, v, mask], &f32s(&[1, 1, 1, 1], &[0.0]));
+    }
+
+    #[test]
+    fn the_past_comes_first() {
+        let [q, k, v] = even(1, 1);
+        let mask = Tensor::from_slice(&[1, 5], &[true; 5]).unwrap();
+        let past = f32s(&[1, 1, 1, 1], &[10.0]);
+        let got = run("Attention", 23, &[], &[q, k, v, mask, past.clone(), past], 3);
+        assert_eq!(got[0].to_vec::<f32>().unwrap(), [4.4]);
+        assert_eq!(got[2].to_vec::<f32>().unwrap(), [10.0, 0.0, 2.0, 4.0, 6.0]);
+    }
 }

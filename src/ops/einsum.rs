@@ -171,3 +171,36 @@ fn product(p: &mut Program, a: &Term, b: &Term, sizes: &Sizes, later: &dyn Fn(&L
     });
     Term { value, labels }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{check, f32s, range, refusal};
+    use crate::graph::Attribute::{self, String};
+
+    fn equation(text: &str) -> [(&'static str, Attribute); 1] {
+        [("equation", String(text.into()))]
+    }
+
+    #[test]
+    fn equations() {
+        let (a, b) = (range(&[2, 2]), f32s(&[2, 2], &[1.0, 2.0, 3.0, 4.0]));
+        let rows: &[(&str, &[usize], &[f32])] = &[
+            ("ij,jk->ik", &[2, 2], &[3.0, 4.0, 11.0, 16.0]),
+            ("ij,jk", &[2, 2], &[3.0, 4.0, 11.0, 16.0]),
+            ("ij, jk -> ki", &[2, 2], &[3.0, 11.0, 4.0, 16.0]),
+            ("...j,...j->...", &[2], &[2.0, 18.0]),
+            ("ij,ij->", &[], &[20.0]),
+            ("ij,kl->k", &[2], &[18.0, 42.0]),
+            ("ij,ij->ij", &[2, 2], &[0.0, 2.0, 6.0, 12.0]),
+        ];
+        for (text, shape, want) in rows {
+            check("Einsum", 12, &equation(text), &[a.clone(), b.clone()], &f32s(shape, want));
+        }
+        check("Einsum", 12, &equation("ii->i"), std::slice::from_ref(&a), &f32s(&[2], &[0.0, 3.0]));
+        check("Einsum", 12, &equation("ji"), std::slice::from_ref(&a), &f32s(&[2, 2], &[0.0, 2.0, 1.0, 3.0]));
+        let three = [a.clone(), b.clone(), b];
+        check("Einsum", 12, &equation("ij,jk,kl->il"), &three, &f32s(&[2, 2], &[15.0, 22.0, 59.0, 86.0]));
+        let error = refusal("Einsum", 12, &equation("ijk->i"), &[a]);
+        assert_eq!(error, "Einsum \"node\": subscripts \"ijk\" for 2 axes");
+    }
+}

@@ -69,3 +69,31 @@ fn loss(cx: &mut Cx, x: ValueId) -> Result<ValueId, Stop> {
         other => Err(p.error(format!("reduction wants none, sum or mean, got {other:?}"))),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{check, f32s};
+    use crate::graph::Attribute::{Int, String};
+    use crate::tensor::Tensor;
+
+    #[test]
+    fn weights_and_ignored_targets() {
+        let x = f32s(&[3, 2], &[-1.0, -2.0, -3.0, -4.0, -5.0, -6.0]);
+        let target = Tensor::from_slice(&[3], &[0i64, 1, 1]).unwrap();
+        let weight = f32s(&[2], &[1.0, 10.0]);
+        let by = |name: &str| ("reduction", String(name.into()));
+        let inputs = [x, target, weight];
+        let op = "NegativeLogLikelihoodLoss";
+        check(op, 13, &[by("none")], &inputs, &f32s(&[3], &[1.0, 40.0, 60.0]));
+        check(op, 13, &[by("sum")], &inputs, &f32s(&[], &[101.0]));
+        check(op, 13, &[], &inputs, &f32s(&[], &[101.0 / 21.0]));
+        check(op, 13, &[by("sum"), ("ignore_index", Int(1))], &inputs, &f32s(&[], &[1.0]));
+    }
+
+    #[test]
+    fn cross_entropy_of_even_odds() {
+        let target = Tensor::from_slice(&[1], &[1i32]).unwrap();
+        let inputs = [f32s(&[1, 2], &[3.0, 3.0]), target];
+        check("SoftmaxCrossEntropyLoss", 13, &[], &inputs, &f32s(&[], &[std::f32::consts::LN_2]));
+    }
+}

@@ -17,6 +17,8 @@ mod quantize;
 mod reduce;
 mod rotary;
 mod softmax;
+#[cfg(test)]
+mod testing;
 mod window;
 
 pub use context::Cx;

@@ -79,11 +79,11 @@ fn centred(e: &[Expr]) -> Expr {
     e[0].cast(DType::I32) - e[1].cast(DType::I32)
 }
 
-/// `sum * (a_scale * b_scale / y_scale) + zero point`, rounded, of elements in this order.
+/// `round(sum * (a_scale * b_scale / y_scale)) + zero point`, of elements in this order.
 fn requantized(e: &[Expr]) -> Expr {
     let real = |e: &Expr| e.cast(DType::F32);
-    let y = real(&e[0]) * (real(&e[1]) * real(&e[2]) / real(&e[3])) + real(&e[4]);
-    saturated(y.rounded(), e[4].dtype())
+    let y = real(&e[0]) * (real(&e[1]) * real(&e[2]) / real(&e[3]));
+    saturated(y.rounded() + real(&e[4]), e[4].dtype())
 }
 
 /// `x` clamped to the range of `dtype`, and converted.
@@ -194,23 +194,59 @@ fn dequantize(cx: &mut Cx) -> Lowering {
     Ok(vec![p.map(shape, body)])
 }
 
-/// The scale is `(max(x, 0) - min(x, 0)) / 255`, the zero point `round(-min / scale)`.
+/// The scale is `(max(x, 0) - min(x, 0)) / 255`, or 1 where all is 0; the zero point `round(-min / scale)`.
 fn dynamic(cx: &mut Cx) -> Lowering {
     let x = cx.input(0)?;
     let p = &mut *cx.program;
     let axes: Vec<usize> = (0..p.rank(x)).collect();
     let high = p.reduce(x, &axes, false, Combine::Max, Expr::clone)?;
     let low = p.reduce(x, &axes, false, Combine::Min, Expr::clone)?;
-    let scale = p.elementwise(&[high, low], |e| (e[0].larger(0.0) - e[1].smaller(0.0)) / 255.0)?;
+    let scale = p.elementwise(&[high, low], |e| {
+        let scale = (e[0].larger(0.0) - e[1].smaller(0.0)) / 255.0;
+        scale.equals(0.0).select(&Expr::float(scale.dtype(), 1.0), &scale)
+    })?;
     let zero = p.elementwise(&[low, scale], |e| {
-        let zero = e[0].smaller(0.0).negated() / &e[1];
-        let empty = e[1].equals(0.0);
-        saturated(empty.select(&Expr::float(DType::F32, 0.0), &zero.rounded()), DType::U8)
+        saturated((e[0].smaller(0.0).negated() / &e[1]).rounded(), DType::U8)
     })?;
     let y = p.elementwise(&[x, scale, zero], |e| {
-        let whole = (&e[0] / &e[1]).rounded() + e[2].cast(DType::F32);
-        let empty = e[1].equals(0.0);
-        saturated(empty.select(&Expr::float(DType::F32, 0.0), &whole), DType::U8)
+        saturated((&e[0] / &e[1]).rounded() + e[2].cast(DType::F32), DType::U8)
     })?;
     Ok(vec![y, scale, zero])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{check, f32s, run};
+    use crate::graph::Attribute::Int;
+    use crate::tensor::Tensor;
+
+    #[test]
+    fn to_uint8_and_back() {
+        // The example of QuantizeLinear in ONNX's operator documentation.
+        let x = f32s(&[6], &[0.0, 2.0, 3.0, 1000.0, -254.0, -1000.0]);
+        let (scale, zero) = (f32s(&[], &[2.0]), Tensor::from_slice(&[], &[128u8]).unwrap());
+        let got = run("QuantizeLinear", 13, &[], &[x, scale.clone(), zero.clone()], 1);
+        assert_eq!(got[0].to_vec::<u8>().unwrap(), [128, 129, 130, 255, 1, 0]);
+        let want = f32s(&[6], &[0.0, 2.0, 4.0, 254.0, -254.0, -256.0]);
+        check("DequantizeLinear", 13, &[], &[got[0].clone(), scale, zero], &want);
+    }
+
+    #[test]
+    fn scales_by_axis_and_block() {
+        let x = Tensor::from_slice(&[2, 4], &[1i8, 2, 3, 4, 5, 6, 7, 8]).unwrap();
+        let by_axis = f32s(&[2], &[1.0, 10.0]);
+        let want = f32s(&[2, 4], &[1.0, 2.0, 3.0, 4.0, 50.0, 60.0, 70.0, 80.0]);
+        check("DequantizeLinear", 13, &[("axis", Int(0))], &[x.clone(), by_axis], &want);
+        let by_block = f32s(&[2, 2], &[1.0, 10.0, 100.0, 1000.0]);
+        let want = f32s(&[2, 4], &[1.0, 2.0, 30.0, 40.0, 500.0, 600.0, 7000.0, 8000.0]);
+        check("DequantizeLinear", 21, &[("axis", Int(1)), ("block_size", Int(2))], &[x, by_block], &want);
+    }
+
+    #[test]
+    fn the_range_decides_scale_and_zero_point() {
+        let got = run("DynamicQuantizeLinear", 11, &[], &[f32s(&[3], &[-1.0, 0.0, 4.1])], 3);
+        assert_eq!(got[0].to_vec::<u8>().unwrap(), [0, 50, 255]);
+        assert_eq!(got[1].to_vec::<f32>().unwrap(), [5.1 / 255.0]);
+        assert_eq!(got[2].to_vec::<u8>().unwrap(), [50]);
+    }
 }

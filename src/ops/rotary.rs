@@ -100,3 +100,37 @@ fn angle(p: &Program, cache: ValueId, positions: Option<&Positions>, at: [&Idx; 
     };
     p.load(cache, &[row.to_position(&p.shape(cache)[0]), pair.clone()])
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{check, f32s};
+    use crate::graph::Attribute::Int;
+    use crate::tensor::Tensor;
+
+    /// Position 0 is not turned, position 1 by a right angle.
+    fn caches() -> [Tensor; 2] {
+        [f32s(&[2, 2], &[1.0, 1.0, 0.0, 0.0]), f32s(&[2, 2], &[0.0, 0.0, 1.0, 1.0])]
+    }
+
+    #[test]
+    fn a_right_angle() {
+        let x = f32s(&[1, 1, 2, 4], &[1.0, 2.0, 3.0, 4.0, 1.0, 2.0, 3.0, 4.0]);
+        let ids = Tensor::from_slice(&[1, 2], &[0i64, 1]).unwrap();
+        let [cos, sin] = caches();
+        let inputs = [x.clone(), cos.clone(), sin.clone(), ids];
+        let halves = f32s(&[1, 1, 2, 4], &[1.0, 2.0, 3.0, 4.0, -3.0, -4.0, 1.0, 2.0]);
+        check("RotaryEmbedding", 23, &[], &inputs, &halves);
+        let pairs = f32s(&[1, 1, 2, 4], &[1.0, 2.0, 3.0, 4.0, -2.0, 1.0, -4.0, 3.0]);
+        check("RotaryEmbedding", 23, &[("interleaved", Int(1))], &inputs, &pairs);
+        let first = Tensor::from_slice(&[1], &[0i64]).unwrap();
+        check("com.microsoft.RotaryEmbedding", 23, &[], &[x, first, cos, sin], &halves);
+    }
+
+    #[test]
+    fn the_rest_of_a_head_stays() {
+        let x = f32s(&[1, 1, 3], &[1.0, 2.0, 9.0]);
+        let [cos, sin] = [f32s(&[1, 1, 1], &[0.0]), f32s(&[1, 1, 1], &[1.0])];
+        let attributes = [("num_heads", Int(1)), ("rotary_embedding_dim", Int(2))];
+        check("RotaryEmbedding", 23, &attributes, &[x, cos, sin], &f32s(&[1, 1, 3], &[-2.0, 1.0, 9.0]));
+    }
+}

@@ -83,3 +83,40 @@ fn hardmax(cx: &mut Cx) -> Lowering {
     });
     Ok(vec![cx.program.reshape(y, shape)?])
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{check, f32s, range};
+    use crate::graph::Attribute::Int;
+
+    #[test]
+    fn one_axis_since_13_all_from_it_before() {
+        let x = f32s(&[1, 2, 2], &[0.0, 0.0, 0.0, 3f32.ln()]);
+        check(
+            "Softmax",
+            13,
+            &[("axis", Int(1))],
+            std::slice::from_ref(&x),
+            &f32s(&[1, 2, 2], &[0.5, 0.25, 0.5, 0.75]),
+        );
+        let sixth = 1.0 / 6.0;
+        check("Softmax", 11, &[], std::slice::from_ref(&x), &f32s(&[1, 2, 2], &[sixth, sixth, sixth, 0.5]));
+        let logs = [sixth.ln(), sixth.ln(), sixth.ln(), 0.5f32.ln()];
+        check("LogSoftmax", 11, &[], &[x], &f32s(&[1, 2, 2], &logs));
+    }
+
+    #[test]
+    fn large_numbers_do_not_overflow() {
+        let x = f32s(&[1, 2], &[10_000.0, 10_000.0]);
+        check("Softmax", 13, &[], &[x], &f32s(&[1, 2], &[0.5, 0.5]));
+    }
+
+    #[test]
+    fn hardmax_takes_the_first() {
+        let x = f32s(&[2, 3], &[1.0, 3.0, 3.0, 2.0, 0.0, 1.0]);
+        let want = f32s(&[2, 3], &[0.0, 1.0, 0.0, 1.0, 0.0, 0.0]);
+        check("Hardmax", 13, &[], &[x], &want);
+        let want = f32s(&[1, 2, 2], &[0.0, 0.0, 0.0, 1.0]);
+        check("Hardmax", 11, &[], &[range(&[1, 2, 2])], &want);
+    }
+}
