@@ -3,26 +3,33 @@
 //! A row's `lower` turns a node into values of the [`Program`]. Most are compositions of its few forms, so
 //! a new operator is a new row and nothing else.
 
+mod activation;
+mod attention;
 #[cfg(test)]
 mod case;
 mod cast;
 mod context;
+mod conv;
+mod einsum;
 mod fill;
 mod index;
 mod join;
+mod loss;
 mod math;
-mod pad;
-mod resize;
-mod scatter;
-mod shape;
-mod activation;
-mod conv;
 mod matmul;
 mod norm;
+mod pad;
 mod pool;
+mod quantize;
 mod reduce;
+mod resize;
+mod rotary;
+mod scatter;
+mod shape;
 mod softmax;
+mod testing;
 mod window;
+#[cfg(test)]
 
 pub use context::Cx;
 
@@ -60,11 +67,16 @@ pub const FAMILIES: &[(&str, &[OpDef])] = &[
     ("Padding", pad::OPS),
     ("Generated tensors", fill::OPS),
     ("Activations", activation::OPS),
+    ("Attention", attention::OPS),
     ("Convolutions", conv::OPS),
+    ("Einstein summation", einsum::OPS),
+    ("Losses", loss::OPS),
     ("Matrix products", matmul::OPS),
     ("Normalisations", norm::OPS),
     ("Pools", pool::OPS),
+    ("Quantization", quantize::OPS),
     ("Reductions", reduce::OPS),
+    ("Rotary embeddings", rotary::OPS),
     ("Softmax", softmax::OPS),
 ];
 
