@@ -27,9 +27,9 @@ mod rotary;
 mod scatter;
 mod shape;
 mod softmax;
+#[cfg(test)]
 mod testing;
 mod window;
-#[cfg(test)]
 
 pub use context::Cx;
 
