@@ -1,4 +1,42 @@
-//! Tilewright runs neural networks on any GPU that speaks WebGPU.
+//! Tilewright runs neural networks on any GPU that speaks WebGPU: an ONNX file in, WGSL kernels written for
+//! this model and this device, outputs out.
+//!
+//! ```
+//! use tilewright::{Session, SessionOptions, Tensor};
+//! let session = Session::load("examples/data/mlp.onnx", &SessionOptions::default())?;
+//! let x = Tensor::from_slice(&[2, 4], &[1.0f32, 0.0, -1.0, 2.0, 0.5, 0.5, 0.5, 0.5])?;
+//! let outputs = session.run(&[("x", &x)])?;
+//! let probabilities = outputs["probabilities"].to_vec::<f32>()?;
+//! assert_eq!(outputs["probabilities"].shape(), [2, 3]);
+//! assert!((probabilities[..3].iter().sum::<f32>() - 1.0).abs() < 1e-5);
+//! # Ok::<(), tilewright::Error>(())
+//! ```
+//!
+//! # One flow, one direction
+//!
+//! ```text
+//! bytes -> onnx -> Graph -> ops -> Program -> plan (fold, fuse, place) -> Plan: kernel steps over tensors
+//!       each kernel: KernelSpec (what) + Schedule (how) -> wgsl -> source text
+//!       gpu: pipeline -> dispatch -> readback
+//! ```
+//!
+//! Everything up to the WGSL text is plain data and needs no GPU; only [`gpu`] knows a graphics API.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`error`] | the one error type: place, what was found, what was wanted |
+//! | [`tensor`] | dtypes and host tensors |
+//! | [`expr`] | scalar and index expressions: simplify, evaluate on the CPU, print as WGSL |
+//! | [`graph`] | a model as its file says it |
+//! | [`onnx`] | bytes to a graph |
+//! | [`ir`] | the tensor program: every value by one of five forms of definition |
+//! | [`ops`] | one row per operator: how it becomes values of the program |
+//! | [`kernel`] | what to compute, how, and what the device allows |
+//! | [`plan`] | what becomes a kernel, what is folded into it, where tensors lie |
+//! | [`wgsl`] | a kernel as text |
+//! | [`gpu`] | adapters, buffers, pipelines, dispatch, readback |
+//!
+//! [`Session`] strings them together.
 
 pub mod error;
 pub mod expr;
@@ -21,3 +59,8 @@ pub use gpu::{AdapterChoice, AdapterInfo, adapters};
 #[cfg(not(target_arch = "wasm32"))]
 pub use session::{KernelText, ModelSource, Outputs, Progress, Session, SessionOptions, Stage, StepTime};
 pub use tensor::{DType, Element, Tensor};
+
+/// The README's example is compiled and run with the documentation's tests.
+#[cfg(all(doctest, not(target_arch = "wasm32")))]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -171,3 +171,65 @@ fn from_front(position: &Idx, d: &Idx) -> Idx {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::ops::case::{Case, count, int, ints, t};
+
+    #[test]
+    fn concat_and_split_are_inverse() {
+        let (left, right) = (t(&[2, 1], &[0f32, 3.0]), t(&[2, 2], &[1f32, 2.0, 4.0, 5.0]));
+        let axis = [("axis", int(-1))];
+        Case::new("Concat", &axis, [left.clone(), right.clone()]).gives([count(&[2, 3])]);
+        let parts = [count(&[2, 3]), ints(&[1, 2])];
+        Case::new("Split", &axis, &parts).outputs(2).gives([left, right]);
+    }
+
+    #[test]
+    fn the_last_part_of_an_uneven_split_is_smaller() {
+        let case = Case::new("Split", &[("num_outputs", int(3))], [count(&[7])]).outputs(3);
+        case.gives([t(&[3], &[0f32, 1., 2.]), t(&[3], &[3f32, 4., 5.]), t(&[1], &[6f32])]);
+    }
+
+    /// Numpy's `x[start:end:step]`, as the list of positions taken.
+    fn taken(len: i64, start: i64, end: i64, step: i64) -> Vec<f32> {
+        let (low, high) = if step > 0 { (0, len) } else { (-1, len - 1) };
+        let place = |p: i64| (if p < 0 { p.saturating_add(len) } else { p }).clamp(low, high);
+        let (mut at, end) = (place(start), place(end));
+        let mut found = Vec::new();
+        while (step > 0 && at < end) || (step < 0 && at > end) {
+            found.push(at as f32);
+            at += step;
+        }
+        found
+    }
+
+    #[test]
+    fn every_slice_of_five() {
+        let ends = (-7..=7).chain([i64::MAX, i64::MIN, i32::MAX as i64]);
+        for end in ends {
+            for start in -7..=7 {
+                for step in [-3, -1, 1, 2] {
+                    let want = taken(5, start, end, step);
+                    let inputs = [count(&[5]), ints(&[start]), ints(&[end]), ints(&[0]), ints(&[step])];
+                    Case::new("Slice", &[], &inputs).gives([t(&[want.len()], &want)]);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn positions_of_unknown_sign_count_from_the_end_where_they_are_negative() {
+        use crate::expr::Idx;
+        let (n, d) = (Idx::sym("n"), Idx::from(5i64));
+        for (position, offset) in [(&n - &Idx::from(4i64), -4), (&Idx::from(0i64) - &n, 0)] {
+            for size in 0..9 {
+                let sign = if offset == 0 { -1 } else { 1 };
+                let plain = sign * size + offset;
+                let want = if plain < 0 { plain + 5 } else { plain };
+                let got = super::from_front(&position, &d).eval::<()>(&mut |_| Ok(size));
+                assert_eq!(got, Ok(want), "{position} for n = {size}");
+            }
+        }
+    }
+}

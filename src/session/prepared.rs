@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::convert::{from_device, to_device};
+use super::windows::{self, Part, Range};
 use super::{Progress, Stage};
 use crate::error::{Error, Result};
 use crate::expr::{Expr, Value, write_element};
@@ -14,20 +15,6 @@ use crate::tensor::Tensor;
 use crate::wgsl::{self, Bound, Dialect, Target};
 
 type OnProgress<'a> = Option<&'a (dyn Fn(Progress) + Send + Sync)>;
-
-/// A range of a buffer.
-#[derive(Clone, Debug)]
-struct Range {
-    buffer: Buffer,
-    offset_bytes: u64,
-    size_bytes: u64,
-}
-
-impl Range {
-    fn binding(&self) -> Binding<'_> {
-        Binding { buffer: &self.buffer, offset_bytes: self.offset_bytes, size_bytes: self.size_bytes }
-    }
-}
 
 /// Uploaded constants, shared by all plans of a session: by the address and length of their bytes on the host.
 #[derive(Default)]
@@ -44,7 +31,12 @@ impl Weights {
     }
 
     /// Upload those of `wanted` that are not there yet.
-    fn upload(&mut self, device: &Device, wanted: &[(&str, &Tensor, u64)], progress: OnProgress) -> Result<()> {
+    fn upload(
+        &mut self,
+        device: &Device,
+        wanted: &[(&str, &Tensor, u64)],
+        progress: OnProgress,
+    ) -> Result<()> {
         let caps = device.caps();
         let alignment = caps.storage_offset_alignment as u64;
         let mut new: Vec<_> =
@@ -127,7 +119,8 @@ pub struct Run {
 pub struct Prepared {
     pub plan: Arc<Plan>,
     stored: HashMap<TensorId, Range>,
-    compiled: HashMap<(usize, Schedule), Compiled>,
+    /// By kernel, which of its inputs are windowed, and schedule.
+    compiled: HashMap<(usize, Option<Vec<bool>>, Schedule), Compiled>,
     inputs: Vec<Option<Buffer>>,
     arenas: Vec<Buffer>,
     runs: Vec<Run>,
@@ -144,9 +137,12 @@ impl Prepared {
         for tensor in &plan.tensors {
             if let Origin::Weight(data) = &tensor.origin {
                 let bytes = crate::plan::bound_bytes(data.len(), storage_bytes(tensor.dtype, caps.f16));
-                let limit = caps.max_storage_binding_bytes.min(caps.max_buffer_bytes);
+                let limit = caps.max_buffer_bytes;
                 if bytes > limit {
-                    let message = format!("weight of shape {:?} takes {bytes} bytes, the device binds at most {limit}", data.shape());
+                    let message = format!(
+                        "weight of shape {:?} takes {bytes} bytes, the device's largest buffer {limit}",
+                        data.shape()
+                    );
                     return Err(Error::limit(format!("tensor {:?}", tensor.name), message));
                 }
                 wanted.push((tensor.name.as_str(), data, bytes));
@@ -186,12 +182,16 @@ impl Prepared {
         for step in &steps {
             let tensor = &plan.tensors[step.output];
             let dims = crate::plan::shape(&tensor.shape, &none, &tensor.name)?;
-            let bytes = crate::plan::bound_bytes(dims.iter().product(), storage_bytes(tensor.dtype, device.caps().f16));
+            let bytes = crate::plan::bound_bytes(
+                dims.iter().product(),
+                storage_bytes(tensor.dtype, device.caps().f16),
+            );
             let buffer = device.buffer(&tensor.name, bytes)?;
             self.stored.insert(step.output, Range { buffer, offset_bytes: 0, size_bytes: bytes });
         }
         let ranges = self.stored.clone();
-        let (dispatches, _) = self.dispatches(device, &steps, &none, |t| ranges.get(&t).cloned(), progress)?;
+        let (dispatches, _) =
+            self.dispatches(device, &steps, &none, |t| ranges.get(&t).cloned(), progress)?;
         device.run(&Recording { dispatches, readbacks: Vec::new() })?;
         Ok(())
     }
@@ -342,39 +342,42 @@ impl Prepared {
         for (position, step) in steps.iter().enumerate() {
             let kernel = &plan.kernels[step.kernel];
             let sizes: Vec<i64> = step.params.iter().map(|p| symbols.get(p).copied().unwrap_or(0)).collect();
-            let first = candidates(&kernel.spec, &sizes, device.caps()).into_iter().next();
-            let schedule = first.ok_or_else(|| Error::limit(&kernel.label, "no legal schedule on this device"))?;
-            let workgroups = grid(&kernel.label, &kernel.spec, &schedule, &sizes, device.caps())?;
-            if workgroups.contains(&0) {
-                continue;
+            let memory = |t: &TensorId| {
+                range(*t)
+                    .ok_or_else(|| Error::model(&plan.tensors[*t].name, "a tensor of the plan has no memory"))
+            };
+            let inputs = step.inputs.iter().map(memory).collect::<Result<Vec<_>>>()?;
+            let output = memory(&step.output)?;
+            for part in windows::parts(device.caps(), &plan, step, &sizes, inputs, output)? {
+                let spec = part.split.as_ref().map_or(&kernel.spec, |split| &split.spec);
+                let first = candidates(spec, &part.sizes, device.caps()).into_iter().next();
+                let schedule =
+                    first.ok_or_else(|| Error::limit(&kernel.label, "no legal schedule on this device"))?;
+                let workgroups = grid(&kernel.label, spec, &schedule, &part.sizes, device.caps())?;
+                if workgroups.contains(&0) {
+                    continue;
+                }
+                let params_at = params.add(&part.sizes);
+                ready.push((position, part, schedule, workgroups, params_at));
             }
-            ready.push((position, schedule, workgroups, params.add(&sizes)));
         }
         let total = ready.len() as u64;
         let uniform = params.upload()?;
         let (mut dispatches, mut kept) = (Vec::new(), Vec::new());
-        for (position, schedule, workgroups, params_at) in ready {
-            let step = steps[position];
-            let compiled = self.compile(device, step.kernel, schedule)?;
-            let mut ranges = Vec::new();
+        for (position, part, schedule, workgroups, (offset_bytes, size_bytes)) in ready {
+            let compiled = self.compile(device, steps[position].kernel, &part, schedule)?;
+            let mut bindings = Vec::new();
             for bound in &compiled.bound {
-                let tensor = match bound {
-                    Bound::Input(i) => Some(step.inputs[*i]),
-                    Bound::Output => Some(step.output),
-                    Bound::Params => None,
+                let binding = match bound {
+                    Bound::Input(i) => part.inputs.get(*i).map(Range::binding),
+                    Bound::Output => Some(part.output.binding()),
+                    Bound::Params => {
+                        uniform.as_ref().map(|buffer| Binding { buffer, offset_bytes, size_bytes })
+                    }
                 };
-                let found = match tensor {
-                    Some(t) => range(t),
-                    None => uniform.clone().map(|buffer| Range {
-                        buffer,
-                        offset_bytes: params_at.0,
-                        size_bytes: params_at.1,
-                    }),
-                };
-                let place = &plan.kernels[step.kernel].label;
-                ranges.push(found.ok_or_else(|| Error::model(place, "a binding has no memory"))?);
+                let label = &plan.kernels[steps[position].kernel].label;
+                bindings.push(binding.ok_or_else(|| Error::model(label, "a binding has no memory"))?);
             }
-            let bindings: Vec<Binding> = ranges.iter().map(Range::binding).collect();
             let kernel = compiled.kernel.clone();
             let group: BindGroup = device.bind(&kernel, &bindings)?;
             dispatches.push(Dispatch { kernel, bindings: Arc::new(group), workgroups });
@@ -386,12 +389,19 @@ impl Prepared {
         Ok((dispatches, kept))
     }
 
-    fn compile(&mut self, device: &Device, kernel: usize, schedule: Schedule) -> Result<&Compiled> {
-        let key = (kernel, schedule);
+    fn compile(
+        &mut self,
+        device: &Device,
+        kernel: usize,
+        part: &Part,
+        schedule: Schedule,
+    ) -> Result<&Compiled> {
+        let key = (kernel, part.windowed.clone(), schedule);
         if !self.compiled.contains_key(&key) {
             let target = Target { f16: device.caps().f16, dialect: Dialect::Naga };
             let planned = &self.plan.kernels[kernel];
-            let rendered = wgsl::render(&planned.label, &planned.spec, &key.1, target)?;
+            let spec = part.split.as_ref().map_or(&planned.spec, |split| &split.spec);
+            let rendered = wgsl::render(&planned.label, spec, &key.2, target)?;
             tracing::debug!(target: "tilewright::wgsl", kernel = planned.label, "{}", rendered.shader.source);
             let compiled = Compiled {
                 kernel: device.kernel(&rendered.shader)?,
@@ -439,10 +449,12 @@ impl Prepared {
 
     /// The text of every kernel compiled so far.
     pub fn texts(&self) -> Vec<KernelText> {
-        let text = |((kernel, schedule), compiled): (&(usize, Schedule), &Compiled)| KernelText {
-            label: self.plan.kernels[*kernel].label.clone(),
-            schedule: schedule.clone(),
-            wgsl: compiled.source.clone(),
+        let text = |((kernel, _, schedule), compiled): (&(usize, Option<Vec<bool>>, Schedule), &Compiled)| {
+            KernelText {
+                label: self.plan.kernels[*kernel].label.clone(),
+                schedule: schedule.clone(),
+                wgsl: compiled.source.clone(),
+            }
         };
         let mut texts: Vec<KernelText> = self.compiled.iter().map(text).collect();
         texts.sort_by(|a, b| a.label.cmp(&b.label));
@@ -451,7 +463,12 @@ impl Prepared {
 }
 
 /// A graph output whose elements are sizes and constants.
-fn host_tensor(output: &PlanOutput, shape: &[usize], content: &[Expr], symbols: &SymbolValues) -> Result<Tensor> {
+fn host_tensor(
+    output: &PlanOutput,
+    shape: &[usize],
+    content: &[Expr],
+    symbols: &SymbolValues,
+) -> Result<Tensor> {
     struct Sizes<'a>(&'a SymbolValues);
     impl crate::expr::Env for Sizes<'_> {
         fn symbol(&mut self, name: &str) -> Option<i64> {
