@@ -95,8 +95,15 @@ fn tw_imod(a: i32, b: i32) -> i32 {
     return select(r, r + b, r != 0 && ((r < 0) != (b < 0)));
 }
 
+// The remainder with the dividend's sign. WGSL's own is NaN for an infinite divisor.
+fn tw_frem(a: f32, b: f32) -> f32 {
+    return select(a % b, a, abs(a) < abs(b));
+}
+
+// The remainder with the divisor's sign.
 fn tw_fmod(a: f32, b: f32) -> f32 {
-    return a - b * floor(a / b);
+    let r = tw_frem(a, b);
+    return select(r, r + b, r != 0.0 && ((r < 0.0) != (b < 0.0)));
 }
 
 fn tw_shl(a: u32, b: u32, width: u32) -> u32 {
@@ -118,9 +125,11 @@ fn tw_bf16(x: f32) -> f32 {
     return select(bitcast<f32>(rounded), x, tw_is_nan(x));
 }
 
-// Round to the nearest float16, ties to even; beyond its range, infinity.
+// Round to the nearest float16, ties to even; beyond its range, infinity; NaN stays NaN.
 fn tw_f16(x: f32) -> f32 {
-    return select(quantizeToF16(clamp(x, -65504.0, 65504.0)), sign(x) * tw_bits(0x7f800000u), abs(x) >= 65520.0);
+    let rounded = quantizeToF16(clamp(x, -65504.0, 65504.0));
+    let limited = select(rounded, sign(x) * tw_bits(0x7f800000u), abs(x) >= 65520.0);
+    return select(limited, x, tw_is_nan(x));
 }
 
 // Round to a format with `mantissa` bits after the point and normal exponents from `low` up, ties to even.

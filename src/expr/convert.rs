@@ -31,7 +31,7 @@ pub fn cast(to: DType, from: DType, x: &str, helpers: &mut Helpers) -> String {
 fn round(to: DType, x: String, helpers: &mut Helpers) -> String {
     match to {
         DType::F16 => {
-            helpers.extend(["tw_bits", "tw_f16"]);
+            helpers.extend(["tw_bits", "tw_is_nan", "tw_f16"]);
             format!("tw_f16({x})")
         }
         DType::BF16 => {
@@ -69,4 +69,28 @@ pub fn float_literal(v: f32, helpers: &mut Helpers) -> String {
     }
     helpers.insert("tw_bits");
     format!("tw_bits({:#x}u)", v.to_bits())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::expr::HELPERS;
+
+    #[test]
+    fn every_conversion_is_valid_wgsl() {
+        let numeric = |dtype: &DType| dtype.bits() > 0 && (device_type(*dtype) != "f32" || dtype.is_float());
+        let all: Vec<DType> = (1..=26).filter_map(DType::from_onnx).filter(numeric).collect();
+        let mut source = HELPERS.to_string();
+        for (i, from) in all.iter().enumerate() {
+            for (j, to) in all.iter().enumerate() {
+                let (x, y) = (device_type(*from), device_type(*to));
+                let text = cast(*to, *from, "x", &mut BTreeSet::new());
+                source += &format!("fn cast_{i}_{j}(x: {x}) -> {y} {{ return {text}; }}\n");
+            }
+        }
+        let module = naga::front::wgsl::parse_str(&source).map_err(|e| e.emit_to_string(&source)).unwrap();
+        let capabilities = naga::valid::Capabilities::SHADER_FLOAT16_IN_FLOAT32;
+        let mut validator = naga::valid::Validator::new(Default::default(), capabilities);
+        validator.validate(&module).map_err(|e| e.emit_to_string(&source)).unwrap();
+    }
 }

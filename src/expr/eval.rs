@@ -1,8 +1,8 @@
 //! Evaluation on the CPU: constant folding, and the reference that tests compare the device with.
 
 use super::index::{Atom, Idx};
-use super::scalar::{Binary, Expr, Node, Unary};
 use super::minifloat;
+use super::scalar::{Binary, Expr, Node, Unary};
 use super::value::{Value, sign_extend};
 use crate::tensor::DType;
 
@@ -86,7 +86,9 @@ pub fn apply_cast(dtype: DType, value: Value) -> Value {
             (Value::F(v), DType::U8 | DType::U16) => narrow(dtype, Value::I(v as u32 as i64)),
             (Value::F(v), DType::U64) => Value::I(v as u64 as i64),
             (Value::F(v), DType::I32) => Value::I(v as i32 as i64),
-            (Value::F(v), DType::I8 | DType::I16 | DType::I4 | DType::U4 | DType::I2 | DType::U2) => narrow(dtype, Value::I(v as i32 as i64)),
+            (Value::F(v), DType::I8 | DType::I16 | DType::I4 | DType::U4 | DType::I2 | DType::U2) => {
+                narrow(dtype, Value::I(v as i32 as i64))
+            }
             _ => narrow(dtype, Value::I(value.to_i64())),
         },
     }
@@ -172,7 +174,10 @@ fn float_binary(op: Binary, a: f64, b: f64, dtype: DType) -> Value {
         Binary::Mul => a * b,
         Binary::Div => a / b,
         Binary::Rem => a % b,
-        Binary::Mod => a - b * (a / b).floor(),
+        Binary::Mod => {
+            let rest = a % b;
+            if rest != 0.0 && (rest < 0.0) != (b < 0.0) { rest + b } else { rest }
+        }
         Binary::Pow => a.powf(b),
         Binary::Min => a.min(b),
         Binary::Max => a.max(b),
@@ -223,7 +228,11 @@ fn int_binary(op: Binary, a: i64, b: i64, dtype: DType) -> Value {
         Binary::Shl if b < 0 || b >= width => 0,
         Binary::Shl => a << b,
         Binary::Shr if b < 0 || b >= width => {
-            if a < 0 && !dtype.is_unsigned_int() { -1 } else { 0 }
+            if a < 0 && !dtype.is_unsigned_int() {
+                -1
+            } else {
+                0
+            }
         }
         Binary::Shr if unsigned64 => (a as u64 >> b) as i64,
         Binary::Shr => a >> b,
@@ -295,7 +304,11 @@ mod tests {
             (Binary::Shl, 1, 8, DType::U8, 0),
             (Binary::Pow, 3, 4, DType::I32, 81),
         ] {
-            assert_eq!(apply_binary(op, Value::I(a), Value::I(b), dtype), Value::I(want), "{op:?} {a} {b} {dtype}");
+            assert_eq!(
+                apply_binary(op, Value::I(a), Value::I(b), dtype),
+                Value::I(want),
+                "{op:?} {a} {b} {dtype}"
+            );
         }
     }
 }

@@ -177,8 +177,12 @@ impl Idx {
 
     /// Divisors of `d`, largest first, that divide at least one coefficient.
     fn common_factors(&self, d: i64) -> Vec<i64> {
-        let mut found: Vec<i64> =
-            self.0.iter().map(|(_, c)| gcd(c.unsigned_abs(), d.unsigned_abs()) as i64).filter(|&g| g > 1).collect();
+        let mut found: Vec<i64> = self
+            .0
+            .iter()
+            .map(|(_, c)| gcd(c.unsigned_abs(), d.unsigned_abs()) as i64)
+            .filter(|&g| g > 1)
+            .collect();
         found.sort_unstable_by(|a, b| b.cmp(a));
         found.dedup();
         found
@@ -465,7 +469,8 @@ impl Atom {
             }
             Atom::Max(a, b) => {
                 let ((al, _), (bl, _)) = (a.bounds()?, b.bounds()?);
-                let low = if al.is_non_negative() || bl.is_non_negative() { Idx::from(0i64) } else { return None };
+                let low =
+                    if al.is_non_negative() || bl.is_non_negative() { Idx::from(0i64) } else { return None };
                 opaque.is_size().then_some((low, opaque))
             }
             Atom::Min(a, b) => {
@@ -617,7 +622,13 @@ mod tests {
         let rows = [
             (flat.div(&h).div(&t), flat.div(&(&h * &t))),
             (&(&flat.div(&h) * &h) + &flat.rem(&h), flat.clone()),
-            (flatten(&unflatten(&flat, &[b.clone(), t.clone(), h.clone()]), &[b.clone(), t.clone(), h.clone()]), flat.clone()),
+            (
+                flatten(
+                    &unflatten(&flat, &[b.clone(), t.clone(), h.clone()]),
+                    &[b.clone(), t.clone(), h.clone()],
+                ),
+                flat.clone(),
+            ),
             ((&(&n(8) * &j) + &i).div(&n(8)), j.clone()),
             ((&(&n(8) * &j) + &i).rem(&n(8)), i.clone()),
             ((&(&i * &t) + &j).div(&t), i.clone()),

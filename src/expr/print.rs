@@ -252,9 +252,13 @@ impl<'a> Printer<'a> {
             (Binary::Mul, _) => wrap(dtype, infix("*")),
             // -128 / -1 leaves int8.
             (Binary::Div, _) => wrap(dtype, infix("/")),
+            (Binary::Rem, "f32") => self.call("tw_frem", &format!("{x}, {y}")),
             (Binary::Rem, _) => infix("%"),
             (Binary::Mod, "i32") => self.call("tw_imod", &format!("{x}, {y}")),
-            (Binary::Mod, "f32") => self.call("tw_fmod", &format!("{x}, {y}")),
+            (Binary::Mod, "f32") => {
+                self.helpers.insert("tw_frem");
+                self.call("tw_fmod", &format!("{x}, {y}"))
+            }
             (Binary::Mod, _) => infix("%"),
             (Binary::Pow, "i32") => wrap(dtype, self.call_text("tw_ipow", &x, &y)),
             (Binary::Pow, "u32") => wrap(dtype, self.call_text("tw_upow", &x, &y)),

@@ -346,7 +346,8 @@ impl Expr {
         if let Some(value) = self.as_const() {
             return Expr::constant(dtype, value);
         }
-        if let (Node::Index(idx, _), DType::I32 | DType::I64 | DType::U32 | DType::U64) = (self.node(), dtype) {
+        if let (Node::Index(idx, _), DType::I32 | DType::I64 | DType::U32 | DType::U64) = (self.node(), dtype)
+        {
             return Expr::index(idx.clone(), dtype);
         }
         Expr::new(Node::Cast(dtype, self.clone()), dtype)

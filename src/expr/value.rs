@@ -91,7 +91,7 @@ pub fn write_element(dtype: DType, index: usize, value: Value, out: &mut Vec<u8>
         let (bits, per_byte) = (dtype.bits(), 8 / dtype.bits());
         let code = (code & (0xff >> (8 - bits))) << (index % per_byte * bits);
         match out.last_mut() {
-            Some(byte) if index % per_byte > 0 => *byte |= code,
+            Some(byte) if !index.is_multiple_of(per_byte) => *byte |= code,
             _ => out.push(code),
         }
         true

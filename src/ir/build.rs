@@ -137,7 +137,8 @@ impl Program {
         if left.as_const().is_some() && right.as_const().is_some() {
             return Err(self.error(format!("{what}: {left} and {right} must be equal")));
         }
-        let guard = Guard { left: left.clone(), right: right.clone(), place: format!("{}: {what}", self.place) };
+        let guard =
+            Guard { left: left.clone(), right: right.clone(), place: format!("{}: {what}", self.place) };
         if !self.guards.contains(&guard) {
             self.guards.push(guard);
         }
@@ -156,7 +157,11 @@ impl Program {
                     continue;
                 }
                 if !wanted.is(1) {
-                    self.equate(&wanted, d, &format!("axis {} of operands that broadcast together", skip + axis))?;
+                    self.equate(
+                        &wanted,
+                        d,
+                        &format!("axis {} of operands that broadcast together", skip + axis),
+                    )?;
                 }
                 if wanted.is(1) || d.as_const().is_some() {
                     out[skip + axis] = d.clone();

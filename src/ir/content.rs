@@ -2,7 +2,10 @@
 
 use super::build::{Program, chain, positions};
 use super::{Def, Value, ValueId};
-use crate::expr::{Atom, Env, Expr, Idx, Rewrite, apply_cast, eval, flatten, numel, read_element, unflatten, vars, write_element};
+use crate::expr::{
+    Atom, Env, Expr, Idx, Rewrite, apply_cast, eval, flatten, numel, read_element, unflatten, vars,
+    write_element,
+};
 use crate::tensor::{DType, Tensor};
 
 /// Values of at most this many elements carry their contents: shapes, axes, scalars.

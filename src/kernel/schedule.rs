@@ -72,9 +72,12 @@ impl std::fmt::Display for Schedule {
 /// The value of a size under the parameters; parameters are the symbols `p0`, `p1`, ...
 pub fn size(idx: &Idx, sizes: Sizes) -> i64 {
     idx.eval::<()>(&mut |atom| match atom {
-        crate::expr::Atom::Sym(name) => {
-            name.strip_prefix('p').and_then(|n| n.parse::<usize>().ok()).and_then(|n| sizes.get(n)).copied().ok_or(())
-        }
+        crate::expr::Atom::Sym(name) => name
+            .strip_prefix('p')
+            .and_then(|n| n.parse::<usize>().ok())
+            .and_then(|n| sizes.get(n))
+            .copied()
+            .ok_or(()),
         _ => Err(()),
     })
     .unwrap_or(0)
@@ -98,13 +101,17 @@ pub fn candidates(spec: &KernelSpec, sizes: Sizes, caps: &Caps) -> Vec<Schedule>
 }
 
 fn fits(caps: &Caps, x: u32, y: u32) -> bool {
-    x <= caps.max_workgroup_size[0] && y <= caps.max_workgroup_size[1] && x * y <= caps.max_workgroup_invocations
+    x <= caps.max_workgroup_size[0]
+        && y <= caps.max_workgroup_size[1]
+        && x * y <= caps.max_workgroup_invocations
 }
 
 fn map_candidates(caps: &Caps) -> Vec<Schedule> {
     let all = [(64, 1), (64, 4), (128, 1), (128, 4), (256, 1), (256, 4), (32, 1), (1, 1)];
     let legal = all.into_iter().filter(|&(workgroup, _)| fits(caps, workgroup, 1));
-    legal.map(|(workgroup, per_invocation)| Schedule::Map(MapSchedule { workgroup, per_invocation })).collect()
+    legal
+        .map(|(workgroup, per_invocation)| Schedule::Map(MapSchedule { workgroup, per_invocation }))
+        .collect()
 }
 
 /// Rows this short are walked by one invocation: splitting them costs more in barriers than it saves.
@@ -129,7 +136,13 @@ fn reduce_candidates(rows: i64, length: i64, stages: usize, caps: &Caps) -> Vec<
 
 fn contract_candidates(body: &ContractBody, sizes: Sizes, caps: &Caps) -> Vec<Schedule> {
     let (m, n) = (size(&body.m, sizes), size(&body.n, sizes));
-    let micro_m = if m >= 8 { 8 } else if m >= 4 { 4 } else { m.clamp(1, 2) as u32 };
+    let micro_m = if m >= 8 {
+        8
+    } else if m >= 4 {
+        4
+    } else {
+        m.clamp(1, 2) as u32
+    };
     let default = (if m <= 4 { 1 } else { 4 }, if m <= 4 { 32 } else { 8 }, micro_m, 1);
     let small_n = (if m <= 4 { 1 } else { 16 }, if n <= 4 { 1 } else { 4 }, micro_m, 1);
     let first = if n <= 16 { small_n } else { default };
@@ -162,13 +175,23 @@ fn contract_candidates(body: &ContractBody, sizes: Sizes, caps: &Caps) -> Vec<Sc
 ///
 /// # Errors
 /// [`Error::Limit`] when a size does not fit 31 bits or the grid exceeds the device's.
-pub fn grid(label: &str, spec: &KernelSpec, schedule: &Schedule, sizes: Sizes, caps: &Caps) -> Result<[u32; 3]> {
+pub fn grid(
+    label: &str,
+    spec: &KernelSpec,
+    schedule: &Schedule,
+    sizes: Sizes,
+    caps: &Caps,
+) -> Result<[u32; 3]> {
     let too_large = |what: &str, value: i64, limit: i64| {
         Error::limit(label, format!("{what} is {value}, the device allows {limit}"))
     };
     let checked = |idx: &Idx| {
         let value = size(idx, sizes);
-        if (0..=i32::MAX as i64).contains(&value) { Ok(value) } else { Err(too_large("a size", value, i32::MAX as i64)) }
+        if (0..=i32::MAX as i64).contains(&value) {
+            Ok(value)
+        } else {
+            Err(too_large("a size", value, i32::MAX as i64))
+        }
     };
     // One axis of workgroups, folded over two when it exceeds the limit of one.
     let flat = |count: i64| {
@@ -177,7 +200,11 @@ pub fn grid(label: &str, spec: &KernelSpec, schedule: &Schedule, sizes: Sizes, c
             return Ok([count as u32, 1, 1]);
         }
         let y = (count + limit - 1) / limit;
-        if y <= limit { Ok([limit as u32, y as u32, 1]) } else { Err(too_large("number of workgroups", count, limit * limit)) }
+        if y <= limit {
+            Ok([limit as u32, y as u32, 1])
+        } else {
+            Err(too_large("number of workgroups", count, limit * limit))
+        }
     };
     let div = |a: i64, b: u32| (a + b as i64 - 1) / b as i64;
     match (&spec.body, schedule) {
@@ -193,7 +220,8 @@ pub fn grid(label: &str, spec: &KernelSpec, schedule: &Schedule, sizes: Sizes, c
             flat(div(rows, s.rows))
         }
         (Body::Contract(body), Schedule::Contract(s)) => {
-            let (b, m, n, _) = (checked(&body.batch)?, checked(&body.m)?, checked(&body.n)?, checked(&body.k)?);
+            let (b, m, n, _) =
+                (checked(&body.batch)?, checked(&body.m)?, checked(&body.n)?, checked(&body.k)?);
             let total = b.saturating_mul(m).saturating_mul(n);
             if total > i32::MAX as i64 {
                 return Err(too_large("number of output elements", total, i32::MAX as i64));

@@ -105,7 +105,13 @@ fn hard_sigmoid(x: &Expr, alpha: f64, beta: f64) -> Expr {
 
 /// `ln(1 + e^x)` as `max(x, 0) + ln(1 + e^-|x|)`, which never overflows.
 fn softplus(x: &Expr) -> Expr {
-    x.larger(0.0) + (x.abs().negated().exp() + 1.0).log()
+    x.larger(0.0) + log1p(&x.abs().negated().exp())
+}
+
+/// `ln(1 + y)` for `0 <= y <= 1`; near zero by its series, where the sum would lose what `y` adds to 1.
+fn log1p(y: &Expr) -> Expr {
+    let series = y * (((y * (1.0 / 3.0) - 0.5) * y) + 1.0);
+    y.below(0.01).select(&series, &(y + 1.0).log())
 }
 
 /// `x / 2 * (1 + erf(x / sqrt 2))`.
@@ -117,4 +123,53 @@ fn gelu(x: &Expr) -> Expr {
 fn gelu_tanh(x: &Expr) -> Expr {
     let root = (2.0 / std::f64::consts::PI).sqrt();
     x * 0.5 * (((x * x * x * 0.044715 + x) * root).tanh() + 1.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{check, f32s};
+    use crate::graph::Attribute::{Float, String};
+
+    #[test]
+    fn at_minus_one_zero_and_two() {
+        let x = f32s(&[3], &[-1.0, 0.0, 2.0]);
+        // From the formulas of the operators' documentation, worked out in float64.
+        let rows: &[(&str, [f32; 3])] = &[
+            ("Relu", [0.0, 0.0, 2.0]),
+            ("LeakyRelu", [-0.01, 0.0, 2.0]),
+            ("Elu", [-0.632_120_56, 0.0, 2.0]),
+            ("Selu", [-1.111_330_7, 0.0, 2.101_402]),
+            ("Celu", [-0.632_120_56, 0.0, 2.0]),
+            ("Gelu", [-0.158_655_25, 0.0, 1.954_499_7]),
+            ("Sigmoid", [0.268_941_42, 0.5, 0.880_797_1]),
+            ("HardSigmoid", [0.3, 0.5, 0.9]),
+            ("HardSwish", [-0.333_333_34, 0.0, 1.666_666_6]),
+            ("Softplus", [0.313_261_7, std::f32::consts::LN_2, 2.126_928]),
+            ("Softsign", [-0.5, 0.0, 0.666_666_7]),
+            ("Mish", [-0.303_401_46, 0.0, 1.943_959]),
+            ("ThresholdedRelu", [0.0, 0.0, 2.0]),
+            ("Shrink", [-1.0, 0.0, 2.0]),
+            ("com.microsoft.QuickGelu", [-0.154_206_8, 0.0, 1.935_658_5]),
+            ("com.microsoft.FastGelu", [-0.158_808, 0.0, 1.954_597_7]),
+        ];
+        for (op, want) in rows {
+            check(op, 22, &[], std::slice::from_ref(&x), &f32s(&[3], want));
+        }
+        let attributes = [("approximate", String("tanh".into()))];
+        check("Gelu", 20, &attributes, &[x], &f32s(&[3], &[-0.158_808, 0.0, 1.954_597_7]));
+    }
+
+    #[test]
+    fn slopes_and_biases_broadcast() {
+        let x = f32s(&[2, 2], &[-1.0, 2.0, -3.0, 4.0]);
+        let slope = f32s(&[2, 1], &[0.5, 2.0]);
+        check("PRelu", 16, &[], &[x.clone(), slope], &f32s(&[2, 2], &[-0.5, 2.0, -6.0, 4.0]));
+        check(
+            "Shrink",
+            9,
+            &[("lambd", Float(2.5)), ("bias", Float(1.0))],
+            &[x],
+            &f32s(&[2, 2], &[0.0, 0.0, -2.0, 3.0]),
+        );
+    }
 }

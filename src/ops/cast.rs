@@ -3,7 +3,7 @@
 use super::math::{Lowering, op};
 use super::{Cx, OpDef};
 use crate::expr::{Binary, Expr, Unary, format};
-use crate::ir::{Def, Stop, ValueId};
+use crate::ir::{Def, Stop};
 use crate::tensor::{DType, Tensor};
 
 /// The family.
@@ -99,4 +99,52 @@ fn bit_cast(cx: &mut Cx) -> Lowering {
     }
     // Integers of one width convert by wrapping, which keeps the bits.
     Ok(vec![cx.program.cast(x, to)])
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::ops::case::{Case, int, t, text};
+    use crate::tensor::{DType, Tensor};
+
+    fn bytes(dtype: DType, len: usize, bytes: &[u8]) -> Tensor {
+        Tensor::new(dtype, &[len], bytes.to_vec()).unwrap()
+    }
+
+    #[test]
+    fn floats_to_narrow_types() {
+        let x = t(&[4], &[0.3f32, -3.5, 1e6, f32::NAN]);
+        for (to, saturate, want) in [
+            (DType::F8E4M3FN, 1, bytes(DType::F8E4M3FN, 4, &[0x2a, 0xc6, 0x7e, 0x7f])),
+            (DType::F8E4M3FN, 0, bytes(DType::F8E4M3FN, 4, &[0x2a, 0xc6, 0x7f, 0x7f])),
+            (DType::F8E5M2, 1, bytes(DType::F8E5M2, 4, &[0x35, 0xc3, 0x7b, 0x7f])),
+            (DType::F8E5M2, 0, bytes(DType::F8E5M2, 4, &[0x35, 0xc3, 0x7c, 0x7f])),
+            (DType::F8E5M2FNUZ, 0, bytes(DType::F8E5M2FNUZ, 4, &[0x39, 0xc7, 0x80, 0x80])),
+            (DType::F4E2M1, 1, bytes(DType::F4E2M1, 4, &[0xe1, 0x07])),
+            (DType::I4, 1, bytes(DType::I4, 4, &[0xd0, 0x00])),
+        ] {
+            let attributes = [("to", int(to.to_onnx() as i64)), ("saturate", int(saturate))];
+            Case::new("Cast", &attributes, [x.clone()]).gives([want]);
+        }
+    }
+
+    #[test]
+    fn powers_of_two_round_as_asked() {
+        let x = t(&[4], &[1.0f32, 1.25, 1.5, f32::INFINITY]);
+        for (mode, want) in [
+            ("up", [0x7f, 0x80, 0x80, 0xff]),
+            ("down", [0x7f, 0x7f, 0x7f, 0xff]),
+            ("nearest", [0x7f, 0x7f, 0x80, 0xff]),
+        ] {
+            let attributes = [("to", int(24)), ("round_mode", text(mode))];
+            Case::new("Cast", &attributes, [x.clone()]).gives([bytes(DType::F8E8M0, 4, &want)]);
+        }
+    }
+
+    #[test]
+    fn the_same_bits() {
+        let x = t(&[3], &[-1i32, 7, i32::MIN]);
+        let to = [("to", int(DType::U32.to_onnx() as i64))];
+        let case = Case { opset: 26, ..Case::new("BitCast", &to, [x]) };
+        case.gives([t(&[3], &[u32::MAX, 7, 1 << 31])]);
+    }
 }

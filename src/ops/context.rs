@@ -24,7 +24,8 @@ pub struct Cx<'a> {
 impl Cx<'_> {
     /// Input `i`, which must be there.
     pub fn input(&self, i: usize) -> Result<ValueId, Stop> {
-        self.optional(i).ok_or_else(|| self.error(format!("input {i} is missing, {} given", self.inputs.len())))
+        self.optional(i)
+            .ok_or_else(|| self.error(format!("input {i} is missing, {} given", self.inputs.len())))
     }
 
     /// Input `i`, when it is there.
@@ -121,7 +122,11 @@ impl Cx<'_> {
     pub fn axis(&self, axis: i64, rank: usize) -> Result<usize, Stop> {
         let wrapped = if axis < 0 { axis + rank as i64 } else { axis };
         let fits = (0..rank as i64).contains(&wrapped);
-        if fits { Ok(wrapped as usize) } else { Err(self.error(format!("axis {axis} of a tensor of rank {rank}"))) }
+        if fits {
+            Ok(wrapped as usize)
+        } else {
+            Err(self.error(format!("axis {axis} of a tensor of rank {rank}")))
+        }
     }
 
     /// Several axes, sorted, each once.

@@ -1,9 +1,10 @@
 //! Convolutions, as contractions over channels and taps.
 
+use super::activation::sigmoid;
 use super::window::{Window, pads, per_axis, taps, windows};
 use super::{Cx, OpDef};
 use crate::expr::{Expr, Idx, vars};
-use crate::ir::{Axes, Stop, ValueId};
+use crate::ir::{Axes, Combine, Program, Stop, ValueId};
 use crate::tensor::DType;
 
 type Lowering = Result<Vec<ValueId>, Stop>;
@@ -20,14 +21,22 @@ pub const OPS: &[OpDef] = &[
         |cx| {
             let (x, w) = (cx.input(0)?, cx.input(1)?);
             let y = convolve(cx, x, w)?;
-            add_bias(cx, y)
+            add_bias(cx, y, 2)
         },
     ),
     op("ConvInteger", "convolution of 8-bit integers less their zero points, in int32", |cx| {
-        let x = centred(cx, 0, 2)?;
-        let w = centred(cx, 1, 3)?;
+        let (x, w) = (cx.input(0)?, cx.input(1)?);
+        let x = centred(cx, x, cx.optional(2))?;
+        let w = centred(cx, w, cx.optional(3))?;
         Ok(vec![convolve(cx, x, w)?])
     }),
+    OpDef {
+        name: "CausalConvWithState",
+        domain: "",
+        since: 27,
+        doc: "depthwise convolution over the past and present of a sequence, and the new past",
+        lower: causal,
+    },
     op("ConvTranspose", "the transposed convolution; taps that fall between inputs add zero", transposed),
 ];
 
@@ -50,7 +59,8 @@ impl Groups {
     }
 }
 
-fn convolve(cx: &mut Cx, x: ValueId, w: ValueId) -> Result<ValueId, Stop> {
+/// `x`, `[N, C, ..]`, convolved with `w`, `[M, C / group, ..]`, by the node's attributes; without bias.
+pub(super) fn convolve(cx: &mut Cx, x: ValueId, w: ValueId) -> Result<ValueId, Stop> {
     let (x_shape, w_shape) = (cx.program.shape(x).to_vec(), cx.program.shape(w).to_vec());
     if x_shape.len() < 3 || x_shape.len() != w_shape.len() {
         let message = format!(
@@ -92,20 +102,19 @@ fn convolve(cx: &mut Cx, x: ValueId, w: ValueId) -> Result<ValueId, Stop> {
     cx.program.reshape(y, [x_shape[0].clone(), w_shape[0].clone()].into_iter().chain(outputs).collect())
 }
 
-/// `y[n, m, ..] + bias[m]`, the bias being input 2.
-fn add_bias(cx: &mut Cx, y: ValueId) -> Lowering {
-    let Some(bias) = cx.optional(2) else { return Ok(vec![y]) };
+/// `y[n, m, ..] + bias[m]`, the bias being input `i`.
+pub(super) fn add_bias(cx: &mut Cx, y: ValueId, i: usize) -> Lowering {
+    let Some(bias) = cx.optional(i) else { return Ok(vec![y]) };
     let shape = cx.program.shape(y).to_vec();
     cx.program.equate(&shape[1], &cx.program.shape(bias)[0].clone(), "output channels and the bias")?;
     let at = vars(0, &shape);
-    let sum = cx.program.load(y, &at) + cx.program.load(bias, &at[1..2]);
+    let sum = cx.program.load(y, &at) + cx.program.load(bias, &at[1..2]).cast(cx.program.dtype(y));
     Ok(vec![cx.program.map(shape, sum)])
 }
 
-/// Input `i` less the zero point at input `zero`, as int32. A zero point with one axis runs along axis 0.
-fn centred(cx: &mut Cx, i: usize, zero: usize) -> Result<ValueId, Stop> {
-    let x = cx.input(i)?;
-    let Some(zero) = cx.optional(zero) else { return Ok(cx.program.cast(x, DType::I32)) };
+/// `x` less its zero point, as int32. A zero point with one axis runs along axis 0.
+pub(super) fn centred(cx: &mut Cx, x: ValueId, zero: Option<ValueId>) -> Result<ValueId, Stop> {
+    let Some(zero) = zero else { return Ok(cx.program.cast(x, DType::I32)) };
     let shape = cx.program.shape(x).to_vec();
     let at = vars(0, &shape);
     let single = cx.program.shape(zero).iter().all(|d| d.is(1));
@@ -157,7 +166,7 @@ fn transposed(cx: &mut Cx) -> Lowering {
     let outputs = windows.iter().map(|w| w.output.clone());
     let shape = [x_shape[0].clone(), out_channels].into_iter().chain(outputs).collect();
     let y = cx.program.reshape(y, shape)?;
-    add_bias(cx, y)
+    add_bias(cx, y, 2)
 }
 
 /// The input position `(o + pad - k * dilation) / stride`, and whether it exists.
@@ -216,4 +225,91 @@ fn transposed_windows(cx: &Cx, input: &[Idx], kernel: &[Idx]) -> Result<Vec<Wind
         }
     };
     Ok((0..count).map(window).collect())
+}
+
+/// `out[b, c, t] = act(sum_k W[c, 0, k] * P[b, c, t + k] + bias[c])`, `P` being the input after the past state.
+fn causal(cx: &mut Cx) -> Lowering {
+    let (x, w, past) = (cx.input(0)?, cx.input(1)?, cx.optional(3));
+    let activation = cx.string_or("activation", "none")?;
+    let p = &mut *cx.program;
+    let (shape, kernel) = (p.shape(x).to_vec(), p.shape(w)[2].clone());
+    let kept = &kernel - &Idx::from(1i64);
+    let padded = |p: &Program, at: &[Idx], t: &Idx| {
+        let number = |i: &Idx| Expr::index(i.clone(), DType::I64);
+        let new = p.load(x, &[at[0].clone(), at[1].clone(), t - &kept]);
+        let zero = Expr::int(new.dtype(), 0);
+        let old = past.map_or(zero, |past| p.load(past, &[at[0].clone(), at[1].clone(), t.clone()]));
+        number(t).below(number(&kept)).select(&old, &new)
+    };
+    let (wide, dtype) = (DType::F32, p.dtype(x));
+    let y = p.reduction(shape.clone(), vec![kernel], Combine::Sum, |p, at, k| {
+        let tap = p.load(w, &[at[1].clone(), Idx::from(0i64), k[0].clone()]);
+        tap.cast(wide) * padded(p, at, &(&at[2] + &k[0])).cast(wide)
+    });
+    let state = vec![shape[0].clone(), shape[1].clone(), kept.clone()];
+    let at = vars(0, &state);
+    let last = padded(p, &at, &(&at[2] + &shape[2]));
+    let state = p.map(state, last);
+    let y = add_bias(cx, y, 2)?[0];
+    let y = match activation.as_str() {
+        "none" => cx.program.cast(y, dtype),
+        "silu" | "swish" => cx.program.unary(y, |e| (e * sigmoid(e)).cast(dtype)),
+        other => return Err(cx.error(format!("activation wants none, silu or swish, got {other:?}"))),
+    };
+    Ok(vec![y, state])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{check, f32s, ints, range, refusal};
+    use crate::graph::Attribute::{Int, String};
+
+    #[test]
+    fn three_by_three_with_and_without_padding() {
+        // The example of Conv in ONNX's operator documentation.
+        let (x, w) = (range(&[1, 1, 5, 5]), f32s(&[1, 1, 3, 3], &[1.0; 9]));
+        let padded = [
+            12.0, 21.0, 27.0, 33.0, 24.0, 33.0, 54.0, 63.0, 72.0, 51.0, 63.0, 99.0, 108.0, 117.0, 81.0, 93.0,
+            144.0, 153.0, 162.0, 111.0, 72.0, 111.0, 117.0, 123.0, 84.0,
+        ];
+        let inputs = [x, w];
+        check("Conv", 11, &[("pads", ints(&[1; 4]))], &inputs, &f32s(&[1, 1, 5, 5], &padded));
+        check(
+            "Conv",
+            11,
+            &[("auto_pad", String("SAME_LOWER".into()))],
+            &inputs,
+            &f32s(&[1, 1, 5, 5], &padded),
+        );
+        let valid = [54.0, 63.0, 72.0, 99.0, 108.0, 117.0, 144.0, 153.0, 162.0];
+        check("Conv", 11, &[], &inputs, &f32s(&[1, 1, 3, 3], &valid));
+        let strided = [12.0, 27.0, 24.0, 63.0, 108.0, 81.0, 72.0, 117.0, 84.0];
+        let attributes = [("pads", ints(&[1; 4])), ("strides", ints(&[2, 2]))];
+        check("Conv", 11, &attributes, &inputs, &f32s(&[1, 1, 3, 3], &strided));
+    }
+
+    #[test]
+    fn groups_dilation_and_bias() {
+        let (x, w) = (range(&[1, 2, 4]), f32s(&[2, 1, 2], &[1.0, 2.0, 3.0, 4.0]));
+        let attributes = [("group", Int(2)), ("dilations", ints(&[2]))];
+        let want = f32s(&[1, 2, 2], &[14.0, 17.0, 26.0, 33.0]);
+        check("Conv", 11, &attributes, &[x, w, f32s(&[2], &[10.0, -10.0])], &want);
+    }
+
+    #[test]
+    fn a_group_that_does_not_divide_is_refused() {
+        let error = refusal("Conv", 11, &[("group", Int(2))], &[range(&[1, 3, 4]), range(&[2, 1, 2])]);
+        assert_eq!(error, "Conv \"node\": group=2 must divide 3 input and 2 output channels");
+    }
+
+    #[test]
+    fn transposed_with_stride_and_padding() {
+        let (x, w) = (f32s(&[1, 1, 3], &[1.0, 2.0, 3.0]), f32s(&[1, 1, 3], &[1.0, 10.0, 100.0]));
+        let inputs = [x, w];
+        check("ConvTranspose", 11, &[], &inputs, &f32s(&[1, 1, 5], &[1.0, 12.0, 123.0, 230.0, 300.0]));
+        let want = [1.0, 10.0, 102.0, 20.0, 203.0, 30.0, 300.0];
+        check("ConvTranspose", 11, &[("strides", ints(&[2]))], &inputs, &f32s(&[1, 1, 7], &want));
+        let attributes = [("strides", ints(&[2])), ("pads", ints(&[1, 2]))];
+        check("ConvTranspose", 11, &attributes, &inputs, &f32s(&[1, 1, 4], &want[1..5]));
+    }
 }

@@ -2,7 +2,7 @@
 
 use super::math::{Lowering, op};
 use super::{Cx, OpDef};
-use crate::expr::{Binary, Expr, Idx, Node, Value, read_element, vars};
+use crate::expr::{Binary, Expr, Idx, Node, Unary, Value, read_element, vars};
 use crate::ir::{Stop, ValueId};
 use crate::tensor::DType;
 
@@ -18,6 +18,11 @@ pub const OPS: &[OpDef] = &[
     op("EyeLike", 9, "ones on diagonal k", eye_like),
     op("OneHot", 9, "per index, a vector with one element on and the others off", one_hot),
     op("Trilu", 14, "the upper or lower triangle; zeros elsewhere", trilu),
+    op("HannWindow", 17, "0.5 - 0.5 cos(2 pi i / n)", |cx| window(cx, &[0.5, -0.5])),
+    op("HammingWindow", 17, "25/46 - 21/46 cos(2 pi i / n)", |cx| window(cx, &[25.0 / 46.0, -21.0 / 46.0])),
+    op("BlackmanWindow", 17, "0.42 - 0.5 cos(2 pi i / n) + 0.08 cos(4 pi i / n)", |cx| {
+        window(cx, &[0.42, -0.5, 0.08])
+    }),
     op("Dropout", 7, "a itself and a mask that is all true: inference only", dropout),
 ];
 
@@ -134,6 +139,23 @@ fn trilu(cx: &mut Cx) -> Lowering {
     Ok(vec![cx.program.map(shape, body)])
 }
 
+/// sum_k terms[k] * cos(2 pi k i / n), n being the length, or one less for a symmetric window.
+fn window(cx: &mut Cx, terms: &[f64]) -> Lowering {
+    let size = cx.program.sizes(cx.input(0)?)?;
+    let [len] = size.as_slice() else { return Err(cx.error("wants one length")) };
+    let dtype = cx.dtype_attribute("output_datatype")?.unwrap_or(DType::F32);
+    let float = if dtype == DType::F64 { DType::F64 } else { DType::F32 };
+    let symmetric = i64::from(cx.int_or("periodic", 1)? == 0);
+    let i = Expr::index(Idx::var(0, len), float);
+    let n = Expr::index(len - &Idx::from(symmetric), float);
+    let turn = i.binary(Binary::Div, &n);
+    let body = terms.iter().enumerate().fold(Expr::float(float, 0.0), |sum, (k, term)| {
+        let angle = turn.binary(Binary::Mul, &Expr::float(float, std::f64::consts::TAU * k as f64));
+        sum.binary(Binary::Add, &angle.unary(Unary::Cos).binary(Binary::Mul, &Expr::float(float, *term)))
+    });
+    Ok(vec![cx.program.map(size.clone(), body.cast(dtype))])
+}
+
 fn dropout(cx: &mut Cx) -> Lowering {
     let x = cx.input(0)?;
     let trains = match cx.optional(2) {
@@ -153,4 +175,58 @@ fn dropout(cx: &mut Cx) -> Lowering {
     // Before opset 12 the mask is not named if it is not wanted, and has the dtype bool from opset 10.
     let mask = if cx.opset < 10 { cx.program.cast(mask, cx.program.dtype(x)) } else { mask };
     Ok(vec![x, mask])
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::ops::case::{Case, count, int, ints, t};
+    use crate::tensor::Element;
+
+    fn scalar<T: Element>(value: T) -> crate::tensor::Tensor {
+        t(&[], &[value])
+    }
+
+    #[test]
+    fn ranges() {
+        let float = |start, limit, delta| [scalar::<f32>(start), scalar(limit), scalar(delta)];
+        let int = |start, limit, delta| [scalar::<i64>(start), scalar(limit), scalar(delta)];
+        Case::new("Range", &[], float(1.0, 2.0, 0.4)).gives([t(&[3], &[1f32, 1.4, 1.8])]);
+        Case::new("Range", &[], int(7, 0, -3)).gives([ints(&[7, 4, 1])]);
+        Case::new("Range", &[], int(3, 3, 1)).gives([ints(&[])]);
+    }
+
+    #[test]
+    fn constants_and_masks() {
+        let x = count(&[2, 2]);
+        Case::new("ConstantOfShape", &[], [ints(&[2])]).gives([t(&[2], &[0f32, 0.])]);
+        Case::new("EyeLike", &[("k", int(1))], [x.clone()]).gives([t(&[2, 2], &[0f32, 1., 0., 0.])]);
+        let mask = t(&[2, 2], &[true; 4]);
+        Case::new("Dropout", &[], [x.clone()]).outputs(2).gives([x, mask]);
+    }
+
+    #[test]
+    fn windows() {
+        let hann = Case::new("HannWindow", &[("periodic", int(0))], [scalar(3i64)]);
+        hann.gives([t(&[3], &[0f32, 1., 0.])]);
+    }
+
+    #[test]
+    fn triangles() {
+        for (upper, k, want) in [
+            (1, 0, [1f32, 2., 3., 0., 5., 6.]),
+            (1, 1, [0., 2., 3., 0., 0., 6.]),
+            (0, 0, [1., 0., 0., 4., 5., 0.]),
+            (0, -1, [0., 0., 0., 4., 0., 0.]),
+        ] {
+            let inputs = [t(&[2, 3], &[1f32, 2., 3., 4., 5., 6.]), scalar(k as i64)];
+            Case::new("Trilu", &[("upper", int(upper))], &inputs).gives([t(&[2, 3], &want)]);
+        }
+    }
+
+    #[test]
+    fn one_hot_counts_from_both_ends() {
+        let inputs = [ints(&[0, -1, 5]), scalar(3i64), t(&[2], &[1f32, 4.])];
+        let want = [4f32, 1., 1., 1., 1., 4., 1., 1., 1.];
+        Case::new("OneHot", &[], &inputs).gives([t(&[3, 3], &want)]);
+    }
 }

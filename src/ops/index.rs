@@ -35,7 +35,7 @@ fn position(program: &Program, indices: ValueId, at: &[Idx], size: &Idx) -> Idx 
 }
 
 /// A position that may be counted from the end, counted from the front.
-fn from_front(index: &Expr, size: &Idx) -> Expr {
+pub(super) fn from_front(index: &Expr, size: &Idx) -> Expr {
     let dtype = index.dtype();
     let is_negative = index.binary(Binary::Lt, &Expr::int(dtype, 0));
     match is_negative.as_const() {
@@ -98,10 +98,10 @@ fn gather_nd(cx: &mut Cx) -> Lowering {
     let out = [outer, &shape[named..]].concat();
     let i = vars(0, &out);
     let mut at = i[..batch].to_vec();
-    for axis in batch..named {
+    for (number, size) in shape[batch..named].iter().enumerate() {
         let mut here = i[..outer.len()].to_vec();
-        here.push(Idx::from(axis - batch));
-        at.push(position(cx.program, indices, &here, &shape[axis]));
+        here.push(Idx::from(number));
+        at.push(position(cx.program, indices, &here, size));
     }
     at.extend_from_slice(&i[outer.len()..]);
     let body = cx.program.load(x, &at);
@@ -122,4 +122,43 @@ fn reverse_sequence(cx: &mut Cx) -> Lowering {
     at[time] = source.to_position(&shape[time]);
     let body = cx.program.load(x, &at);
     Ok(vec![cx.program.map(shape, body)])
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::ops::case::{Case, count, int, ints, t};
+
+    #[test]
+    fn gathers() {
+        let x = count(&[2, 3]);
+        let index = |shape: &[usize], v: &[i64]| t(shape, v);
+        let rows = [
+            ("Gather", ("axis", int(1)), index(&[1, 2], &[2, -3]), t(&[2, 1, 2], &[2f32, 0., 5., 3.])),
+            ("Gather", ("axis", int(0)), index(&[], &[1]), t(&[3], &[3f32, 4., 5.])),
+            ("GatherElements", ("axis", int(0)), index(&[1, 3], &[1, -2, 1]), t(&[1, 3], &[3f32, 1., 5.])),
+            ("GatherElements", ("axis", int(1)), index(&[2, 1], &[-1, 1]), t(&[2, 1], &[2f32, 4.])),
+        ];
+        for (op, attribute, indices, want) in rows {
+            Case::new(op, &[attribute], [x.clone(), indices]).gives([want]);
+        }
+    }
+
+    #[test]
+    fn gather_nd() {
+        let x = count(&[2, 2, 2]);
+        for (batch, indices, want) in [
+            (0, t(&[2, 2], &[0i64, 1, 1, -2]), t(&[2, 2], &[2f32, 3., 4., 5.])),
+            (1, t(&[2, 1], &[1i64, 0]), t(&[2, 2], &[2f32, 3., 4., 5.])),
+        ] {
+            let batch = [("batch_dims", int(batch))];
+            Case::new("GatherND", &batch, [x.clone(), indices]).gives_if_sizes_are_known([want]);
+        }
+    }
+
+    #[test]
+    fn sequences_are_reversed_up_to_their_lengths() {
+        let want = t(&[2, 3], &[1f32, 0., 2., 3., 4., 5.]);
+        let axes = [("batch_axis", int(0)), ("time_axis", int(1))];
+        Case::new("ReverseSequence", &axes, [count(&[2, 3]), ints(&[2, 1])]).gives([want]);
+    }
 }

@@ -3,7 +3,7 @@
 use super::math::{Lowering, op};
 use super::{Cx, OpDef};
 use crate::expr::{Binary, Expr, Idx, vars};
-use crate::ir::Stop;
+use crate::ir::{Stop, ValueId};
 use crate::tensor::DType;
 
 /// The family.
@@ -17,9 +17,8 @@ fn concat(cx: &mut Cx) -> Lowering {
     let mut parts = cx.all_inputs()?;
     let Some(&first) = parts.first() else { return Err(cx.error("wants at least one input")) };
     let rank = cx.program.rank(first);
-    let axis = cx.int("axis")?.ok_or_else(|| cx.error("attribute \"axis\" is missing"))?;
-    let axis = cx.axis(axis, rank)?;
-    let mut shape = cx.program.shape(first).to_vec();
+    let axis = cx.axis(cx.int_or("axis", 1)?, rank)?;
+    let shape = cx.program.shape(first).to_vec();
     for &part in &parts[1..] {
         let other = cx.program.shape(part).to_vec();
         if other.len() != rank || cx.program.dtype(part) != cx.program.dtype(first) {
@@ -30,6 +29,18 @@ fn concat(cx: &mut Cx) -> Lowering {
         }
     }
     parts.retain(|&part| !cx.program.shape(part)[axis].is(0));
+    while parts.len() > MOST_AT_ONCE {
+        parts = parts.chunks(MOST_AT_ONCE).map(|some| join(cx, some, axis)).collect();
+    }
+    Ok(vec![if parts.is_empty() { first } else { join(cx, &parts, axis) }])
+}
+
+/// Inputs that one kernel reads at the most: more are joined in groups first, since devices limit bindings.
+const MOST_AT_ONCE: usize = 4;
+
+/// Tensors of one shape but for `axis`, one after another along it.
+fn join(cx: &mut Cx, parts: &[ValueId], axis: usize) -> ValueId {
+    let mut shape = cx.program.shape(parts[0]).to_vec();
     let sizes: Vec<Idx> = parts.iter().map(|&part| cx.program.shape(part)[axis].clone()).collect();
     shape[axis] = sizes.iter().fold(Idx::from(0i64), |sum, d| &sum + d);
     let at = vars(0, &shape);
@@ -47,10 +58,10 @@ fn concat(cx: &mut Cx) -> Lowering {
             Some(later) => position.binary(Binary::Lt, &end).select(&here, &later),
         });
     }
-    Ok(vec![match body {
-        None => first,
+    match body {
+        None => parts[0],
         Some(body) => cx.program.map(shape, body),
-    }])
+    }
 }
 
 fn split(cx: &mut Cx) -> Lowering {
@@ -168,6 +179,68 @@ fn from_front(position: &Idx, d: &Idx) -> Idx {
             let zero = Idx::from(0i64);
             let is_negative = (&zero - position).larger(&zero).smaller(&one);
             position + &(d * &is_negative)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::ops::case::{Case, count, int, ints, t};
+
+    #[test]
+    fn concat_and_split_are_inverse() {
+        let (left, right) = (t(&[2, 1], &[0f32, 3.0]), t(&[2, 2], &[1f32, 2.0, 4.0, 5.0]));
+        let axis = [("axis", int(-1))];
+        Case::new("Concat", &axis, [left.clone(), right.clone()]).gives([count(&[2, 3])]);
+        let parts = [count(&[2, 3]), ints(&[1, 2])];
+        Case::new("Split", &axis, &parts).outputs(2).gives([left, right]);
+    }
+
+    #[test]
+    fn the_last_part_of_an_uneven_split_is_smaller() {
+        let case = Case::new("Split", &[("num_outputs", int(3))], [count(&[7])]).outputs(3);
+        case.gives([t(&[3], &[0f32, 1., 2.]), t(&[3], &[3f32, 4., 5.]), t(&[1], &[6f32])]);
+    }
+
+    /// Numpy's `x[start:end:step]`, as the list of positions taken.
+    fn taken(len: i64, start: i64, end: i64, step: i64) -> Vec<f32> {
+        let (low, high) = if step > 0 { (0, len) } else { (-1, len - 1) };
+        let place = |p: i64| (if p < 0 { p.saturating_add(len) } else { p }).clamp(low, high);
+        let (mut at, end) = (place(start), place(end));
+        let mut found = Vec::new();
+        while (step > 0 && at < end) || (step < 0 && at > end) {
+            found.push(at as f32);
+            at += step;
+        }
+        found
+    }
+
+    #[test]
+    fn every_slice_of_five() {
+        let ends = (-7..=7).chain([i64::MAX, i64::MIN, i32::MAX as i64]);
+        for end in ends {
+            for start in -7..=7 {
+                for step in [-3, -1, 1, 2] {
+                    let want = taken(5, start, end, step);
+                    let inputs = [count(&[5]), ints(&[start]), ints(&[end]), ints(&[0]), ints(&[step])];
+                    Case::new("Slice", &[], &inputs).gives([t(&[want.len()], &want)]);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn positions_of_unknown_sign_count_from_the_end_where_they_are_negative() {
+        use crate::expr::Idx;
+        let (n, d) = (Idx::sym("n"), Idx::from(5i64));
+        for (position, offset) in [(&n - &Idx::from(4i64), -4), (&Idx::from(0i64) - &n, 0)] {
+            for size in 0..9 {
+                let sign = if offset == 0 { -1 } else { 1 };
+                let plain = sign * size + offset;
+                let want = if plain < 0 { plain + 5 } else { plain };
+                let got = super::from_front(&position, &d).eval::<()>(&mut |_| Ok(size));
+                assert_eq!(got, Ok(want), "{position} for n = {size}");
+            }
         }
     }
 }

@@ -124,3 +124,63 @@ fn fused_matmul(cx: &mut Cx) -> Lowering {
     let product = matmul(cx.program, operands[0], operands[1])?;
     Ok(vec![if alpha == 1.0 { product } else { cx.program.unary(product, |e| e * alpha) }])
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{check, f32s, range, refusal, run};
+    use crate::graph::Attribute::{Float, Int};
+    use crate::tensor::Tensor;
+
+    /// numpy's matmul of two ranges, by shape.
+    const SHAPES: &[(&[usize], &[usize], &[usize])] = &[
+        (&[2, 3], &[3, 2], &[2, 2]),
+        (&[2, 2, 3], &[3, 2], &[2, 2, 2]),
+        (&[2, 2, 3], &[1, 3, 2], &[2, 2, 2]),
+        (&[2, 3], &[2, 3, 2], &[2, 2, 2]),
+        (&[2, 1, 2, 3], &[2, 3, 2], &[2, 2, 2, 2]),
+        (&[3], &[3, 2], &[2]),
+        (&[2, 2, 3], &[3], &[2, 2]),
+        (&[3], &[3], &[]),
+        (&[3], &[2, 3, 2], &[2, 2]),
+    ];
+
+    #[test]
+    fn every_combination_of_ranks() {
+        for (a, b, shape) in SHAPES {
+            let got = run("MatMul", 13, &[], &[range(a), range(b)], 1);
+            assert_eq!(got[0].shape(), *shape, "{a:?} x {b:?}");
+            // The last element of both operands' last row and column, summed by hand.
+            let (m, k) = (a.iter().product::<usize>() / 3, 3);
+            let n = if b.len() > 1 { 2 } else { 1 };
+            let b_last = b.iter().product::<usize>() - k * n;
+            let want: usize = (0..k).map(|i| ((m - 1) * k + i) * (b_last + i * n + n - 1)).sum();
+            assert_eq!(got[0].to_vec::<f32>().unwrap().last(), Some(&(want as f32)), "{a:?} x {b:?}");
+        }
+    }
+
+    #[test]
+    fn gemm_scales_transposes_and_adds() {
+        let (a, b, c) = (range(&[2, 3]), range(&[3, 2]), f32s(&[2], &[1.0, -1.0]));
+        check("Gemm", 13, &[], &[a.clone(), b.clone(), c.clone()], &f32s(&[2, 2], &[11.0, 12.0, 29.0, 39.0]));
+        let attributes =
+            [("transA", Int(1)), ("transB", Int(1)), ("alpha", Float(0.5)), ("beta", Float(2.0))];
+        let want = f32s(&[3, 3], &[3.5, 6.5, 9.5, 4.0, 9.0, 14.0, 4.5, 11.5, 18.5]);
+        check("Gemm", 13, &attributes, &[a, b, f32s(&[1], &[1.0])], &want);
+    }
+
+    #[test]
+    fn integers_less_their_zero_points() {
+        let a = Tensor::from_slice(&[2, 2], &[1u8, 2, 3, 4]).unwrap();
+        let b = Tensor::from_slice(&[2, 1], &[-1i8, 5]).unwrap();
+        let zeros = [Tensor::from_slice(&[2], &[1u8, 0]).unwrap(), Tensor::from_slice(&[], &[1i8]).unwrap()];
+        let [a_zero, b_zero] = zeros;
+        let got = run("MatMulInteger", 10, &[], &[a, b, a_zero, b_zero], 1);
+        assert_eq!(got[0].to_vec::<i32>().unwrap(), [4, 10]);
+    }
+
+    #[test]
+    fn sizes_that_do_not_fit_are_named() {
+        let error = refusal("MatMul", 13, &[], &[range(&[2, 3]), range(&[4, 2])]);
+        assert_eq!(error, "MatMul \"node\": inner axes of a matrix product: 3 and 4 must be equal");
+    }
+}

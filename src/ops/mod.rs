@@ -3,21 +3,32 @@
 //! A row's `lower` turns a node into values of the [`Program`]. Most are compositions of its few forms, so
 //! a new operator is a new row and nothing else.
 
+mod activation;
+mod attention;
+#[cfg(test)]
+mod case;
 mod cast;
 mod context;
+mod conv;
+mod einsum;
 mod fill;
 mod index;
 mod join;
+mod loss;
 mod math;
-mod pad;
-mod shape;
-mod activation;
-mod conv;
 mod matmul;
 mod norm;
+mod pad;
 mod pool;
+mod quantize;
 mod reduce;
+mod resize;
+mod rotary;
+mod scatter;
+mod shape;
 mod softmax;
+#[cfg(test)]
+mod testing;
 mod window;
 
 pub use context::Cx;
@@ -51,14 +62,21 @@ pub const FAMILIES: &[(&str, &[OpDef])] = &[
     ("Shapes", shape::OPS),
     ("Joining and splitting", join::OPS),
     ("Gathering", index::OPS),
+    ("Scattering", scatter::OPS),
+    ("Resizing", resize::OPS),
     ("Padding", pad::OPS),
     ("Generated tensors", fill::OPS),
     ("Activations", activation::OPS),
+    ("Attention", attention::OPS),
     ("Convolutions", conv::OPS),
+    ("Einstein summation", einsum::OPS),
+    ("Losses", loss::OPS),
     ("Matrix products", matmul::OPS),
     ("Normalisations", norm::OPS),
     ("Pools", pool::OPS),
+    ("Quantization", quantize::OPS),
     ("Reductions", reduce::OPS),
+    ("Rotary embeddings", rotary::OPS),
     ("Softmax", softmax::OPS),
 ];
 

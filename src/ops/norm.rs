@@ -22,7 +22,7 @@ pub const OPS: &[OpDef] = &[
     op(
         "BatchNormalization",
         7,
-        "(x - mean) / sqrt(var + e) * scale + bias by channel; training is not supported",
+        "(x - mean) / sqrt(var + e) * scale + bias by channel; in training mode with the batch's own statistics",
         batch,
     ),
     op("InstanceNormalization", 6, "normalised over the spatial axes, by channel scale and bias", |cx| {
@@ -135,32 +135,42 @@ fn by_channel(cx: &mut Cx, y: ValueId) -> Lowering {
 }
 
 /// `x * a[c] + b[c]` with `a = scale / sqrt(var + e)` and `b = bias - mean * a`, which fold to constants.
+/// In training mode mean and variance are those of the batch, and the running ones move towards them.
 fn batch(cx: &mut Cx) -> Lowering {
-    if cx.int_or("training_mode", 0)? != 0 {
-        return Err(cx.unsupported("training_mode=1"));
-    }
     let x = cx.input(0)?;
     let epsilon = cx.float_or("epsilon", 1e-5)?;
+    let momentum = cx.float_or("momentum", 0.9)?;
+    let training = cx.int_or("training_mode", 0)? != 0;
     let mut inputs = [0; 4];
     for (i, slot) in inputs.iter_mut().enumerate() {
-        let value = cx.input(i + 1)?;
-        *slot = widen(cx.program, value).0;
+        *slot = cx.input(i + 1)?;
     }
     let [scale, bias, mean, variance] = inputs;
     let p = &mut *cx.program;
     let (x, dtype) = widen(p, x);
     let wide = p.dtype(x);
-    let a = p.elementwise(&[scale, variance], |e| {
-        (&e[0] / (e[1].cast(e[0].dtype()) + epsilon).sqrt()).cast(wide)
-    })?;
+    let (mut statistics, mut running) = ([mean, variance], vec![]);
+    if training {
+        let axes: Vec<usize> = (0..p.rank(x)).filter(|&axis| axis != 1).collect();
+        let (_, variance, mean) = centre(p, x, &axes)?;
+        for (old, new) in statistics.into_iter().zip([mean, variance]) {
+            running.push(p.elementwise(&[old, new], |e| {
+                (e[0].cast(wide) * momentum + &e[1] * (1.0 - momentum)).cast(e[0].dtype())
+            })?);
+        }
+        statistics = [mean, variance];
+    }
+    let [mean, variance] = statistics;
+    let a = p.elementwise(&[scale, variance], |e| e[0].cast(wide) / (e[1].cast(wide) + epsilon).sqrt())?;
     let b = p.elementwise(&[bias, mean, a], |e| e[0].cast(wide) - e[1].cast(wide) * &e[2])?;
     let shape = p.shape(x).to_vec();
     p.equate(&shape.get(1).cloned().unwrap_or_else(|| Idx::from(1i64)), &p.shape(a)[0].clone(), "channels")?;
     let at = vars(0, &shape);
-    // A batch of plain vectors without a channel axis has one channel.
+    // A batch of plain numbers without a channel axis has one channel.
     let channel = [at.get(1).cloned().unwrap_or_else(|| Idx::from(0i64))];
     let body = p.load(x, &at) * p.load(a, &channel) + p.load(b, &channel);
-    Ok(vec![p.map(shape, body.cast(dtype))])
+    let y = p.map(shape, body.cast(dtype));
+    Ok([vec![y], running].concat())
 }
 
 fn group(cx: &mut Cx) -> Lowering {
@@ -262,4 +272,75 @@ fn lrn(cx: &mut Cx) -> Lowering {
     let y =
         cx.program.elementwise(&[x, sum], |e| &e[0] / (&e[1] * (alpha / size as f64) + bias).power(beta))?;
     Ok(vec![cx.program.cast(y, dtype)])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{check, f32s, ints, run};
+    use crate::graph::Attribute::{Float, Int};
+
+    /// Every pair of rows: mean 2 and variance 1, mean 0 and variance 4.
+    const X: [f32; 4] = [1.0, 3.0, -2.0, 2.0];
+
+    #[test]
+    fn rows_of_mean_zero_and_variance_one() {
+        let x = f32s(&[2, 2], &X);
+        let (scale, bias) = (f32s(&[2], &[1.0, 2.0]), f32s(&[2], &[0.0, 10.0]));
+        let exact = [("epsilon", Float(0.0))];
+        let want = f32s(&[2, 2], &[-1.0, 12.0, -1.0, 12.0]);
+        check("LayerNormalization", 17, &exact, &[x.clone(), scale.clone(), bias.clone()], &want);
+        let outputs = run("LayerNormalization", 17, &exact, &[x.clone(), scale.clone(), bias.clone()], 3);
+        assert_eq!(outputs[1], f32s(&[2, 1], &[2.0, 0.0]));
+        assert_eq!(outputs[2], f32s(&[2, 1], &[1.0, 0.5]));
+        let skip = f32s(&[2, 2], &[0.0; 4]);
+        check(
+            "com.microsoft.SkipLayerNormalization",
+            17,
+            &exact,
+            &[x.clone(), skip, scale.clone(), bias],
+            &want,
+        );
+        let root = 5f32.sqrt();
+        let want = f32s(&[2, 2], &[1.0 / root, 6.0 / root, -1.0, 2.0]);
+        check("RMSNormalization", 23, &exact, &[x, scale], &want);
+    }
+
+    #[test]
+    fn channels_and_groups() {
+        let x = f32s(&[1, 2, 2], &X);
+        let (scale, bias) = (f32s(&[2], &[1.0, 2.0]), f32s(&[2], &[0.0, 10.0]));
+        let exact = ("epsilon", Float(0.0));
+        let want = f32s(&[1, 2, 2], &[-1.0, 1.0, 8.0, 12.0]);
+        let inputs = [x.clone(), scale.clone(), bias.clone()];
+        check("InstanceNormalization", 6, std::slice::from_ref(&exact), &inputs, &want);
+        for opset in [18, 21] {
+            check("GroupNormalization", opset, &[exact.clone(), ("num_groups", Int(2))], &inputs, &want);
+        }
+        let inputs = [x, scale, bias, f32s(&[2], &[2.0, 0.0]), f32s(&[2], &[1.0, 4.0])];
+        check("BatchNormalization", 15, &[exact], &inputs, &want);
+    }
+
+    #[test]
+    fn norms_along_an_axis() {
+        let x = f32s(&[2, 2], &[3.0, -4.0, 0.0, 0.0]);
+        for (p, want) in [(1, [3.0 / 7.0, -4.0 / 7.0, 0.0, 0.0]), (2, [0.6, -0.8, 0.0, 0.0])] {
+            check("LpNormalization", 1, &[("p", Int(p))], std::slice::from_ref(&x), &f32s(&[2, 2], &want));
+        }
+        let x = f32s(&[1, 1, 2], &[1.0, 3.0]);
+        check(
+            "MeanVarianceNormalization",
+            13,
+            &[("axes", ints(&[2]))],
+            &[x],
+            &f32s(&[1, 1, 2], &[-1.0, 1.0]),
+        );
+    }
+
+    #[test]
+    fn squares_of_the_channels_around() {
+        let x = f32s(&[1, 3, 1], &[1.0, 2.0, 3.0]);
+        let attributes =
+            [("size", Int(3)), ("alpha", Float(3.0)), ("beta", Float(1.0)), ("bias", Float(0.0))];
+        check("LRN", 13, &attributes, &[x], &f32s(&[1, 3, 1], &[1.0 / 5.0, 2.0 / 14.0, 3.0 / 13.0]));
+    }
 }

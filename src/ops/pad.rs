@@ -106,3 +106,37 @@ fn center_crop_pad(cx: &mut Cx) -> Lowering {
     let value = Expr::int(cx.program.dtype(x), 0);
     Ok(vec![surround(cx, x, &borders, &value)])
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::ops::case::{Case, count, ints, t, text};
+
+    #[test]
+    fn every_mode() {
+        for (mode, before, after, want) in [
+            ("constant", 1, 2, vec![9f32, 0., 1., 2., 9., 9.]),
+            ("constant", -1, 1, vec![1., 2., 9.]),
+            ("edge", 2, 1, vec![0., 0., 0., 1., 2., 2.]),
+            ("reflect", 2, 2, vec![2., 1., 0., 1., 2., 1., 0.]),
+            ("reflect", 5, 0, vec![1., 0., 1., 2., 1., 0., 1., 2.]),
+            ("wrap", 4, 2, vec![2., 0., 1., 2., 0., 1., 2., 0., 1.]),
+            ("wrap", -1, 2, vec![1., 2., 0., 1.]),
+        ] {
+            let inputs = [count(&[3]), ints(&[before, after]), t(&[], &[9f32])];
+            Case::new("Pad", &[("mode", text(mode))], &inputs).gives([t(&[want.len()], &want)]);
+        }
+    }
+
+    #[test]
+    fn only_the_axes_named() {
+        let inputs = [count(&[2, 1]), ints(&[0, 1]), t(&[], &[0f32]), ints(&[-1])];
+        Case::new("Pad", &[], &inputs).gives([t(&[2, 2], &[0f32, 0., 1., 0.])]);
+    }
+
+    #[test]
+    fn around_the_centre() {
+        let x = count(&[2, 4]);
+        let want = t(&[3, 3], &[0f32, 1., 2., 4., 5., 6., 0., 0., 0.]);
+        Case::new("CenterCropPad", &[], [x, ints(&[3, 3])]).gives([want]);
+    }
+}

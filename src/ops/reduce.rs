@@ -160,3 +160,76 @@ fn running(cx: &mut Cx, combine: Combine) -> Lowering {
     });
     Ok(vec![cx.program.cast(y, dtype)])
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{check, f32s, ints, range, run};
+    use crate::graph::Attribute::{self, Int};
+    use crate::tensor::Tensor;
+
+    #[test]
+    fn reductions_over_the_last_axis() {
+        let x = f32s(&[2, 2], &[1.0, -2.0, 3.0, 4.0]);
+        let rows: &[(&str, [f32; 2])] = &[
+            ("ReduceSum", [-1.0, 7.0]),
+            ("ReduceMean", [-0.5, 3.5]),
+            ("ReduceProd", [-2.0, 12.0]),
+            ("ReduceMax", [1.0, 4.0]),
+            ("ReduceMin", [-2.0, 3.0]),
+            ("ReduceL1", [3.0, 7.0]),
+            ("ReduceL2", [5f32.sqrt(), 5.0]),
+            ("ReduceSumSquare", [5.0, 25.0]),
+            ("ReduceLogSumExp", [1.048_587_4, 4.313_262]),
+        ];
+        for (op, want) in rows {
+            for (keep, shape) in [(1, vec![2, 1]), (0, vec![2])] {
+                let attributes = [("axes", ints(&[-1])), ("keepdims", Int(keep))];
+                check(op, 11, &attributes, std::slice::from_ref(&x), &f32s(&shape, want));
+            }
+        }
+    }
+
+    #[test]
+    fn empty_axes_reduce_all_or_nothing() {
+        let x = range(&[2, 3]);
+        let axes = Tensor::from_slice::<i64>(&[0], &[]).unwrap();
+        check("ReduceSum", 13, &[], &[x.clone(), axes.clone()], &f32s(&[1, 1], &[15.0]));
+        check("ReduceSum", 13, &[("noop_with_empty_axes", Int(1))], &[x.clone(), axes], &x);
+    }
+
+    #[test]
+    fn infinities_survive_log_sum_exp() {
+        let inf = f32::INFINITY;
+        let x = f32s(&[3, 2], &[-inf, -inf, inf, 1.0, 500.0, 500.0]);
+        let want = f32s(&[3], &[-inf, inf, 500.693_15]);
+        check("ReduceLogSumExp", 11, &[("axes", ints(&[1])), ("keepdims", Int(0))], &[x], &want);
+    }
+
+    #[test]
+    fn positions_of_ties() {
+        let x = f32s(&[2, 3], &[2.0, 1.0, 2.0, 0.0, 0.0, 5.0]);
+        let rows: [(&str, i64, [i64; 2]); 4] =
+            [("ArgMax", 0, [0, 2]), ("ArgMax", 1, [2, 2]), ("ArgMin", 0, [1, 0]), ("ArgMin", 1, [1, 1])];
+        for (op, last, want) in rows {
+            let attributes = [("axis", Int(1)), ("keepdims", Int(0)), ("select_last_index", Int(last))];
+            let got = run(op, 13, &attributes, std::slice::from_ref(&x), 1);
+            assert_eq!(got[0].to_vec::<i64>().unwrap(), want, "{op}, last: {last}");
+        }
+    }
+
+    #[test]
+    fn running_sums() {
+        let x = f32s(&[3], &[1.0, 2.0, 4.0]);
+        let axis = Tensor::from_slice(&[], &[0i64]).unwrap();
+        for (exclusive, reverse, want) in [
+            (0, 0, [1.0, 3.0, 7.0]),
+            (1, 0, [0.0, 1.0, 3.0]),
+            (0, 1, [7.0, 6.0, 4.0]),
+            (1, 1, [6.0, 4.0, 0.0]),
+        ] {
+            let attributes: [(&str, Attribute); 2] =
+                [("exclusive", Int(exclusive)), ("reverse", Int(reverse))];
+            check("CumSum", 14, &attributes, &[x.clone(), axis.clone()], &f32s(&[3], &want));
+        }
+    }
+}

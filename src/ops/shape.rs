@@ -185,3 +185,67 @@ fn space_to_depth(cx: &mut Cx) -> Lowering {
         vec![i[0].clone(), channel, row, column]
     })])
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::ops::case::{Case, count, int, ints, list, text};
+
+    #[test]
+    fn shape_and_size() {
+        let x = count(&[2, 3, 4]);
+        for (attributes, want) in [
+            (vec![], vec![2, 3, 4]),
+            (vec![("start", int(1))], vec![3, 4]),
+            (vec![("start", int(-9)), ("end", int(-1))], vec![2, 3]),
+            (vec![("start", int(2)), ("end", int(1))], vec![]),
+        ] {
+            Case::new("Shape", &attributes, [x.clone()]).gives([ints(&want)]);
+        }
+        Case::new("Size", &[], [x]).gives([ints(&[24]).reshape(&[]).unwrap()]);
+    }
+
+    #[test]
+    fn other_shapes_for_the_same_elements() {
+        let x = count(&[2, 1, 6]);
+        let rows = [
+            ("Reshape", vec![], Some(vec![0, -1, 3]), vec![2, 2, 3]),
+            ("Reshape", vec![], Some(vec![-1]), vec![12]),
+            ("Reshape", vec![("allowzero", int(1))], Some(vec![12, 1]), vec![12, 1]),
+            ("Flatten", vec![], None, vec![2, 6]),
+            ("Flatten", vec![("axis", int(-1))], None, vec![2, 6]),
+            ("Flatten", vec![("axis", int(3))], None, vec![12, 1]),
+            ("Squeeze", vec![], Some(vec![-2]), vec![2, 6]),
+            ("Unsqueeze", vec![], Some(vec![0, -1]), vec![1, 2, 1, 6, 1]),
+        ];
+        for (op, attributes, sizes, want) in rows {
+            let inputs = [Some(x.clone()), sizes.map(|sizes| ints(&sizes))];
+            let inputs: Vec<_> = inputs.into_iter().flatten().collect();
+            Case::new(op, &attributes, inputs).gives([x.reshape(&want).unwrap()]);
+        }
+        Case::new("Squeeze", &[], [x.clone()]).gives_if_sizes_are_known([x.reshape(&[2, 6]).unwrap()]);
+    }
+
+    #[test]
+    fn elements_moved_and_repeated() {
+        let (x, of) = (count(&[2, 3]), |shape: &[usize], v: &[f32]| crate::ops::case::t(shape, v));
+        Case::new("Transpose", &[], [x.clone()]).gives([of(&[3, 2], &[0., 3., 1., 4., 2., 5.])]);
+        let order = [("perm", list(&[0, 1]))];
+        Case::new("Transpose", &order, [x.clone()]).gives([x.clone()]);
+        let tiled = of(&[2, 6], &[0., 1., 2., 0., 1., 2., 3., 4., 5., 3., 4., 5.]);
+        Case::new("Tile", &[], [x, ints(&[1, 2])]).gives([tiled]);
+        let expanded = of(&[2, 2, 2], &[0., 0., 1., 1., 0., 0., 1., 1.]);
+        Case::new("Expand", &[], [count(&[2, 1]), ints(&[2, 1, 2])]).gives_if_sizes_are_known([expanded]);
+    }
+
+    #[test]
+    fn blocks_of_channels_and_of_positions() {
+        let of = crate::ops::case::t::<f32>;
+        let side = [("blocksize", int(2))];
+        let deep = count(&[1, 8, 1, 1]);
+        let dcr = of(&[1, 2, 2, 2], &[0., 2., 4., 6., 1., 3., 5., 7.]);
+        Case::new("DepthToSpace", &side, [deep.clone()]).gives([dcr.clone()]);
+        let crd = [("blocksize", int(2)), ("mode", text("CRD"))];
+        Case::new("DepthToSpace", &crd, [deep.clone()]).gives([deep.reshape(&[1, 2, 2, 2]).unwrap()]);
+        Case::new("SpaceToDepth", &side, [dcr]).gives([deep]);
+    }
+}

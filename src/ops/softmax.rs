@@ -2,7 +2,7 @@
 
 use super::reduce::{position_of, widen};
 use super::{Cx, OpDef};
-use crate::expr::{Expr, vars};
+use crate::expr::{Expr, Unary, vars};
 use crate::ir::{Combine, Program, Stop, ValueId, split};
 use crate::tensor::DType;
 
@@ -44,6 +44,18 @@ pub(super) fn softmax(p: &mut Program, x: ValueId, axes: &[usize]) -> Result<Val
     Ok(p.along(powers, axes, &[sum], |e, sum| e / &sum[0]))
 }
 
+/// The softmax of rows that may be all minus infinity, which give 0.
+pub(super) fn softmax_masked(p: &mut Program, x: ValueId, axes: &[usize]) -> Result<ValueId, Stop> {
+    let top = p.reduce(x, axes, false, Combine::Max, Expr::clone)?;
+    let shift = p.unary(top, |e| e.unary(Unary::IsNegInf).select(&Expr::float(e.dtype(), 0.0), e));
+    let powers = p.along(x, axes, &[shift], |x, m| (x - &m[0]).exp());
+    let sum = p.reduce(powers, axes, false, Combine::Sum, Expr::clone)?;
+    Ok(p.along(powers, axes, &[sum], |e, sum| {
+        let zero = Expr::float(e.dtype(), 0.0);
+        sum[0].equals(&zero).select(&zero, &(e / &sum[0]))
+    }))
+}
+
 /// `x - m - ln(sum of e^(x - m))`, `m` the largest of the row.
 pub(super) fn log_softmax(p: &mut Program, x: ValueId, axes: &[usize]) -> Result<ValueId, Stop> {
     let top = p.reduce(x, axes, false, Combine::Max, Expr::clone)?;
@@ -70,4 +82,41 @@ fn hardmax(cx: &mut Cx) -> Lowering {
         here.select(&Expr::int(dtype, 1), &Expr::int(dtype, 0))
     });
     Ok(vec![cx.program.reshape(y, shape)?])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{check, f32s, range};
+    use crate::graph::Attribute::Int;
+
+    #[test]
+    fn one_axis_since_13_all_from_it_before() {
+        let x = f32s(&[1, 2, 2], &[0.0, 0.0, 0.0, 3f32.ln()]);
+        check(
+            "Softmax",
+            13,
+            &[("axis", Int(1))],
+            std::slice::from_ref(&x),
+            &f32s(&[1, 2, 2], &[0.5, 0.25, 0.5, 0.75]),
+        );
+        let sixth = 1.0 / 6.0;
+        check("Softmax", 11, &[], std::slice::from_ref(&x), &f32s(&[1, 2, 2], &[sixth, sixth, sixth, 0.5]));
+        let logs = [sixth.ln(), sixth.ln(), sixth.ln(), 0.5f32.ln()];
+        check("LogSoftmax", 11, &[], &[x], &f32s(&[1, 2, 2], &logs));
+    }
+
+    #[test]
+    fn large_numbers_do_not_overflow() {
+        let x = f32s(&[1, 2], &[10_000.0, 10_000.0]);
+        check("Softmax", 13, &[], &[x], &f32s(&[1, 2], &[0.5, 0.5]));
+    }
+
+    #[test]
+    fn hardmax_takes_the_first() {
+        let x = f32s(&[2, 3], &[1.0, 3.0, 3.0, 2.0, 0.0, 1.0]);
+        let want = f32s(&[2, 3], &[0.0, 1.0, 0.0, 1.0, 0.0, 0.0]);
+        check("Hardmax", 13, &[], &[x], &want);
+        let want = f32s(&[1, 2, 2], &[0.0, 0.0, 0.0, 1.0]);
+        check("Hardmax", 11, &[], &[range(&[1, 2, 2])], &want);
+    }
 }

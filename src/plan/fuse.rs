@@ -398,7 +398,8 @@ impl<'a> Fusion<'a> {
                     let rows = self.rows(root);
                     let stages = self.expand_stages(&draft, &rows, &mut expander);
                     let other: Vec<usize> = (0..value.shape.len()).filter(|a| !axes.contains(a)).collect();
-                    let pick = |axes: &[usize]| axes.iter().map(|&a| value.shape[a].clone()).collect::<Vec<_>>();
+                    let pick =
+                        |axes: &[usize]| axes.iter().map(|&a| value.shape[a].clone()).collect::<Vec<_>>();
                     let (outer, inner) = (pick(axes), pick(&other));
                     let extent = numel(&inner);
                     let outer = unflatten(&Idx::var(ROW, &rows), &outer);
@@ -420,7 +421,10 @@ impl<'a> Fusion<'a> {
             },
             Def::Input(_) | Def::Weight(_) | Def::Reshape(_) => {
                 let offset = flatten(&vars(0, &value.shape), &value.shape);
-                Expanded::Map { shape: value.shape.clone(), value: expander.stored(root, value.dtype, offset) }
+                Expanded::Map {
+                    shape: value.shape.clone(),
+                    value: expander.stored(root, value.dtype, offset),
+                }
             }
         }
     }
@@ -495,7 +499,9 @@ impl Expanded {
     pub fn exprs(&self) -> Vec<&Expr> {
         match self {
             Expanded::Map { value, .. } => vec![value],
-            Expanded::Rows { stages, result, .. } => stages.iter().map(|s| &s.value).chain([result]).collect(),
+            Expanded::Rows { stages, result, .. } => {
+                stages.iter().map(|s| &s.value).chain([result]).collect()
+            }
             Expanded::Contract { a, b, epilogue, .. } => vec![a, b, epilogue],
         }
     }

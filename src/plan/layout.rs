@@ -73,16 +73,23 @@ impl Plan {
         let (mut shapes, mut size_bytes) = (Vec::new(), Vec::new());
         for tensor in &self.tensors {
             let dims = shape(&tensor.shape, symbols, &tensor.name)?;
-            let len = dims.iter().try_fold(1usize, |n, &d| n.checked_mul(d)).filter(|&n| n <= i32::MAX as usize);
+            let len =
+                dims.iter().try_fold(1usize, |n, &d| n.checked_mul(d)).filter(|&n| n <= i32::MAX as usize);
             let len = len.ok_or_else(|| {
-                Error::limit(&tensor.name, format!("{dims:?} has more than the {} elements that shaders can index", i32::MAX))
+                Error::limit(
+                    &tensor.name,
+                    format!("{dims:?} has more than the {} elements that shaders can index", i32::MAX),
+                )
             })?;
             let bytes = bound_bytes(len, storage_bytes(tensor.dtype, caps.f16));
             let limit = caps.max_buffer_bytes;
             if bytes > limit {
                 return Err(Error::limit(
                     format!("tensor {:?}", tensor.name),
-                    format!("{} {dims:?} takes {bytes} bytes, the device's largest buffer {limit}", tensor.dtype),
+                    format!(
+                        "{} {dims:?} takes {bytes} bytes, the device's largest buffer {limit}",
+                        tensor.dtype
+                    ),
                 ));
             }
             shapes.push(dims);
@@ -94,7 +101,15 @@ impl Plan {
         let mut places = BTreeMap::new();
         let mut arena_bytes = Vec::new();
         for arena in arenas {
-            place_arena(&arena, &lifetimes, &size_bytes, alignment, caps.max_buffer_bytes, &mut places, &mut arena_bytes);
+            place_arena(
+                &arena,
+                &lifetimes,
+                &size_bytes,
+                alignment,
+                caps.max_buffer_bytes,
+                &mut places,
+                &mut arena_bytes,
+            );
         }
         let unshared_bytes = lifetimes.keys().map(|&t| size_bytes[t]).sum();
         Ok(Layout { shapes, size_bytes, places, arena_bytes, unshared_bytes })

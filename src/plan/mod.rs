@@ -9,8 +9,8 @@ mod print;
 mod spec;
 mod split;
 
-pub use split::{SplitKernel, split};
 pub use layout::{Layout, Place, SymbolValues, bound_bytes, shape, size};
+pub use split::{SplitKernel, split};
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -140,7 +140,8 @@ fn build(lowered: &Lowered, caps: &Caps) -> Result<Plan> {
             (stored, host_source(program, *id, stored))
         })
         .collect();
-    let roots: BTreeSet<ValueId> = wanted.iter().filter(|(_, host)| host.is_none()).map(|(id, _)| *id).collect();
+    let roots: BTreeSet<ValueId> =
+        wanted.iter().filter(|(_, host)| host.is_none()).map(|(id, _)| *id).collect();
     let most_inputs = caps.max_storage_bindings.saturating_sub(RESERVED_BINDINGS).max(2) as usize;
     let fusion = fuse::fuse(program, &roots, most_inputs);
     let mut builder = Builder { program, tensors: Vec::new(), numbers: HashMap::new() };
@@ -171,7 +172,12 @@ fn build(lowered: &Lowered, caps: &Caps) -> Result<Plan> {
             Some(source) => source,
             None => Source::Device(builder.source(stored)?),
         };
-        outputs.push(PlanOutput { name: name.clone(), dtype: value.dtype, shape: value.shape.clone(), source });
+        outputs.push(PlanOutput {
+            name: name.clone(),
+            dtype: value.dtype,
+            shape: value.shape.clone(),
+            source,
+        });
     }
     Ok(Plan {
         inputs: lowered.inputs.iter().map(|id| builder.numbers.get(id).copied()).collect(),
@@ -210,7 +216,10 @@ impl Builder<'_> {
     fn tensor(&mut self, id: ValueId, origin: Origin) -> Result<TensorId> {
         let value = self.program.value(id);
         if matches!(value.dtype, DType::String | DType::Complex64 | DType::Complex128) {
-            return Err(Error::limit(&value.name, format!("{} tensors have no form on the device", value.dtype)));
+            return Err(Error::limit(
+                &value.name,
+                format!("{} tensors have no form on the device", value.dtype),
+            ));
         }
         let (name, dtype, shape) = (value.name.clone(), value.dtype, value.shape.clone());
         self.tensors.push(PlanTensor { name, dtype, shape, origin });

@@ -25,7 +25,8 @@ pub fn make(program: &Program, root: ValueId, expanded: Expanded, place: &str) -
     for expr in expanded.exprs() {
         check_constants(expr, place)?;
     }
-    let mut canon = Canon { program, at: None, args: HashMap::new(), sources: Vec::new(), params: Vec::new() };
+    let mut canon =
+        Canon { program, at: None, args: HashMap::new(), sources: Vec::new(), params: Vec::new() };
     let body = match expanded {
         Expanded::Map { shape, value } => {
             let len = numel(&shape);
@@ -43,7 +44,9 @@ pub fn make(program: &Program, root: ValueId, expanded: Expanded, place: &str) -
             let value = canon.expr(&result);
             let result = match extent {
                 None => RowResult::PerRow(value),
-                Some(extent) => RowResult::PerElement { extent: canon.idx(&extent), at: canon.idx(&at), value },
+                Some(extent) => {
+                    RowResult::PerElement { extent: canon.idx(&extent), at: canon.idx(&at), value }
+                }
             };
             Body::Reduce { rows, stages: done, result }
         }
@@ -82,9 +85,10 @@ fn check_constants(expr: &Expr, place: &str) -> Result<()> {
         }
     });
     match wrong {
-        Some((dtype, v)) => {
-            Err(Error::limit(place, format!("the {dtype} constant {v} does not fit the device's 32-bit integers")))
-        }
+        Some((dtype, v)) => Err(Error::limit(
+            place,
+            format!("the {dtype} constant {v} does not fit the device's 32-bit integers"),
+        )),
         None => Ok(()),
     }
 }

@@ -29,7 +29,14 @@ pub fn split(spec: &KernelSpec, windowed: &[bool]) -> Option<SplitKernel> {
         // A single product is cut by rows.
         Body::Contract(c) => c.batch.is(1) as u32,
     };
-    let mut shift = Shift { lead, first: &first, len: &len, windowed, strides: vec![None; windowed.len()], failed: false };
+    let mut shift = Shift {
+        lead,
+        first: &first,
+        len: &len,
+        windowed,
+        strides: vec![None; windowed.len()],
+        failed: false,
+    };
     let (body, extent, output) = match &spec.body {
         Body::Map { len: all, value } => {
             let value = shift.expr(value);
@@ -53,7 +60,11 @@ pub fn split(spec: &KernelSpec, windowed: &[bool]) -> Option<SplitKernel> {
             (cut.a, cut.b, cut.epilogue) = (shift.expr(&c.a), shift.expr(&c.b), shift.expr(&c.epilogue));
             let (extent, stride) = if lead == 0 { (&c.batch, &c.m * &c.n) } else { (&c.m, c.n.clone()) };
             let extent = extent.clone();
-            if lead == 0 { cut.batch = len.clone() } else { cut.m = len.clone() }
+            if lead == 0 {
+                cut.batch = len.clone()
+            } else {
+                cut.m = len.clone()
+            }
             (Body::Contract(cut), extent, stride)
         }
     };

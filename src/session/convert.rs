@@ -47,7 +47,9 @@ pub fn to_device<'a>(name: &str, tensor: &'a Tensor, f16: bool) -> Result<Cow<'a
 /// [`Error::Limit`] for dtypes without a form on the device.
 pub fn from_device(name: &str, dtype: DType, shape: &[usize], bytes: Vec<u8>, f16: bool) -> Result<Tensor> {
     let stored = match (dtype, storage_type(dtype, f16)) {
-        (DType::F32 | DType::I32 | DType::U32, _) | (DType::F16, "f16") => return Tensor::new(dtype, shape, bytes),
+        (DType::F32 | DType::I32 | DType::U32, _) | (DType::F16, "f16") => {
+            return Tensor::new(dtype, shape, bytes);
+        }
         (_, "i32") => DType::I32,
         (_, "u32") => DType::U32,
         _ => DType::F32,

@@ -17,8 +17,8 @@ use crate::ops::Known;
 use crate::plan::{Plan, plan};
 use crate::tensor::Tensor;
 
-use prepared::{Prepared, Weights};
 pub use prepared::{KernelText, StepTime};
+use prepared::{Prepared, Weights};
 
 /// How a session is made.
 #[derive(Clone, Default)]
@@ -317,7 +317,9 @@ impl Session {
                     continue;
                 }
                 Err(Stop::NeedsInputs(_)) => {
-                    return Err(Error::Unsupported { items: vec!["a shape that depends on computed values".into()] });
+                    return Err(Error::Unsupported {
+                        items: vec!["a shape that depends on computed values".into()],
+                    });
                 }
                 Err(Stop::Error(error)) => return Err(error),
             }
@@ -329,7 +331,9 @@ impl Session {
                 return Err(prepared.guard_error(feeds));
             }
             // A symbolic plan assumed sizes equal that are not, as in a broadcast of 1: plan for these sizes.
-            tracing::info!("the symbolic plan's assumptions do not hold for these inputs; planning for their sizes");
+            tracing::info!(
+                "the symbolic plan's assumptions do not hold for these inputs; planning for their sizes"
+            );
             known.shapes = feeds.iter().enumerate().map(|(i, t)| (i, t.shape().to_vec())).collect();
         }
         latest(state)
@@ -353,7 +357,10 @@ impl Session {
                 return Err(Error::input(&info.name, format!("missing; the model wants {}", names())));
             };
             if tensor.dtype() != info.dtype {
-                return Err(Error::input(&info.name, format!("wants {}, got {}", info.dtype, tensor.dtype())));
+                return Err(Error::input(
+                    &info.name,
+                    format!("wants {}, got {}", info.dtype, tensor.dtype()),
+                ));
             }
             for (axis, dim) in info.shape.iter().flatten().enumerate() {
                 let wanted = match dim {
@@ -380,7 +387,10 @@ impl Session {
                 }
             }
             if info.shape.as_ref().is_some_and(|s| s.is_empty()) && !tensor.shape().is_empty() {
-                return Err(Error::input(&info.name, format!("wants a scalar, got shape {:?}", tensor.shape())));
+                return Err(Error::input(
+                    &info.name,
+                    format!("wants a scalar, got shape {:?}", tensor.shape()),
+                ));
             }
             feeds.push((*tensor).clone());
         }

@@ -31,7 +31,12 @@ impl Weights {
     }
 
     /// Upload those of `wanted` that are not there yet.
-    fn upload(&mut self, device: &Device, wanted: &[(&str, &Tensor, u64)], progress: OnProgress) -> Result<()> {
+    fn upload(
+        &mut self,
+        device: &Device,
+        wanted: &[(&str, &Tensor, u64)],
+        progress: OnProgress,
+    ) -> Result<()> {
         let caps = device.caps();
         let alignment = caps.storage_offset_alignment as u64;
         let mut new: Vec<_> =
@@ -134,7 +139,10 @@ impl Prepared {
                 let bytes = crate::plan::bound_bytes(data.len(), storage_bytes(tensor.dtype, caps.f16));
                 let limit = caps.max_buffer_bytes;
                 if bytes > limit {
-                    let message = format!("weight of shape {:?} takes {bytes} bytes, the device's largest buffer {limit}", data.shape());
+                    let message = format!(
+                        "weight of shape {:?} takes {bytes} bytes, the device's largest buffer {limit}",
+                        data.shape()
+                    );
                     return Err(Error::limit(format!("tensor {:?}", tensor.name), message));
                 }
                 wanted.push((tensor.name.as_str(), data, bytes));
@@ -174,12 +182,16 @@ impl Prepared {
         for step in &steps {
             let tensor = &plan.tensors[step.output];
             let dims = crate::plan::shape(&tensor.shape, &none, &tensor.name)?;
-            let bytes = crate::plan::bound_bytes(dims.iter().product(), storage_bytes(tensor.dtype, device.caps().f16));
+            let bytes = crate::plan::bound_bytes(
+                dims.iter().product(),
+                storage_bytes(tensor.dtype, device.caps().f16),
+            );
             let buffer = device.buffer(&tensor.name, bytes)?;
             self.stored.insert(step.output, Range { buffer, offset_bytes: 0, size_bytes: bytes });
         }
         let ranges = self.stored.clone();
-        let (dispatches, _) = self.dispatches(device, &steps, &none, |t| ranges.get(&t).cloned(), progress)?;
+        let (dispatches, _) =
+            self.dispatches(device, &steps, &none, |t| ranges.get(&t).cloned(), progress)?;
         device.run(&Recording { dispatches, readbacks: Vec::new() })?;
         Ok(())
     }
@@ -331,14 +343,16 @@ impl Prepared {
             let kernel = &plan.kernels[step.kernel];
             let sizes: Vec<i64> = step.params.iter().map(|p| symbols.get(p).copied().unwrap_or(0)).collect();
             let memory = |t: &TensorId| {
-                range(*t).ok_or_else(|| Error::model(&plan.tensors[*t].name, "a tensor of the plan has no memory"))
+                range(*t)
+                    .ok_or_else(|| Error::model(&plan.tensors[*t].name, "a tensor of the plan has no memory"))
             };
             let inputs = step.inputs.iter().map(memory).collect::<Result<Vec<_>>>()?;
             let output = memory(&step.output)?;
             for part in windows::parts(device.caps(), &plan, step, &sizes, inputs, output)? {
                 let spec = part.split.as_ref().map_or(&kernel.spec, |split| &split.spec);
                 let first = candidates(spec, &part.sizes, device.caps()).into_iter().next();
-                let schedule = first.ok_or_else(|| Error::limit(&kernel.label, "no legal schedule on this device"))?;
+                let schedule =
+                    first.ok_or_else(|| Error::limit(&kernel.label, "no legal schedule on this device"))?;
                 let workgroups = grid(&kernel.label, spec, &schedule, &part.sizes, device.caps())?;
                 if workgroups.contains(&0) {
                     continue;
@@ -357,7 +371,9 @@ impl Prepared {
                 let binding = match bound {
                     Bound::Input(i) => part.inputs.get(*i).map(Range::binding),
                     Bound::Output => Some(part.output.binding()),
-                    Bound::Params => uniform.as_ref().map(|buffer| Binding { buffer, offset_bytes, size_bytes }),
+                    Bound::Params => {
+                        uniform.as_ref().map(|buffer| Binding { buffer, offset_bytes, size_bytes })
+                    }
                 };
                 let label = &plan.kernels[steps[position].kernel].label;
                 bindings.push(binding.ok_or_else(|| Error::model(label, "a binding has no memory"))?);
@@ -373,7 +389,13 @@ impl Prepared {
         Ok((dispatches, kept))
     }
 
-    fn compile(&mut self, device: &Device, kernel: usize, part: &Part, schedule: Schedule) -> Result<&Compiled> {
+    fn compile(
+        &mut self,
+        device: &Device,
+        kernel: usize,
+        part: &Part,
+        schedule: Schedule,
+    ) -> Result<&Compiled> {
         let key = (kernel, part.windowed.clone(), schedule);
         if !self.compiled.contains_key(&key) {
             let target = Target { f16: device.caps().f16, dialect: Dialect::Naga };
@@ -427,10 +449,12 @@ impl Prepared {
 
     /// The text of every kernel compiled so far.
     pub fn texts(&self) -> Vec<KernelText> {
-        let text = |((kernel, _, schedule), compiled): (&(usize, Option<Vec<bool>>, Schedule), &Compiled)| KernelText {
-            label: self.plan.kernels[*kernel].label.clone(),
-            schedule: schedule.clone(),
-            wgsl: compiled.source.clone(),
+        let text = |((kernel, _, schedule), compiled): (&(usize, Option<Vec<bool>>, Schedule), &Compiled)| {
+            KernelText {
+                label: self.plan.kernels[*kernel].label.clone(),
+                schedule: schedule.clone(),
+                wgsl: compiled.source.clone(),
+            }
         };
         let mut texts: Vec<KernelText> = self.compiled.iter().map(text).collect();
         texts.sort_by(|a, b| a.label.cmp(&b.label));
@@ -439,7 +463,12 @@ impl Prepared {
 }
 
 /// A graph output whose elements are sizes and constants.
-fn host_tensor(output: &PlanOutput, shape: &[usize], content: &[Expr], symbols: &SymbolValues) -> Result<Tensor> {
+fn host_tensor(
+    output: &PlanOutput,
+    shape: &[usize],
+    content: &[Expr],
+    symbols: &SymbolValues,
+) -> Result<Tensor> {
     struct Sizes<'a>(&'a SymbolValues);
     impl crate::expr::Env for Sizes<'_> {
         fn symbol(&mut self, name: &str) -> Option<i64> {

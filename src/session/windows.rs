@@ -86,16 +86,22 @@ pub fn parts(
         return Err(refuse());
     }
     let extent = size(&cut.extent, sizes) as u64;
-    tracing::info!(kernel = kernel.label, extent, range, "split: a tensor is larger than the device can bind");
+    tracing::info!(
+        kernel = kernel.label,
+        extent,
+        range,
+        "split: a tensor is larger than the device can bind"
+    );
     let mut parts = Vec::new();
     for first in (0..extent).step_by(range as usize) {
         let len = range.min(extent - first);
-        let windows = inputs.iter().zip(&cut.inputs).zip(&kernel.spec.inputs).map(|((whole, stride), &dtype)| {
-            match stride.as_ref().map(|s| size(s, sizes) as u64) {
-                Some(stride) => whole.window(first * stride, len * stride, element(dtype)),
-                None => whole.clone(),
-            }
-        });
+        let windows =
+            inputs.iter().zip(&cut.inputs).zip(&kernel.spec.inputs).map(|((whole, stride), &dtype)| {
+                match stride.as_ref().map(|s| size(s, sizes) as u64) {
+                    Some(stride) => whole.window(first * stride, len * stride, element(dtype)),
+                    None => whole.clone(),
+                }
+            });
         let stride = size(&cut.output, sizes) as u64;
         parts.push(Part {
             windowed: Some(windowed.clone()),

@@ -24,11 +24,15 @@ pub fn render(
     let mut scope = Scope::new(spec, target);
     let sum = device_type(body.sum);
     scope.text(&format!("alias Sum = {sum};"));
-    for (name, size) in [("batches", &body.batch), ("size_m", &body.m), ("size_n", &body.n), ("size_k", &body.k)] {
+    for (name, size) in
+        [("batches", &body.batch), ("size_m", &body.m), ("size_n", &body.n), ("size_k", &body.k)]
+    {
         scope.size(name, size);
     }
     let product = if sum == "f32" { "fma(vec4<Sum>(a), b, c)" } else { "vec4<Sum>(a) * b + c" };
-    scope.text(&format!("fn mul_add(a: Sum, b: vec4<Sum>, c: vec4<Sum>) -> vec4<Sum> {{ return {product}; }}"));
+    scope.text(&format!(
+        "fn mul_add(a: Sum, b: vec4<Sum>, c: vec4<Sum>) -> vec4<Sum> {{ return {product}; }}"
+    ));
     load_a(&mut scope, body, sum);
     load_b(&mut scope, body, sum);
     store(&mut scope, spec, body);
@@ -106,7 +110,9 @@ fn load_b(scope: &mut Scope, body: &ContractBody, sum: &str) {
     // Vectors along N are rows of the tile as they are.
     if let (Some((input, offset)), true) = (consecutive(&body.b, N), in_fours(&body.n)) {
         offset_slot(scope, offset);
-        let row = |scope: &Scope, k: &str| format!("vec4<Sum>({})", scope.vector_load(input, &format!("offset_b(b, {k}, n)")));
+        let row = |scope: &Scope, k: &str| {
+            format!("vec4<Sum>({})", scope.vector_load(input, &format!("offset_b(b, {k}, n)")))
+        };
         let mut rows = Vec::new();
         let mut text = format!("{signature} {{\n    var tile = Tile();\n");
         for i in 0..4 {
@@ -178,7 +184,12 @@ fn guarded_statement(k: &Idx, at: &str, statement: &str, i: usize) -> String {
 
 fn four(scope: &mut Scope, signature: &str, one: impl Fn(usize) -> String) {
     let lines: Vec<String> = (0..4).map(|i| format!("    {}", one(i))).collect();
-    let lines = lines.join("\n").replace("v[0]", "v.x").replace("v[1]", "v.y").replace("v[2]", "v.z").replace("v[3]", "v.w");
+    let lines = lines
+        .join("\n")
+        .replace("v[0]", "v.x")
+        .replace("v[1]", "v.y")
+        .replace("v[2]", "v.z")
+        .replace("v[3]", "v.w");
     scope.text(&format!("{signature} {{\n    var v = vec4<Sum>();\n{lines}\n    return v;\n}}"));
 }
 

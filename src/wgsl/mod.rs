@@ -83,7 +83,9 @@ pub fn render(label: &str, spec: &KernelSpec, schedule: &Schedule, target: Targe
             reduce::render(label, spec, rows, stages, result, s, target)
         }
         (Body::Contract(body), Schedule::Contract(s)) => contract::render(label, spec, body, s, target),
-        (_, other) => Err(Error::limit(label, format!("schedule {other} does not fit a {} kernel", spec.family()))),
+        (_, other) => {
+            Err(Error::limit(label, format!("schedule {other} does not fit a {} kernel", spec.family())))
+        }
     }
 }
 

@@ -32,15 +32,10 @@ pub fn render(
         scope.value(&format!("value_s{s}"), &vars, &stats, &stage.value);
         let pair: BTreeMap<u32, String> = [(0, "a".to_string()), (1, "b".to_string())].into();
         let combined = Expr::arg(0, dtype).binary(stage.combine.binary(), &Expr::arg(1, dtype));
-        scope.slot(
-            &format!("fn combine_s{s}(a: Stat_s{s}, b: Stat_s{s}) -> Stat_s{s}"),
-            &[],
-            &pair,
-            |p| {
-                let text = p.expr(&combined);
-                format!("return {text};")
-            },
-        );
+        scope.slot(&format!("fn combine_s{s}(a: Stat_s{s}, b: Stat_s{s}) -> Stat_s{s}"), &[], &pair, |p| {
+            let text = p.expr(&combined);
+            format!("return {text};")
+        });
     }
     let (extent, at, value) = match result {
         RowResult::PerRow(value) => (Idx::from(1i64), None, value),

@@ -203,7 +203,8 @@ impl<'a> Scope<'a> {
             bound.push(Bound::Params);
         }
         let helpers = helper_text(self.helpers);
-        let regions = [("bindings", text), ("knobs", knobs), ("slot", format!("{helpers}{}", self.slots))].into();
+        let regions =
+            [("bindings", text), ("knobs", knobs), ("slot", format!("{helpers}{}", self.slots))].into();
         let body = fill(file, skeleton, &Fill { regions, counts })?;
         let uses_f16 = body.contains("f16>") || body.contains("f16(");
         let enable = match (self.target.dialect, uses_f16 && self.target.f16) {

@@ -41,7 +41,8 @@ fn block(name: &str, lines: &[&str], fill: &Fill, out: &mut String) -> Result<()
         match (words.next(), words.next(), words.next()) {
             (Some("each"), Some(variable), Some(count)) => {
                 let count = fill.counts.get(count).copied();
-                let count = count.ok_or_else(|| Error::parse(name, format!("no count for //#{directive}")))?;
+                let count =
+                    count.ok_or_else(|| Error::parse(name, format!("no count for //#{directive}")))?;
                 let mut copy = String::new();
                 block(name, body, fill, &mut copy)?;
                 for index in 0..count {
@@ -79,7 +80,8 @@ fn rename(text: &str, variable: &str, index: usize) -> String {
     let mut out = String::with_capacity(text.len());
     let mut word = String::new();
     let flush = |word: &mut String, out: &mut String| {
-        let parts: Vec<&str> = word.split('_').map(|part| if part == from { to.as_str() } else { part }).collect();
+        let parts: Vec<&str> =
+            word.split('_').map(|part| if part == from { to.as_str() } else { part }).collect();
         out.push_str(&parts.join("_"));
         word.clear();
     };
@@ -101,7 +103,8 @@ mod tests {
 
     #[test]
     fn regions_are_replaced_and_repeated() {
-        let skeleton = "//#knobs\nold\n//#end\n//#each m M\n//#each n N\nsum_m0_n0 = m0 + am0;\n//#end\n//#end\n";
+        let skeleton =
+            "//#knobs\nold\n//#end\n//#each m M\n//#each n N\nsum_m0_n0 = m0 + am0;\n//#end\n//#end\n";
         let filled = fill(
             "test",
             skeleton,

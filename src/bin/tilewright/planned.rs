@@ -1,0 +1,197 @@
+//! A model's plan without a session: for the best adapter, or for any WebGPU device where there is none.
+
+use std::collections::{BTreeMap, HashSet};
+
+use tilewright::graph::Graph;
+use tilewright::ir::Stop;
+use tilewright::kernel::{Caps, Schedule, candidates};
+use tilewright::ops::Known;
+use tilewright::plan::{Layout, Origin, Plan, Step, SymbolValues, plan, size};
+use tilewright::wgsl::{self, Dialect, Target};
+use tilewright::{AdapterInfo, Error, adapters};
+
+use crate::failure::Result;
+use crate::fill::DEFAULT_SIZE;
+
+/// What the plan is made for.
+pub struct Machine {
+    /// The best adapter of this machine, if it has one.
+    pub adapter: Option<AdapterInfo>,
+    /// Its capabilities, or those that WebGPU promises everywhere.
+    pub caps: Caps,
+}
+
+impl Machine {
+    /// This one.
+    pub fn here() -> Result<Machine> {
+        let adapter = adapters()?.into_iter().next();
+        let caps = adapter.as_ref().map(|adapter| adapter.caps.clone()).unwrap_or_default();
+        Ok(Machine { adapter, caps })
+    }
+
+    /// In words.
+    pub fn describe(&self) -> String {
+        match &self.adapter {
+            Some(adapter) => adapter.to_string(),
+            None => "any WebGPU device, as this machine has no adapter".into(),
+        }
+    }
+}
+
+/// A plan, and what follows from it for the sizes at hand.
+pub struct Planned {
+    /// The plan.
+    pub plan: Plan,
+    /// Sizes and places in memory.
+    pub layout: Layout,
+    /// Values of the dimensions that stayed symbolic.
+    pub symbols: SymbolValues,
+    /// Whether the symbolic plan did not hold for these sizes, and this is one for them alone.
+    pub specialised: bool,
+}
+
+/// What came of planning.
+pub enum Outcome {
+    /// A plan.
+    Planned(Box<Planned>),
+    /// None without the contents of these inputs, or without the shapes of those that declare none.
+    NeedsInputs(Vec<String>),
+    /// None.
+    Failed(Error),
+}
+
+/// Plan `graph` for sizes `dims`; dimensions not among them stay symbolic, and are 1 in the layout.
+pub fn make(graph: &Graph, dims: &BTreeMap<String, usize>, allow_f64_as_f32: bool, caps: &Caps) -> Outcome {
+    let known = Known { dims: dims.clone(), allow_f64_as_f32, ..Known::default() };
+    match planned(graph, known, caps) {
+        Ok(planned) => Outcome::Planned(Box::new(planned)),
+        Err(Stop::Error(error)) => Outcome::Failed(error),
+        Err(Stop::NeedsInputs(numbers)) => {
+            let names = numbers.iter().filter_map(|&number| graph.inputs.get(number));
+            Outcome::NeedsInputs(names.map(|info| info.name.clone()).collect())
+        }
+    }
+}
+
+fn planned(graph: &Graph, mut known: Known, caps: &Caps) -> Result<Planned, Stop> {
+    let mut plan = plan(graph, &known, caps)?;
+    let mut symbols = symbol_values(&plan);
+    let specialised = !guards_hold(&plan, &symbols)?;
+    if specialised {
+        // As a session does where a symbolic plan took sizes for equal that are not, as in a broadcast of 1.
+        for (number, dims) in plan.input_shapes.iter().enumerate() {
+            let place = &graph.inputs[number].name;
+            known.shapes.insert(number, tilewright::plan::shape(dims, &symbols, place)?);
+        }
+        plan = tilewright::plan::plan(graph, &known, caps)?;
+        symbols = symbol_values(&plan);
+    }
+    let layout = plan.layout(&symbols, caps)?;
+    Ok(Planned { plan, layout, symbols, specialised })
+}
+
+fn symbol_values(plan: &Plan) -> SymbolValues {
+    plan.symbols().into_keys().map(|name| (name, DEFAULT_SIZE as i64)).collect()
+}
+
+fn guards_hold(plan: &Plan, symbols: &SymbolValues) -> Result<bool, Error> {
+    for guard in &plan.guards {
+        if size(&guard.left, symbols, &guard.place)? != size(&guard.right, symbols, &guard.place)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Device memory of a session.
+pub struct Memory {
+    /// The model's constants.
+    pub weights_bytes: u64,
+    /// What is computed from constants alone, once.
+    pub once_bytes: u64,
+    /// The inputs.
+    pub inputs_bytes: u64,
+    /// What a run computes, in memory that is reused.
+    pub arena_bytes: u64,
+    /// The same if nothing were reused.
+    pub unshared_bytes: u64,
+}
+
+impl Memory {
+    /// All of it, which a run needs at once.
+    pub fn peak_bytes(&self) -> u64 {
+        self.weights_bytes + self.once_bytes + self.inputs_bytes + self.arena_bytes
+    }
+}
+
+/// A kernel's text under one schedule.
+pub struct KernelSource {
+    /// The kernel's name in the plan.
+    pub label: String,
+    /// The schedule.
+    pub schedule: Schedule,
+    /// How many steps use it, among them those that run once.
+    pub steps: usize,
+    /// The text.
+    pub wgsl: String,
+}
+
+impl Planned {
+    /// Whether the step runs once, when a session starts.
+    pub fn is_once(&self, step: &Step) -> bool {
+        matches!(self.plan.tensors[step.output].origin, Origin::Once)
+    }
+
+    /// What the plan takes of device memory.
+    pub fn memory(&self) -> Memory {
+        let (mut weights_bytes, mut once_bytes, mut inputs_bytes) = (0, 0, 0);
+        let mut uploaded = HashSet::new();
+        for (tensor, &size_bytes) in self.plan.tensors.iter().zip(&self.layout.size_bytes) {
+            match &tensor.origin {
+                Origin::Weight(data) => {
+                    // A session uploads equal bytes once.
+                    if uploaded.insert((data.bytes().as_ptr(), data.bytes().len(), data.dtype())) {
+                        weights_bytes += size_bytes;
+                    }
+                }
+                Origin::Once => once_bytes += size_bytes,
+                Origin::Input(_) => inputs_bytes += size_bytes,
+                Origin::Run => {}
+            }
+        }
+        let arena_bytes = self.layout.arena_bytes.iter().sum();
+        let unshared_bytes = self.layout.unshared_bytes;
+        Memory { weights_bytes, once_bytes, inputs_bytes, arena_bytes, unshared_bytes }
+    }
+
+    /// The text of every kernel, once for each schedule that its steps have by default.
+    ///
+    /// # Errors
+    /// As [`wgsl::render`]; [`Error::Limit`] where the device allows no schedule.
+    pub fn kernels(&self, caps: &Caps) -> Result<Vec<KernelSource>, Error> {
+        let target = Target { f16: caps.f16, dialect: Dialect::Naga };
+        let mut found: Vec<(usize, KernelSource)> = Vec::new();
+        for step in &self.plan.steps {
+            let kernel = &self.plan.kernels[step.kernel];
+            let sizes: Vec<i64> =
+                step.params.iter().map(|p| self.symbols.get(p).copied().unwrap_or(0)).collect();
+            let no_schedule = || Error::Limit {
+                place: kernel.label.clone(),
+                message: "no legal schedule on this device".into(),
+            };
+            let schedule =
+                candidates(&kernel.spec, &sizes, caps).into_iter().next().ok_or_else(no_schedule)?;
+            let same = |(number, source): &&mut (usize, KernelSource)| {
+                *number == step.kernel && source.schedule == schedule
+            };
+            if let Some((_, source)) = found.iter_mut().find(same) {
+                source.steps += 1;
+                continue;
+            }
+            let wgsl = wgsl::render(&kernel.label, &kernel.spec, &schedule, target)?.shader.source;
+            found.push((step.kernel, KernelSource { label: kernel.label.clone(), schedule, steps: 1, wgsl }));
+        }
+        found.sort_by_key(|(number, _)| *number);
+        Ok(found.into_iter().map(|(_, source)| source).collect())
+    }
+}
