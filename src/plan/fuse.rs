@@ -509,7 +509,8 @@ impl Expanded {
 
 struct Expander<'a> {
     fusion: &'a Fusion<'a>,
-    memo: HashMap<(ValueId, Idx), Expr>,
+    /// Expressions done, by value and place: its axes' indices, or one offset.
+    memo: HashMap<(ValueId, Vec<Idx>), Expr>,
 }
 
 impl Expander<'_> {
@@ -520,13 +521,12 @@ impl Expander<'_> {
 
     /// A read of value `id` at a row-major offset.
     fn stored(&mut self, id: ValueId, dtype: DType, offset: Idx) -> Expr {
-        let key = (id, offset);
+        let key = (id, vec![offset.clone()]);
         if let Some(done) = self.memo.get(&key) {
             return done.clone();
         }
         let program = self.fusion.program;
         let value = program.value(id);
-        let offset = key.1.clone();
         let done = match (&value.def, self.fusion.roles.get(&id)) {
             (Def::Reshape(source), _) => self.stored(*source, dtype, offset),
             (Def::Map(body), Some(Role::Inline)) => self.body(body, &unflatten(&offset, &value.shape)),
@@ -549,7 +549,7 @@ impl Rewrite for At<'_, '_> {
         let value = program.value(source);
         // A map that is inlined keeps its axes; anything else is addressed by offset.
         if let (Def::Map(body), Some(Role::Inline)) = (&value.def, self.expander.fusion.roles.get(&source)) {
-            let key = (source, flatten(&at, &value.shape));
+            let key = (source, at.clone());
             if let Some(done) = self.expander.memo.get(&key) {
                 return done.clone();
             }
