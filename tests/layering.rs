@@ -55,10 +55,23 @@ fn sources() -> Vec<(String, String)> {
     }
     files.sort();
     assert!(files.len() > 40, "only {} files found", files.len());
+    let test_files: Vec<PathBuf> = files.iter().flat_map(|file| test_modules(file)).collect();
+    files.retain(|file| !test_files.contains(file));
     let name = |path: &Path| path.strip_prefix(root).unwrap().to_string_lossy().replace('\\', "/");
     let read = |path: PathBuf| (name(&path), code(&std::fs::read_to_string(&path).unwrap()));
     // Programs use the library from outside.
     files.into_iter().map(read).filter(|(file, _)| !file.starts_with("src/bin/")).collect()
+}
+
+/// The files of the modules that `file` declares for tests alone.
+fn test_modules(file: &Path) -> Vec<PathBuf> {
+    let source = std::fs::read_to_string(file).unwrap();
+    let lines: Vec<&str> = source.lines().collect();
+    let declared = |pair: &[&str]| match pair {
+        ["#[cfg(test)]", next] => next.strip_prefix("mod ")?.strip_suffix(';').map(str::to_owned),
+        _ => None,
+    };
+    lines.windows(2).filter_map(declared).map(|name| file.with_file_name(name + ".rs")).collect()
 }
 
 /// The code without comments, texts and test modules, line for line.
@@ -66,7 +79,7 @@ fn code(source: &str) -> String {
     let (mut out, mut test_module) = (String::new(), false);
     let mut lines = source.lines().peekable();
     while let Some(line) = lines.next() {
-        let next_is_module = lines.peek().is_some_and(|next| next.starts_with("mod "));
+        let next_is_module = lines.peek().is_some_and(|next| next.starts_with("mod ") && next.ends_with('{'));
         test_module |= line == "#[cfg(test)]" && next_is_module;
         if !test_module {
             out.push_str(&without_texts(line));
