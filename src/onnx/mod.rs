@@ -47,7 +47,7 @@ use proto::{FunctionProto, ModelProto, OperatorSetIdProto, TensorProto};
 use read::{Reader, normalised_domain};
 
 /// The first opset of ai.onnx that is read.
-pub const OPSET_MIN: i64 = 7;
+pub const OPSET_MIN: i64 = 1;
 /// The last opset of ai.onnx that is read.
 pub const OPSET_MAX: i64 = 28;
 

@@ -105,7 +105,13 @@ fn hard_sigmoid(x: &Expr, alpha: f64, beta: f64) -> Expr {
 
 /// `ln(1 + e^x)` as `max(x, 0) + ln(1 + e^-|x|)`, which never overflows.
 fn softplus(x: &Expr) -> Expr {
-    x.larger(0.0) + (x.abs().negated().exp() + 1.0).log()
+    x.larger(0.0) + log1p(&x.abs().negated().exp())
+}
+
+/// `ln(1 + y)` for `0 <= y <= 1`; near zero by its series, where the sum would lose what `y` adds to 1.
+fn log1p(y: &Expr) -> Expr {
+    let series = y * (((y * (1.0 / 3.0) - 0.5) * y) + 1.0);
+    y.below(0.01).select(&series, &(y + 1.0).log())
 }
 
 /// `x / 2 * (1 + erf(x / sqrt 2))`.

@@ -3,7 +3,7 @@
 use super::math::{Lowering, op};
 use super::{Cx, OpDef};
 use crate::expr::{Binary, Expr, Idx, vars};
-use crate::ir::Stop;
+use crate::ir::{Stop, ValueId};
 use crate::tensor::DType;
 
 /// The family.
@@ -17,9 +17,8 @@ fn concat(cx: &mut Cx) -> Lowering {
     let mut parts = cx.all_inputs()?;
     let Some(&first) = parts.first() else { return Err(cx.error("wants at least one input")) };
     let rank = cx.program.rank(first);
-    let axis = cx.int("axis")?.ok_or_else(|| cx.error("attribute \"axis\" is missing"))?;
-    let axis = cx.axis(axis, rank)?;
-    let mut shape = cx.program.shape(first).to_vec();
+    let axis = cx.axis(cx.int_or("axis", 1)?, rank)?;
+    let shape = cx.program.shape(first).to_vec();
     for &part in &parts[1..] {
         let other = cx.program.shape(part).to_vec();
         if other.len() != rank || cx.program.dtype(part) != cx.program.dtype(first) {
@@ -30,6 +29,18 @@ fn concat(cx: &mut Cx) -> Lowering {
         }
     }
     parts.retain(|&part| !cx.program.shape(part)[axis].is(0));
+    while parts.len() > MOST_AT_ONCE {
+        parts = parts.chunks(MOST_AT_ONCE).map(|some| join(cx, some, axis)).collect();
+    }
+    Ok(vec![if parts.is_empty() { first } else { join(cx, &parts, axis) }])
+}
+
+/// Inputs that one kernel reads at the most: more are joined in groups first, since devices limit bindings.
+const MOST_AT_ONCE: usize = 4;
+
+/// Tensors of one shape but for `axis`, one after another along it.
+fn join(cx: &mut Cx, parts: &[ValueId], axis: usize) -> ValueId {
+    let mut shape = cx.program.shape(parts[0]).to_vec();
     let sizes: Vec<Idx> = parts.iter().map(|&part| cx.program.shape(part)[axis].clone()).collect();
     shape[axis] = sizes.iter().fold(Idx::from(0i64), |sum, d| &sum + d);
     let at = vars(0, &shape);
@@ -47,10 +58,10 @@ fn concat(cx: &mut Cx) -> Lowering {
             Some(later) => position.binary(Binary::Lt, &end).select(&here, &later),
         });
     }
-    Ok(vec![match body {
-        None => first,
+    match body {
+        None => parts[0],
         Some(body) => cx.program.map(shape, body),
-    }])
+    }
 }
 
 fn split(cx: &mut Cx) -> Lowering {

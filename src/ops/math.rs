@@ -1,7 +1,7 @@
 //! Elementwise arithmetic, comparison and logic. All broadcast as numpy does.
 
 use super::{Cx, OpDef};
-use crate::expr::{Binary, Expr, Unary, Value};
+use crate::expr::{Binary, Expr, Idx, Unary, Value};
 use crate::ir::{Stop, ValueId};
 use crate::tensor::DType;
 
@@ -119,9 +119,17 @@ pub(super) fn compose(cx: &mut Cx, f: impl FnOnce(&Expr) -> Result<Expr, Stop>) 
     failure.map_or(Ok(vec![y]), Err)
 }
 
-/// The two operands, of one dtype.
-fn pair(cx: &Cx) -> Result<(ValueId, ValueId), Stop> {
-    let (a, b) = (cx.input(0)?, cx.input(1)?);
+/// The two operands, of one dtype. Before opset 7, attribute `axis` says where the second one's axes lie
+/// among the first one's.
+fn pair(cx: &mut Cx) -> Result<(ValueId, ValueId), Stop> {
+    let (a, mut b) = (cx.input(0)?, cx.input(1)?);
+    if let (..7, Some(axis)) = (cx.opset, cx.int("axis")?) {
+        let behind =
+            cx.program.rank(a).saturating_sub(cx.axis(axis, cx.program.rank(a))? + cx.program.rank(b));
+        let mut shape = cx.program.shape(b).to_vec();
+        shape.extend(vec![Idx::from(1i64); behind]);
+        b = cx.program.reshape(b, shape)?;
+    }
     let (left, right) = (cx.program.dtype(a), cx.program.dtype(b));
     if left != right {
         return Err(cx.error(format!("operands want one dtype, got {left} and {right}")));
@@ -139,11 +147,13 @@ fn swapped(cx: &mut Cx, op: Binary) -> Lowering {
     Ok(vec![cx.program.binary(op, b, a)?])
 }
 
+/// All inputs combined pair by pair; fusion makes as few kernels of it as the device's bindings allow.
 fn variadic(cx: &mut Cx, op: Binary) -> Lowering {
     let operands = cx.all_inputs()?;
-    let value = cx
-        .program
-        .elementwise(&operands, |e| e[1..].iter().fold(e[0].clone(), |left, right| left.binary(op, right)))?;
+    let Some((&first, rest)) = operands.split_first() else {
+        return Err(cx.error("wants at least one input"));
+    };
+    let value = rest.iter().try_fold(first, |left, &right| cx.program.binary(op, left, right))?;
     Ok(vec![value])
 }
 
