@@ -15,9 +15,11 @@ fn tw_is_inf(x: f32, sign: u32) -> bool {
     return bitcast<u32>(x) == (0x7f800000u | sign);
 }
 
-// tanh(x): drivers evaluate it through exp(2x), which overflows beyond 44.
+// tanh(x): drivers evaluate it through exp(2x), which overflows beyond 44 and cancels near zero.
 fn tw_tanh(x: f32) -> f32 {
-    return tanh(clamp(x, -15.0, 15.0));
+    let s = x * x;
+    let series = x * fma(s, fma(s, 0.13333334, -0.33333334), 1.0);
+    return select(tanh(clamp(x, -15.0, 15.0)), series, s < 0.0025);
 }
 
 // erf(x) = 2 / sqrt(pi) * integral of exp(-t^2) over 0..x, by the rational approximation that

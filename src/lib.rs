@@ -51,6 +51,8 @@ pub mod plan;
 #[cfg(not(target_arch = "wasm32"))]
 mod session;
 pub mod tensor;
+#[cfg(not(target_arch = "wasm32"))]
+pub mod tune;
 pub mod wgsl;
 
 pub use error::{Error, Result};

@@ -161,16 +161,20 @@ fn run_cases(cases: &[Case], data: &Path) -> Vec<(Outcome, Duration)> {
     done.into_inner().unwrap().into_values().collect()
 }
 
-/// What an unsupported item is about: `Loop` of `Loop (opset 16) in node "decoder"`.
-fn subject(item: &str) -> &str {
-    item.split(" (").next().unwrap_or(item).split(" in ").next().unwrap_or(item).trim_end_matches(':')
+/// What an unsupported item is about: `operator Loop of ai.onnx` of `operator Loop of ai.onnx opset 16 in node "a"`;
+/// names of values and nodes are dropped.
+fn subject(item: &str) -> String {
+    let item = item.split(" opset ").next().unwrap_or(item);
+    let unquoted: Vec<&str> = item.split('"').step_by(2).map(str::trim).collect();
+    unquoted.join(" ").trim_end_matches([':', ' ']).to_owned()
 }
 
-fn report(cases: &[Case], outcomes: &[(Outcome, Duration)], elapsed: Duration) {
+/// Print what came out, and give the table of counts as Markdown.
+fn report(cases: &[Case], outcomes: &[(Outcome, Duration)], elapsed: Duration) -> String {
     // Per category: passed, failed, unsupported, skipped.
     let mut counts: BTreeMap<&str, [usize; 4]> = BTreeMap::new();
     let mut total = [0; 4];
-    let mut unsupported: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut unsupported: BTreeMap<String, usize> = BTreeMap::new();
     let mut failures = String::new();
     for (case, (outcome, _)) in cases.iter().zip(outcomes) {
         let column = match outcome {
@@ -207,13 +211,28 @@ fn report(cases: &[Case], outcomes: &[(Outcome, Duration)], elapsed: Duration) {
         slowest.iter().take(5).map(|(t, name)| format!("{name} {} ms", t.as_millis())).collect();
     say!("\nslowest: {}", list.join(", "));
     say!("\n{:<28} passed  failed  unsupported  skipped", "category");
+    let mut table = "| category | passed | failed | unsupported | skipped |\n|---|---|---|---|---|\n".to_owned();
     for (category, n) in counts.into_iter().chain([("all", total)]) {
         say!("{category:<28} {:>6} {:>7} {:>12} {:>8}", n[0], n[1], n[2], n[3]);
+        table += &format!("| {category} | {} | {} | {} | {} |\n", n[0], n[1], n[2], n[3]);
     }
     say!("{} cases in {:.1} s", cases.len(), elapsed.as_secs_f64());
+    table
 }
 
-fn bless(passed: &BTreeSet<&str>) {
+/// The README, and the range of it that holds the table of counts.
+fn readme() -> (String, std::ops::Range<usize>) {
+    let text = support::read_text(&support::root().join("README.md"));
+    let (open, close) = ("<!-- onnx-backend -->\n", "<!-- /onnx-backend -->");
+    let start = text.find(open).expect("README.md has a place for the table") + open.len();
+    let end = text.find(close).expect("README.md says where the table ends");
+    (text, start..end)
+}
+
+fn bless(passed: &BTreeSet<&str>, table: &str) {
+    let (mut text, range) = readme();
+    text.replace_range(range, table);
+    std::fs::write(support::root().join("README.md"), text).expect("README.md can be written");
     let path = folder().join("passing.txt");
     let old = support::read_text(&path);
     let mut text: String =
@@ -244,7 +263,7 @@ fn exactly_the_listed_cases_pass() {
 
     let start = Instant::now();
     let outcomes = run_cases(&cases, &data);
-    report(&cases, &outcomes, start.elapsed());
+    let table = report(&cases, &outcomes, start.elapsed());
 
     let passed: BTreeSet<&str> = cases
         .iter()
@@ -253,7 +272,7 @@ fn exactly_the_listed_cases_pass() {
         .map(|(case, _)| case.name.as_str())
         .collect();
     if blessing {
-        return bless(&passed);
+        return bless(&passed, &table);
     }
     let rows = support::rows(&folder().join("passing.txt"));
     let listed: BTreeSet<&str> =
@@ -268,6 +287,10 @@ fn exactly_the_listed_cases_pass() {
         gained.len()
     );
     assert!(!passed.is_empty() || !only.is_empty(), "no case passes");
+    if only.is_empty() {
+        let (text, range) = readme();
+        assert_eq!(text[range], table, "README.md counts something else: run `make bless-onnx` and commit it");
+    }
 }
 
 /// The comparison itself.

@@ -2,6 +2,8 @@
 //!
 //! Every list of candidates starts with a sound default, so that an untuned run works.
 
+use serde::{Deserialize, Serialize};
+
 use super::caps::Caps;
 use super::spec::{Body, ContractBody, KernelSpec, RowResult};
 use crate::error::{Error, Result};
@@ -11,7 +13,7 @@ use crate::expr::Idx;
 pub type Sizes<'a> = &'a [i64];
 
 /// The knobs of a skeleton.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Schedule {
     /// For [`Body::Map`].
     Map(MapSchedule),
@@ -22,7 +24,7 @@ pub enum Schedule {
 }
 
 /// Knobs of `map.wgsl`.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct MapSchedule {
     /// Invocations per workgroup.
     pub workgroup: u32,
@@ -31,7 +33,7 @@ pub struct MapSchedule {
 }
 
 /// Knobs of `reduce.wgsl` (several lanes per row) and `reduce_serial.wgsl` (one).
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ReduceSchedule {
     /// Invocations that share a row; 1 means that each walks its row alone, without workgroup memory.
     pub lanes: u32,
@@ -40,7 +42,7 @@ pub struct ReduceSchedule {
 }
 
 /// Knobs of `gemm.wgsl`.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ContractSchedule {
     /// Invocations per workgroup along M.
     pub group_m: u32,

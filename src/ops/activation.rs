@@ -2,7 +2,7 @@
 
 use super::math::compose;
 use super::{Cx, OpDef};
-use crate::expr::{Expr, Unary};
+use crate::expr::{Expr, Idx, Unary};
 use crate::ir::{Stop, ValueId};
 
 type Lowering = Result<Vec<ValueId>, Stop>;
@@ -23,8 +23,15 @@ pub const OPS: &[OpDef] = &[
         function(cx, |x| x.below(0.0).select(&(x * alpha), x))
     }),
     op("PRelu", 1, "x < 0 ? slope * x : x", |cx| {
-        let operands = [cx.input(0)?, cx.input(1)?];
-        let y = cx.program.elementwise(&operands, |e| e[0].below(0.0).select(&(&e[0] * &e[1]), &e[0]))?;
+        let (x, mut slope) = (cx.input(0)?, cx.input(1)?);
+        // Before opset 7 a vector of slopes belongs to axis 1.
+        let behind = cx.program.rank(x).saturating_sub(2);
+        if cx.opset < 7 && cx.program.rank(slope) == 1 {
+            let mut shape = cx.program.shape(slope).to_vec();
+            shape.extend(vec![Idx::from(1i64); behind]);
+            slope = cx.program.reshape(slope, shape)?;
+        }
+        let y = cx.program.elementwise(&[x, slope], |e| e[0].below(0.0).select(&(&e[0] * &e[1]), &e[0]))?;
         Ok(vec![y])
     }),
     op("Elu", 1, "x < 0 ? alpha * (e^x - 1) : x", |cx| {

@@ -23,7 +23,7 @@ pub const OPS: &[OpDef] = &[
         let b = centred(cx, b, 3, false)?;
         Ok(vec![matmul(cx.program, a, b)?])
     }),
-    op("Gemm", 7, "alpha * A * B + beta * C, A and B transposed on demand", gemm),
+    op("Gemm", 1, "alpha * A * B + beta * C, A and B transposed on demand", gemm),
     OpDef {
         name: "FusedMatMul",
         domain: "com.microsoft",

@@ -126,9 +126,8 @@ pub fn unsupported(graph: &Graph) -> Vec<String> {
             let domain = if domain.is_empty() { "ai.onnx".to_string() } else { domain };
             let opset = graph.opsets.get(if domain == "ai.onnx" { "" } else { &domain });
             let opset = opset.map(|v| format!(" opset {v}")).unwrap_or_default();
-            let more = if names.len() > 3 { format!(" and {} more", names.len() - 3) } else { String::new() };
-            let names: Vec<String> = names.iter().take(3).map(|n| format!("{n:?}")).collect();
-            format!("operator {op} of {domain}{opset} in node {}{more}", names.join(", "))
+            let names: Vec<String> = names.iter().map(|n| format!("{n:?}")).collect();
+            format!("operator {op} of {domain}{opset} in node {}", names.join(", "))
         })
         .collect()
 }

@@ -123,7 +123,31 @@ pub struct Plan {
 /// As [`ops::lower`]; [`Error::Limit`] where a dtype or constant has no form on the device.
 pub fn plan(graph: &Graph, known: &Known, caps: &Caps) -> Result<Plan, Stop> {
     let lowered = ops::lower(graph, known)?;
-    Ok(build(&lowered, caps)?)
+    let plan = build(&lowered, caps)?;
+    if !known.allow_f64_as_f32 {
+        refuse_f64(&plan)?;
+    }
+    Ok(plan)
+}
+
+/// Shaders compute float64 in float32, which is for the user to allow.
+fn refuse_f64(plan: &Plan) -> Result<()> {
+    let computes = |step: &&Step| {
+        let mut found = false;
+        for expr in plan.kernels[step.kernel].spec.exprs() {
+            expr.visit(&mut |e| found |= e.dtype() == DType::F64 && e.as_const().is_none());
+        }
+        found
+    };
+    match plan.steps.iter().find(computes) {
+        Some(step) => Err(Error::Unsupported {
+            items: vec![format!(
+                "float64 in the kernel of {:?}: the device computes in float32; allow_f64_as_f32 accepts that",
+                plan.tensors[step.output].name
+            )],
+        }),
+        None => Ok(()),
+    }
 }
 
 /// Bindings of a kernel that are not its inputs' first: the output, the parameters' uniform is no storage,

@@ -54,7 +54,7 @@ pub fn skip_gpu(test: &str) -> bool {
 
 /// The options of every test's sessions. `TILEWRIGHT_ADAPTER=NAME` chooses another adapter than the best.
 pub fn options() -> SessionOptions {
-    let mut options = SessionOptions::default();
+    let mut options = SessionOptions { allow_f64_as_f32: true, ..SessionOptions::default() };
     if let Ok(name) = std::env::var("TILEWRIGHT_ADAPTER") {
         options.adapter = AdapterChoice::Name(name);
     }

@@ -1,0 +1,156 @@
+//! A kernel on its own: random inputs, an output, candidates to compile, time and compare.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::error::{Error, Result};
+use crate::gpu::{Binding, Buffer, Device, Dispatch, Readback, Recording};
+use crate::kernel::{KernelSpec, Schedule, grid, storage_bytes, storage_type};
+use crate::tensor::DType;
+use crate::wgsl::{self, Bound, Dialect, Target};
+
+/// A kernel with memory to run in.
+pub struct Bench<'a> {
+    device: &'a Device,
+    label: &'a str,
+    spec: &'a KernelSpec,
+    sizes: &'a [i64],
+    inputs: Vec<Buffer>,
+    output: Buffer,
+    output_bytes: u64,
+    params: Option<Buffer>,
+    compiled: HashMap<Schedule, Dispatch>,
+}
+
+/// A sample is repeated until it lasts this long, well above the resolution of any clock here.
+const SAMPLE_NS: u64 = 2_000_000;
+/// Dispatches in one sample at the most.
+const MOST_REPEATS: usize = 256;
+
+impl<'a> Bench<'a> {
+    /// Memory for `spec` at run-time sizes `sizes`: inputs of `input_lens` elements with random values that are
+    /// not zero, an output of `output_len`.
+    ///
+    /// # Errors
+    /// [`Error::Limit`], [`Error::OutOfMemory`].
+    pub fn new(
+        device: &'a Device,
+        label: &'a str,
+        spec: &'a KernelSpec,
+        sizes: &'a [i64],
+        input_lens: &[usize],
+        output_len: usize,
+    ) -> Result<Bench<'a>> {
+        let f16 = device.caps().f16;
+        let mut seed = 0x9e37_79b9_7f4a_7c15;
+        let mut inputs = Vec::new();
+        for (&dtype, &len) in spec.inputs.iter().zip(input_lens) {
+            let buffer = device.buffer("bench input", crate::plan::bound_bytes(len, storage_bytes(dtype, f16)))?;
+            device.write(&buffer, 0, &random(dtype, len, f16, &mut seed))?;
+            inputs.push(buffer);
+        }
+        let output_bytes = crate::plan::bound_bytes(output_len, storage_bytes(spec.output, f16));
+        let output = device.buffer("bench output", output_bytes)?;
+        let params = if sizes.is_empty() {
+            None
+        } else {
+            let mut bytes: Vec<u8> = sizes.iter().flat_map(|&size| (size as i32).to_le_bytes()).collect();
+            bytes.resize(bytes.len().next_multiple_of(16), 0);
+            let buffer = device.uniform("bench parameters", bytes.len() as u64)?;
+            device.write(&buffer, 0, &bytes)?;
+            Some(buffer)
+        };
+        let compiled = HashMap::new();
+        Ok(Bench { device, label, spec, sizes, inputs, output, output_bytes, params, compiled })
+    }
+
+    fn dispatch(&mut self, schedule: &Schedule) -> Result<Dispatch> {
+        if let Some(done) = self.compiled.get(schedule) {
+            return Ok(done.clone());
+        }
+        let caps = self.device.caps();
+        let target = Target { f16: caps.f16, dialect: Dialect::Naga };
+        let rendered = wgsl::render(self.label, self.spec, schedule, target)?;
+        let kernel = self.device.kernel(&rendered.shader)?;
+        let missing = || Error::limit(self.label, "a binding has no memory");
+        let bindings = rendered
+            .bound
+            .iter()
+            .map(|bound| match bound {
+                Bound::Input(i) => self.inputs.get(*i).map(Binding::whole),
+                Bound::Output => Some(Binding::whole(&self.output)),
+                Bound::Params => self.params.as_ref().map(Binding::whole),
+            })
+            .collect::<Option<Vec<_>>>()
+            .ok_or_else(missing)?;
+        let group = self.device.bind(&kernel, &bindings)?;
+        let workgroups = grid(self.label, self.spec, schedule, self.sizes, caps)?;
+        let dispatch = Dispatch { kernel, bindings: Arc::new(group), workgroups };
+        self.compiled.insert(schedule.clone(), dispatch.clone());
+        Ok(dispatch)
+    }
+
+    /// The output under `schedule`, from memory filled with NaN before.
+    ///
+    /// # Errors
+    /// [`Error::Device`] and [`Error::Limit`] when it cannot be compiled or run.
+    pub fn output(&mut self, schedule: &Schedule) -> Result<Vec<f64>> {
+        let dispatch = self.dispatch(schedule)?;
+        self.device.write(&self.output, 0, &vec![0xff; self.output_bytes as usize])?;
+        let readback =
+            Readback { buffer: self.output.clone(), offset_bytes: 0, size_bytes: self.output_bytes };
+        let recording = Recording { dispatches: vec![dispatch], readbacks: vec![readback] };
+        let bytes = self.device.run(&recording)?.pop().unwrap_or_default();
+        let stored = match storage_type(self.spec.output, self.device.caps().f16) {
+            "f16" => DType::F16,
+            "i32" => DType::I32,
+            "u32" => DType::U32,
+            _ => DType::F32,
+        };
+        let len = bytes.len() * 8 / stored.bits();
+        Ok((0..len)
+            .map(|i| crate::expr::read_element(stored, &bytes, i).map_or(f64::NAN, |v| v.to_f64()))
+            .collect())
+    }
+
+    /// Nanoseconds of one dispatch under `schedule`: the mean over as many as it takes to be measurable.
+    /// `guess_ns` is what it took before, if anything did.
+    ///
+    /// # Errors
+    /// As [`Bench::output`].
+    pub fn sample(&mut self, schedule: &Schedule, guess_ns: Option<u64>) -> Result<u64> {
+        let dispatch = self.dispatch(schedule)?;
+        let repeats = guess_ns.map_or(1, |ns| (SAMPLE_NS / ns.max(1)).clamp(1, MOST_REPEATS as u64) as usize);
+        let recording = Recording { dispatches: vec![dispatch; repeats], readbacks: Vec::new() };
+        if let Some(times) = self.device.profile(&recording)? {
+            return Ok((times.iter().sum::<u64>() / repeats as u64).max(1));
+        }
+        let start = Instant::now();
+        self.device.run(&recording)?;
+        Ok((start.elapsed().as_nanos() as u64 / repeats as u64).max(1))
+    }
+}
+
+/// Random elements in their storage form: floats in +-[0.25, 1.25), integers in 1..=4, bools.
+fn random(dtype: DType, len: usize, f16: bool, seed: &mut u64) -> Vec<u8> {
+    let mut next = || {
+        // xorshift64: any generator does, as long as it is the same everywhere.
+        *seed ^= *seed << 13;
+        *seed ^= *seed >> 7;
+        *seed ^= *seed << 17;
+        *seed >> 40
+    };
+    let mut out = Vec::with_capacity(len * storage_bytes(dtype, f16));
+    for _ in 0..len {
+        let bits = next();
+        let float = (0.25 + (bits >> 1) as f32 / (1u32 << 23) as f32) * if bits & 1 == 0 { 1.0 } else { -1.0 };
+        match storage_type(dtype, f16) {
+            "f16" => out.extend(half::f16::from_f32(float).to_le_bytes()),
+            "f32" => out.extend(float.to_le_bytes()),
+            _ if dtype == DType::Bool => out.extend(((bits & 1) as u32).to_le_bytes()),
+            _ => out.extend((1 + (bits & 3) as u32).to_le_bytes()),
+        }
+    }
+    out
+}

@@ -1,0 +1,73 @@
+//! What a measurement holds for.
+
+use serde::{Deserialize, Serialize};
+
+use crate::gpu::AdapterInfo;
+use crate::kernel::KernelSpec;
+
+/// Changes whenever the same schedule would render to other text: older records no longer apply.
+pub const GENERATOR: u32 = 1;
+
+/// A kernel at a bucket of sizes on an adapter.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Key {
+    /// The kernel's expressions, dtypes and static sizes, as a 128-bit FNV-1a hash in hexadecimal.
+    pub kernel: String,
+    /// The run-time sizes, each rounded up to a power of two.
+    pub bucket: Vec<i64>,
+    /// The adapter's name.
+    pub adapter: String,
+    /// Its API, as `vulkan`.
+    pub backend: String,
+    /// Its driver and version.
+    pub driver: String,
+    /// What reads the WGSL, as `naga 30`.
+    pub compiler: String,
+    /// [`GENERATOR`].
+    pub generator: u32,
+}
+
+impl Key {
+    /// The key of `spec` at run-time sizes `sizes`.
+    pub fn new(spec: &KernelSpec, sizes: &[i64], adapter: &AdapterInfo) -> Key {
+        Key {
+            kernel: format!("{:032x}", fnv1a(format!("{spec:?}").as_bytes())),
+            bucket: sizes.iter().map(|&size| bucket(size)).collect(),
+            adapter: adapter.name.clone(),
+            backend: adapter.backend.clone(),
+            driver: adapter.driver.clone(),
+            compiler: "naga 30".into(),
+            generator: GENERATOR,
+        }
+    }
+}
+
+/// A size rounded up to a power of two; sizes of one bucket share a schedule.
+pub fn bucket(size: i64) -> i64 {
+    u64::try_from(size).ok().and_then(u64::checked_next_power_of_two).map_or(0, |b| b as i64)
+}
+
+fn fnv1a(bytes: &[u8]) -> u128 {
+    bytes.iter().fold(0x6c62272e07bb014262b821756295c58d, |hash, &byte| {
+        (hash ^ byte as u128).wrapping_mul(0x0000000001000000000000000000013B)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hash_is_fnv1a() {
+        // Published test vectors of the 128-bit variant.
+        assert_eq!(fnv1a(b""), 0x6c62272e07bb014262b821756295c58d);
+        assert_eq!(fnv1a(b"a"), 0xd228cb696f1a8caf78912b704e4a8964);
+    }
+
+    #[test]
+    fn buckets_are_powers_of_two() {
+        for (size, want) in [(0, 1), (1, 1), (2, 2), (3, 4), (61, 64), (128, 128), (129, 256)] {
+            assert_eq!(bucket(size), want);
+        }
+    }
+}
