@@ -142,7 +142,8 @@ fn shape_arithmetic_adds_no_kernel() {
     // Q, K and V; scores; softmax; mixing; the output with its residual.
     assert_eq!(families(&plan), ["gemm", "gemm", "gemm", "gemm", "reduce", "gemm", "gemm"], "\n{plan}");
     // Sizes as an output are known on the host.
-    let net = Net::new().input("x", DType::F32, "batch 3 seq").node("Shape", "x", "y", &[]).output("y", DType::I64);
+    let net =
+        Net::new().input("x", DType::F32, "batch 3 seq").node("Shape", "x", "y", &[]).output("y", DType::I64);
     let plan = net.plan(&Caps::default());
     assert!(plan.steps.is_empty(), "\n{plan}");
 }

@@ -18,8 +18,12 @@ fn compare(name: &str, text: &str) {
         return std::fs::write(&path, text).unwrap();
     }
     let wanted = std::fs::read_to_string(&path).unwrap_or_default().replace("\r\n", "\n");
-    if let Some((number, (got, want))) =
-        text.lines().chain(["(end)"]).zip(wanted.lines().chain(["(end)"])).enumerate().find(|(_, (g, w))| g != w)
+    if let Some((number, (got, want))) = text
+        .lines()
+        .chain(["(end)"])
+        .zip(wanted.lines().chain(["(end)"]))
+        .enumerate()
+        .find(|(_, (g, w))| g != w)
     {
         panic!(
             "{} differs in line {}:\n  got  {got}\n  want {want}\n\
@@ -79,8 +83,14 @@ fn kernel_of_a_map() {
 #[test]
 fn kernel_of_rows() {
     let net = corpus::feed_forward();
-    compare("reduce.wgsl", &kernel_text(&net, "norm", 100, |s| matches!(s, Schedule::Reduce(r) if r.lanes > 1)));
-    compare("reduce_serial.wgsl", &kernel_text(&net, "norm", 100, |s| matches!(s, Schedule::Reduce(r) if r.lanes == 1)));
+    compare(
+        "reduce.wgsl",
+        &kernel_text(&net, "norm", 100, |s| matches!(s, Schedule::Reduce(r) if r.lanes > 1)),
+    );
+    compare(
+        "reduce_serial.wgsl",
+        &kernel_text(&net, "norm", 100, |s| matches!(s, Schedule::Reduce(r) if r.lanes == 1)),
+    );
 }
 
 #[test]
