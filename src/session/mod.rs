@@ -145,6 +145,15 @@ pub struct Session {
     state: Mutex<State>,
 }
 
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Session")
+            .field("model", &self.graph.name)
+            .field("adapter", &self.device.info().name)
+            .finish_non_exhaustive()
+    }
+}
+
 /// What runs leave behind for the next.
 #[derive(Default)]
 struct State {
@@ -394,7 +403,13 @@ impl Session {
                     Dim::Unknown => None,
                 };
                 let declared = || {
-                    let dims: Vec<String> = info.shape.iter().flatten().map(Dim::to_string).collect();
+                    let text = |dim: &Dim| match dim {
+                        Dim::Symbol(name) if self.options.dims.contains_key(name) => {
+                            format!("{name} = {}", self.options.dims[name])
+                        }
+                        dim => dim.to_string(),
+                    };
+                    let dims: Vec<String> = info.shape.iter().flatten().map(text).collect();
                     format!("[{}]", dims.join(", "))
                 };
                 let rank = info.shape.as_ref().map_or(0, Vec::len);
