@@ -225,13 +225,19 @@ fn helper_text(mut names: BTreeSet<&'static str>) -> String {
     let functions: Vec<(&str, &str)> = HELPERS
         .split("\nfn ")
         .skip(1)
-        .filter_map(|text| Some((text.split_once('(')?.0, text.split_once("\n}\n").map_or(text, |(body, _)| body))))
+        .filter_map(|text| {
+            Some((text.split_once('(')?.0, text.split_once("\n}\n").map_or(text, |(body, _)| body)))
+        })
         .collect();
     // A function calls only those above it.
     for (name, text) in functions.iter().rev() {
         if names.contains(name) {
-            let calls = |other: &str| text.match_indices(other).any(|(at, _)| text[at + other.len()..].starts_with('('));
-            names.extend(functions.iter().map(|(other, _)| *other).filter(|other| other != name && calls(other)));
+            let calls = |other: &str| {
+                text.match_indices(other).any(|(at, _)| text[at + other.len()..].starts_with('('))
+            };
+            names.extend(
+                functions.iter().map(|(other, _)| *other).filter(|other| other != name && calls(other)),
+            );
         }
     }
     let wanted = functions.iter().filter(|(name, _)| names.contains(name));
