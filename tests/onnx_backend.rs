@@ -211,7 +211,8 @@ fn report(cases: &[Case], outcomes: &[(Outcome, Duration)], elapsed: Duration) -
         slowest.iter().take(5).map(|(t, name)| format!("{name} {} ms", t.as_millis())).collect();
     say!("\nslowest: {}", list.join(", "));
     say!("\n{:<28} passed  failed  unsupported  skipped", "category");
-    let mut table = "| category | passed | failed | unsupported | skipped |\n|---|---|---|---|---|\n".to_owned();
+    let mut table =
+        "| category | passed | failed | unsupported | skipped |\n|---|---|---|---|---|\n".to_owned();
     for (category, n) in counts.into_iter().chain([("all", total)]) {
         say!("{category:<28} {:>6} {:>7} {:>12} {:>8}", n[0], n[1], n[2], n[3]);
         table += &format!("| {category} | {} | {} | {} | {} |\n", n[0], n[1], n[2], n[3]);
@@ -289,7 +290,10 @@ fn exactly_the_listed_cases_pass() {
     assert!(!passed.is_empty() || !only.is_empty(), "no case passes");
     if only.is_empty() {
         let (text, range) = readme();
-        assert_eq!(text[range], table, "README.md counts something else: run `make bless-onnx` and commit it");
+        assert_eq!(
+            text[range], table,
+            "README.md counts something else: run `make bless-onnx` and commit it"
+        );
     }
 }
 

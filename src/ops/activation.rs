@@ -134,7 +134,7 @@ fn gelu_tanh(x: &Expr) -> Expr {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{check, f32s};
+    use super::super::case::{check, f32s};
     use crate::graph::Attribute::{Float, String};
 
     #[test]

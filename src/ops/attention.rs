@@ -264,7 +264,7 @@ fn weighted(p: &mut Program, weights: ValueId, v: ValueId) -> ValueId {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{check, f32s, run};
+    use super::super::case::{check, f32s, run};
     use crate::graph::Attribute::Int;
     use crate::tensor::Tensor;
 

@@ -27,8 +27,6 @@ mod rotary;
 mod scatter;
 mod shape;
 mod softmax;
-#[cfg(test)]
-mod testing;
 mod window;
 
 pub use context::Cx;

@@ -276,7 +276,7 @@ fn lrn(cx: &mut Cx) -> Lowering {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{check, f32s, ints, run};
+    use super::super::case::{check, f32s, list, run};
     use crate::graph::Attribute::{Float, Int};
 
     /// Every pair of rows: mean 2 and variance 1, mean 0 and variance 4.
@@ -330,7 +330,7 @@ mod tests {
         check(
             "MeanVarianceNormalization",
             13,
-            &[("axes", ints(&[2]))],
+            &[("axes", list(&[2]))],
             &[x],
             &f32s(&[1, 1, 2], &[-1.0, 1.0]),
         );

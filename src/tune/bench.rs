@@ -46,7 +46,8 @@ impl<'a> Bench<'a> {
         let mut seed = 0x9e37_79b9_7f4a_7c15;
         let mut inputs = Vec::new();
         for (&dtype, &len) in spec.inputs.iter().zip(input_lens) {
-            let buffer = device.buffer("bench input", crate::plan::bound_bytes(len, storage_bytes(dtype, f16)))?;
+            let buffer =
+                device.buffer("bench input", crate::plan::bound_bytes(len, storage_bytes(dtype, f16)))?;
             device.write(&buffer, 0, &random(dtype, len, f16, &mut seed))?;
             inputs.push(buffer);
         }
@@ -144,7 +145,8 @@ fn random(dtype: DType, len: usize, f16: bool, seed: &mut u64) -> Vec<u8> {
     let mut out = Vec::with_capacity(len * storage_bytes(dtype, f16));
     for _ in 0..len {
         let bits = next();
-        let float = (0.25 + (bits >> 1) as f32 / (1u32 << 23) as f32) * if bits & 1 == 0 { 1.0 } else { -1.0 };
+        let float =
+            (0.25 + (bits >> 1) as f32 / (1u32 << 23) as f32) * if bits & 1 == 0 { 1.0 } else { -1.0 };
         match storage_type(dtype, f16) {
             "f16" => out.extend(half::f16::from_f32(float).to_le_bytes()),
             "f32" => out.extend(float.to_le_bytes()),

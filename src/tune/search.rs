@@ -158,7 +158,8 @@ fn fastest(trials: &[Trial]) -> u64 {
 
 fn drop_slow(trials: &mut [Trial]) {
     let best = fastest(trials);
-    let mut racing: Vec<usize> = (0..trials.len()).filter(|&i| trials[i].status == Status::Measured).collect();
+    let mut racing: Vec<usize> =
+        (0..trials.len()).filter(|&i| trials[i].status == Status::Measured).collect();
     racing.sort_by_key(|&i| trials[i].best_ns());
     for &i in racing.iter().skip(KEEP) {
         if trials[i].best_ns().is_some_and(|ns| ns as f64 > best as f64 * DROP_RATIO) {

@@ -82,7 +82,8 @@ impl Store {
                     self.records.insert(record.key.clone(), record);
                 }
                 Ok(record) => {
-                    self.damaged.push((number + 1, format!("format {}, this version reads {FORMAT}", record.format)));
+                    self.damaged
+                        .push((number + 1, format!("format {}, this version reads {FORMAT}", record.format)));
                 }
                 Err(error) => self.damaged.push((number + 1, error.to_string())),
             }
@@ -94,7 +95,8 @@ impl Store {
     /// # Errors
     /// [`Error::Io`] when the file cannot be written; the record is kept in memory all the same.
     pub fn add(&mut self, record: Record) -> Result<()> {
-        let line = serde_json::to_string(&record).map_err(|e| Error::parse("tuning record", e.to_string()))?;
+        let line =
+            serde_json::to_string(&record).map_err(|e| Error::parse("tuning record", e.to_string()))?;
         self.records.insert(record.key.clone(), record);
         let Some(path) = &self.path else { return Ok(()) };
         append(path, &line).map_err(|source| Error::Io { path: path.clone(), source })
