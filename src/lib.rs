@@ -59,7 +59,10 @@ pub use error::{Error, Result};
 #[cfg(not(target_arch = "wasm32"))]
 pub use gpu::{AdapterChoice, AdapterInfo, adapters};
 #[cfg(not(target_arch = "wasm32"))]
-pub use session::{KernelText, ModelSource, Outputs, Progress, Session, SessionOptions, Stage, StepTime};
+pub use session::{
+    KernelText, ModelSource, Outputs, Progress, Session, SessionOptions, Stage, StepTime, TuneOptions,
+    TuneProgress, TuneReport, TunedKernel,
+};
 pub use tensor::{DType, Element, Tensor};
 
 /// The README's example is compiled and run with the documentation's tests.

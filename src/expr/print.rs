@@ -250,7 +250,8 @@ impl<'a> Printer<'a> {
             (Binary::Add, _) => wrap(dtype, infix("+")),
             (Binary::Sub, _) => wrap(dtype, infix("-")),
             (Binary::Mul, _) => wrap(dtype, infix("*")),
-            (Binary::Div, _) => infix("/"),
+            // -128 / -1 leaves int8.
+            (Binary::Div, _) => wrap(dtype, infix("/")),
             (Binary::Rem, "f32") => self.call("tw_frem", &format!("{x}, {y}")),
             (Binary::Rem, _) => infix("%"),
             (Binary::Mod, "i32") => self.call("tw_imod", &format!("{x}, {y}")),
@@ -277,11 +278,11 @@ impl<'a> Printer<'a> {
             (Binary::BitOr, _) => infix("|"),
             (Binary::BitXor, _) => infix("^"),
             (Binary::Shl, "i32") => {
-                let shifted = self.call("tw_shl", &format!("bitcast<u32>({x}), u32({y}), {width}u"));
+                let shifted = self.call("tw_shl", &format!("bitcast<u32>({x}), bitcast<u32>({y}), {width}u"));
                 wrap(dtype, format!("bitcast<i32>({shifted})"))
             }
             (Binary::Shl, _) => wrap(dtype, self.call("tw_shl", &format!("{x}, {y}, {width}u"))),
-            (Binary::Shr, "i32") => self.call("tw_sar", &format!("{x}, u32({y}), {width}u")),
+            (Binary::Shr, "i32") => self.call("tw_sar", &format!("{x}, bitcast<u32>({y}), {width}u")),
             (Binary::Shr, _) => self.call("tw_shr", &format!("{x}, {y}, {width}u")),
         }
     }

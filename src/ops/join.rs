@@ -144,7 +144,7 @@ fn cut(cx: &mut Cx, d: &Idx, start: &Idx, end: &Idx, step: i64) -> Result<Cut, S
         // Nothing lies beyond the end, so a start beyond it need not be clamped.
         let first = from_front(start, d).larger(&zero);
         let last = from_front(end, d).smaller(d);
-        if start.is(-1) && last == *d {
+        if start.is(-1) && last == *d && d.as_const().is_none() {
             // Of an axis that is not empty, this is the last element.
             cx.program.equate(
                 &d.smaller(&one),
@@ -159,10 +159,11 @@ fn cut(cx: &mut Cx, d: &Idx, start: &Idx, end: &Idx, step: i64) -> Result<Cut, S
         };
         return Ok(Cut { start: first, step, size: size.div_ceil(&Idx::from(step)) });
     }
-    let first = from_front(start, d).smaller(&(d - &one));
-    let last = &(&from_front(end, d) + &one).larger(&zero) - &one;
+    // One more than the first and last positions: of an empty axis, those would be negative.
+    let first = (&from_front(start, d) + &one).smaller(d);
+    let last = (&from_front(end, d) + &one).larger(&zero);
     let size = (&first - &last).larger(&zero).div_ceil(&Idx::from(-step));
-    Ok(Cut { start: first, step, size })
+    Ok(Cut { start: &first - &one, step, size })
 }
 
 /// A position that may be counted from the end, counted from the front. May lie outside the axis.

@@ -40,9 +40,9 @@ pub const OPS: &[OpDef] = &[
     op("ReduceMin", "smallest over axes", |cx| {
         over_axes(cx, |p, x, axes| p.reduce(x, axes, false, Combine::Min, Expr::clone))
     }),
-    op("ReduceL1", "sum of |x| over axes", |cx| composed(cx, Expr::abs, Expr::clone)),
+    op("ReduceL1", "sum of |x| over axes", |cx| summed(cx, Expr::abs)),
     op("ReduceL2", "sqrt of the sum of x^2 over axes", |cx| composed(cx, |x| x * x, Expr::sqrt)),
-    op("ReduceSumSquare", "sum of x^2 over axes", |cx| composed(cx, |x| x * x, Expr::clone)),
+    op("ReduceSumSquare", "sum of x^2 over axes", |cx| summed(cx, |x| x * x)),
     op("ReduceLogSum", "ln of the sum over axes", |cx| composed(cx, Expr::clone, Expr::log)),
     op("ReduceLogSumExp", "ln of the sum of e^x over axes", |cx| over_axes(cx, log_sum_exp)),
     op("ArgMax", "position of the largest along an axis", |cx| arg_extreme(cx, Combine::Max)),
@@ -85,7 +85,16 @@ fn over_axes(
     Ok(vec![if keep { cx.program.keep_axes(x, reduced, &axes)? } else { reduced }])
 }
 
-/// `after(sum over axes of before(x))`.
+/// `sum over axes of before(x)`; exact in integers.
+fn summed(cx: &mut Cx, before: fn(&Expr) -> Expr) -> Lowering {
+    over_axes(cx, |p, x, axes| {
+        let (wide, dtype) = widen(p, x);
+        let sum = p.reduce(wide, axes, false, Combine::Sum, before)?;
+        Ok(p.cast(sum, dtype))
+    })
+}
+
+/// `after(sum over axes of before(x))`, in floating point.
 fn composed(cx: &mut Cx, before: fn(&Expr) -> Expr, after: fn(&Expr) -> Expr) -> Lowering {
     over_axes(cx, |p, x, axes| {
         let (wide, dtype) = to_float(p, x);

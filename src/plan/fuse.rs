@@ -51,6 +51,7 @@ pub struct Fusion<'a> {
     program: &'a Program,
     /// Stored values that one kernel may read.
     most_inputs: usize,
+    after_reductions: BTreeSet<ValueId>,
     roles: HashMap<ValueId, Role>,
     /// Kernels by root.
     pub drafts: BTreeMap<ValueId, Draft>,
@@ -62,8 +63,11 @@ const LONGEST_LONE_ROW: i64 = 1 << 13;
 
 /// Decide for all values that `outputs` depend on. Values in `outputs`, none of which is a reshape, are stored.
 pub fn fuse<'a>(program: &'a Program, outputs: &BTreeSet<ValueId>, most_inputs: usize) -> Fusion<'a> {
-    let tails = epilogue_tails(program, outputs);
-    let mut fusion = Fusion { program, most_inputs, roles: HashMap::new(), drafts: BTreeMap::new() };
+    let users = users(program, outputs);
+    let tails = epilogue_tails(program, outputs, &users);
+    let after_reductions = after_reductions(program, &users);
+    let mut fusion =
+        Fusion { program, most_inputs, after_reductions, roles: HashMap::new(), drafts: BTreeMap::new() };
     let mut readers: BTreeMap<ValueId, BTreeSet<(ValueId, Use)>> = BTreeMap::new();
     for id in (0..program.values.len() as ValueId).rev() {
         let wanted = outputs.contains(&id);
@@ -118,48 +122,90 @@ fn sole(reading: &BTreeSet<(ValueId, Use)>) -> Option<ValueId> {
     }
 }
 
-/// The maps that end a chain of same-size elementwise work after a contraction: each becomes the epilogue,
-/// rather than being recomputed by every pass of a row kernel that reads it.
-fn epilogue_tails(program: &Program, outputs: &BTreeSet<ValueId>) -> BTreeSet<ValueId> {
-    let mut users: HashMap<ValueId, Vec<ValueId>> = HashMap::new();
-    let mut live: BTreeSet<ValueId> = outputs.clone();
+/// Values that `outputs` depend on, with those that read each.
+fn users(program: &Program, outputs: &BTreeSet<ValueId>) -> BTreeMap<ValueId, BTreeSet<ValueId>> {
+    let mut users: BTreeMap<ValueId, BTreeSet<ValueId>> = outputs.iter().map(|&id| (id, BTreeSet::new())).collect();
     for id in (0..program.values.len() as ValueId).rev() {
-        if live.contains(&id) {
+        if users.contains_key(&id) {
             for source in program.value(id).sources() {
-                live.insert(source);
-                users.entry(source).or_default().push(id);
+                users.entry(source).or_default().insert(id);
             }
         }
     }
-    let mut tails = BTreeSet::new();
-    let contracts = live.iter().filter(|&&id| matches!(program.value(id).def, Def::Contract { .. }));
-    for &start in contracts {
-        let (mut current, mut tail) = (start, None);
-        while !outputs.contains(&current)
-            && let Some([user]) = users.get(&current).map(Vec::as_slice)
-        {
-            match &program.value(*user).def {
-                Def::Reshape(_) => {}
-                Def::Map(body) if reads_in_place(program, body, *user, current) => tail = Some(*user),
-                _ => break,
-            }
-            current = *user;
+    users
+}
+
+/// The maps that end the same-size elementwise work after a contraction: each becomes the epilogue,
+/// rather than being recomputed by every pass of a row kernel that reads it.
+fn epilogue_tails(
+    program: &Program,
+    outputs: &BTreeSet<ValueId>,
+    users: &BTreeMap<ValueId, BTreeSet<ValueId>>,
+) -> BTreeSet<ValueId> {
+    let contracts = users.keys().filter(|&&id| matches!(program.value(id).def, Def::Contract { .. }));
+    contracts.filter_map(|&start| epilogue_tail(program, outputs, users, start)).collect()
+}
+
+/// The last map that everything computed from `start`, element for element, comes together in. Branches that
+/// meet again are followed, as in `x * (1 + erf(x))`.
+fn epilogue_tail(
+    program: &Program,
+    outputs: &BTreeSet<ValueId>,
+    users: &BTreeMap<ValueId, BTreeSet<ValueId>>,
+    start: ValueId,
+) -> Option<ValueId> {
+    let (mut chain, mut open) = (BTreeSet::from([start]), users.get(&start)?.clone());
+    let mut tail = None;
+    // The earliest reader comes first: what it reads has been visited.
+    while let Some(user) = open.pop_first() {
+        if chain.iter().any(|id| outputs.contains(id)) {
+            break;
         }
-        tails.extend(tail);
+        let is_map = match &program.value(user).def {
+            Def::Reshape(_) => false,
+            Def::Map(body) if chain.iter().all(|&id| reads_in_place(program, body, user, id)) => true,
+            _ => break,
+        };
+        open.extend(users.get(&user)?);
+        chain.insert(user);
+        if is_map && sole_end(&chain, users, user) {
+            tail = Some(user);
+        }
     }
-    tails
+    tail
+}
+
+/// Whether `end` is the only value of `chain` that others read.
+fn sole_end(chain: &BTreeSet<ValueId>, users: &BTreeMap<ValueId, BTreeSet<ValueId>>, end: ValueId) -> bool {
+    let within = |id: &ValueId| users.get(id).is_some_and(|readers| readers.is_subset(chain));
+    chain.iter().all(|id| *id == end || within(id))
+}
+
+/// The maps that a reduction leads to through maps alone: the results of row kernels.
+fn after_reductions(program: &Program, users: &BTreeMap<ValueId, BTreeSet<ValueId>>) -> BTreeSet<ValueId> {
+    let mut after = BTreeSet::new();
+    for &id in users.keys() {
+        let leads = |source: &ValueId| {
+            after.contains(source) || matches!(program.value(*source).def, Def::Reduce { .. })
+        };
+        let passes = matches!(program.value(id).def, Def::Map(_) | Def::Reshape(_));
+        if passes && program.value(id).sources().iter().any(leads) {
+            after.insert(id);
+        }
+    }
+    after
 }
 
 /// Whether `body`, the map of `user`, reads `source` element for element.
 fn reads_in_place(program: &Program, body: &Expr, user: ValueId, source: ValueId) -> bool {
     let shape = program.shape(user);
     let own = flatten(&vars(0, shape), shape);
-    let mut in_place = numel(shape) == numel(program.shape(source));
+    let mut in_place = true;
     body.visit(&mut |e| {
         if let Node::Load { source: s, at, .. } = e.node()
             && *s == source
         {
-            in_place &= flatten(at, program.shape(source)) == own;
+            in_place &= numel(shape) == numel(program.shape(source)) && flatten(at, program.shape(source)) == own;
         }
     });
     in_place
@@ -182,7 +228,7 @@ fn cost(expr: &Expr) -> (usize, usize, bool) {
 
 impl<'a> Fusion<'a> {
     fn may_inline(&mut self, id: ValueId, body: &Expr, reading: &BTreeSet<(ValueId, Use)>) -> bool {
-        self.worth_inlining(body, reading) && {
+        self.worth_inlining(id, body, reading) && {
             self.roles.insert(id, Role::Inline);
             reading.iter().all(|(root, _)| self.inputs(*root) <= self.most_inputs)
         }
@@ -201,7 +247,7 @@ impl<'a> Fusion<'a> {
         sources.len()
     }
 
-    fn worth_inlining(&self, body: &Expr, reading: &BTreeSet<(ValueId, Use)>) -> bool {
+    fn worth_inlining(&self, id: ValueId, body: &Expr, reading: &BTreeSet<(ValueId, Use)>) -> bool {
         let (loads, steps, heavy) = cost(body);
         // Views, and numbers made from indices alone, cost less than a trip through memory.
         if loads == 0 || (loads == 1 && steps == 0 && !heavy) {
@@ -209,8 +255,9 @@ impl<'a> Fusion<'a> {
         }
         let one_kernel = reading.len() == 1;
         match reading.first() {
-            // Read again for every tile: only what costs a few instructions.
-            Some((_, Use::Operand)) => one_kernel && loads <= 2 && steps <= 3 && !heavy,
+            // Read again for every tile: only what costs a few instructions, and no row kernel's result, whose
+            // statistics would be left in a kernel of their own.
+            Some((_, Use::Operand)) => one_kernel && !self.after_reductions.contains(&id) && loads <= 2 && steps <= 3 && !heavy,
             Some((root, Use::Body)) => {
                 let passes = self.drafts.get(root).map_or(1, |d| d.stages.len() + 1);
                 one_kernel && (passes == 1 || loads <= 2)
@@ -462,7 +509,8 @@ impl Expanded {
 
 struct Expander<'a> {
     fusion: &'a Fusion<'a>,
-    memo: HashMap<(ValueId, Idx), Expr>,
+    /// Expressions done, by value and place: its axes' indices, or one offset.
+    memo: HashMap<(ValueId, Vec<Idx>), Expr>,
 }
 
 impl Expander<'_> {
@@ -473,13 +521,12 @@ impl Expander<'_> {
 
     /// A read of value `id` at a row-major offset.
     fn stored(&mut self, id: ValueId, dtype: DType, offset: Idx) -> Expr {
-        let key = (id, offset);
+        let key = (id, vec![offset.clone()]);
         if let Some(done) = self.memo.get(&key) {
             return done.clone();
         }
         let program = self.fusion.program;
         let value = program.value(id);
-        let offset = key.1.clone();
         let done = match (&value.def, self.fusion.roles.get(&id)) {
             (Def::Reshape(source), _) => self.stored(*source, dtype, offset),
             (Def::Map(body), Some(Role::Inline)) => self.body(body, &unflatten(&offset, &value.shape)),
@@ -502,7 +549,7 @@ impl Rewrite for At<'_, '_> {
         let value = program.value(source);
         // A map that is inlined keeps its axes; anything else is addressed by offset.
         if let (Def::Map(body), Some(Role::Inline)) = (&value.def, self.expander.fusion.roles.get(&source)) {
-            let key = (source, flatten(&at, &value.shape));
+            let key = (source, at.clone());
             if let Some(done) = self.expander.memo.get(&key) {
                 return done.clone();
             }

@@ -2,6 +2,7 @@
 
 mod convert;
 mod prepared;
+mod tuning;
 mod windows;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,9 +17,11 @@ use crate::onnx;
 use crate::ops::Known;
 use crate::plan::{Plan, plan};
 use crate::tensor::Tensor;
+use crate::tune::Store;
 
 pub use prepared::{KernelText, StepTime};
 use prepared::{Prepared, Weights};
+pub use tuning::{TuneOptions, TuneProgress, TuneReport, TunedKernel};
 
 /// How a session is made.
 #[derive(Clone, Default)]
@@ -29,6 +32,9 @@ pub struct SessionOptions {
     pub dims: BTreeMap<String, usize>,
     /// Compute float64 tensors in float32 rather than refuse them.
     pub allow_f64_as_f32: bool,
+    /// Where tuning records are read from and kept; `None` keeps them in memory only. [`Store::default_path`] is the
+    /// user's own.
+    pub records: Option<PathBuf>,
     /// Called as long work advances: weights uploaded, kernels compiled.
     pub progress: Option<Arc<dyn Fn(Progress) + Send + Sync>>,
 }
@@ -39,6 +45,7 @@ impl std::fmt::Debug for SessionOptions {
             .field("adapter", &self.adapter)
             .field("dims", &self.dims)
             .field("allow_f64_as_f32", &self.allow_f64_as_f32)
+            .field("records", &self.records)
             .finish_non_exhaustive()
     }
 }
@@ -134,7 +141,17 @@ pub struct Session {
     device: Device,
     graph: Arc<Graph>,
     options: SessionOptions,
+    store: Arc<Mutex<Store>>,
     state: Mutex<State>,
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Session")
+            .field("model", &self.graph.name)
+            .field("adapter", &self.device.info().name)
+            .finish_non_exhaustive()
+    }
 }
 
 /// What runs leave behind for the next.
@@ -176,8 +193,14 @@ impl Session {
             return Err(Error::Unsupported { items: unsupported });
         }
         let device = Device::open_async(&options.adapter).await?;
-        let session =
-            Session { device, graph: Arc::new(graph), options: options.clone(), state: Mutex::default() };
+        let store = options.records.as_deref().map(Store::open).transpose()?.unwrap_or_default();
+        let session = Session {
+            device,
+            graph: Arc::new(graph),
+            options: options.clone(),
+            store: Arc::new(Mutex::new(store)),
+            state: Mutex::default(),
+        };
         let known = session.known();
         let planned = session.prepare(&mut session.lock(), known);
         match planned {
@@ -281,6 +304,11 @@ impl Session {
         self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
+    fn store(&self) -> MutexGuard<'_, Store> {
+        // Records are added whole: a panic between two of them does no harm.
+        self.store.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
     fn known(&self) -> Known {
         Known {
             dims: self.options.dims.clone(),
@@ -298,7 +326,13 @@ impl Session {
             }
             None => {
                 let plan = plan(&self.graph, &known, self.device.caps())?;
-                let prepared = Prepared::new(&self.device, plan, &mut state.weights, self.progress())?;
+                let prepared = Prepared::new(
+                    &self.device,
+                    plan,
+                    &mut state.weights,
+                    self.store.clone(),
+                    self.progress(),
+                )?;
                 keep(&mut state.prepared, known, prepared);
             }
         }
@@ -369,7 +403,13 @@ impl Session {
                     Dim::Unknown => None,
                 };
                 let declared = || {
-                    let dims: Vec<String> = info.shape.iter().flatten().map(Dim::to_string).collect();
+                    let text = |dim: &Dim| match dim {
+                        Dim::Symbol(name) if self.options.dims.contains_key(name) => {
+                            format!("{name} = {}", self.options.dims[name])
+                        }
+                        dim => dim.to_string(),
+                    };
+                    let dims: Vec<String> = info.shape.iter().flatten().map(text).collect();
                     format!("[{}]", dims.join(", "))
                 };
                 let rank = info.shape.as_ref().map_or(0, Vec::len);

@@ -1,7 +1,7 @@
 //! A plan with its device resources: weights, kernels, arenas, and the recorded commands per shape.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::convert::{from_device, to_device};
 use super::windows::{self, Part, Range};
@@ -9,9 +9,10 @@ use super::{Progress, Stage};
 use crate::error::{Error, Result};
 use crate::expr::{Expr, Value, write_element};
 use crate::gpu::{BindGroup, Binding, Buffer, Device, Dispatch, Kernel, Readback, Recording};
-use crate::kernel::{Schedule, candidates, grid, storage_bytes};
+use crate::kernel::{KernelSpec, Schedule, candidates, grid, storage_bytes};
 use crate::plan::{Layout, Origin, Plan, PlanOutput, Source, Step, SymbolValues, TensorId};
 use crate::tensor::Tensor;
+use crate::tune::{Key, Store};
 use crate::wgsl::{self, Bound, Dialect, Target};
 
 type OnProgress<'a> = Option<&'a (dyn Fn(Progress) + Send + Sync)>;
@@ -107,12 +108,19 @@ pub struct StepTime {
 #[derive(Clone)]
 pub struct Run {
     pub recording: Recording,
-    layout: Arc<Layout>,
+    pub layout: Arc<Layout>,
     symbols: SymbolValues,
     /// The plan's step behind each dispatch.
-    steps: Vec<usize>,
+    pub steps: Vec<usize>,
     /// Where each tensor read back begins in the list of outputs.
     read: Vec<TensorId>,
+}
+
+impl Run {
+    /// A step's run-time parameters.
+    pub fn sizes(&self, step: &Step) -> Vec<i64> {
+        step.params.iter().map(|p| self.symbols.get(p).copied().unwrap_or(0)).collect()
+    }
 }
 
 /// A plan with everything that does not change from run to run.
@@ -124,6 +132,7 @@ pub struct Prepared {
     inputs: Vec<Option<Buffer>>,
     arenas: Vec<Buffer>,
     runs: Vec<Run>,
+    store: Arc<Mutex<Store>>,
 }
 
 /// Shapes whose recorded commands are kept.
@@ -131,7 +140,13 @@ const RUNS_KEPT: usize = 16;
 
 impl Prepared {
     /// Upload the plan's constants and compute what depends on them alone.
-    pub fn new(device: &Device, plan: Plan, weights: &mut Weights, progress: OnProgress) -> Result<Prepared> {
+    pub fn new(
+        device: &Device,
+        plan: Plan,
+        weights: &mut Weights,
+        store: Arc<Mutex<Store>>,
+        progress: OnProgress,
+    ) -> Result<Prepared> {
         let caps = device.caps();
         let mut wanted = Vec::new();
         for tensor in &plan.tensors {
@@ -165,6 +180,7 @@ impl Prepared {
             inputs,
             arenas: Vec::new(),
             runs: Vec::new(),
+            store,
         };
         prepared.run_once(device, progress)?;
         Ok(prepared)
@@ -350,9 +366,9 @@ impl Prepared {
             let output = memory(&step.output)?;
             for part in windows::parts(device.caps(), &plan, step, &sizes, inputs, output)? {
                 let spec = part.split.as_ref().map_or(&kernel.spec, |split| &split.spec);
-                let first = candidates(spec, &part.sizes, device.caps()).into_iter().next();
-                let schedule =
-                    first.ok_or_else(|| Error::limit(&kernel.label, "no legal schedule on this device"))?;
+                let schedule = self.schedule(device, spec, &part.sizes);
+                let schedule = schedule
+                    .ok_or_else(|| Error::limit(&kernel.label, "no legal schedule on this device"))?;
                 let workgroups = grid(&kernel.label, spec, &schedule, &part.sizes, device.caps())?;
                 if workgroups.contains(&0) {
                     continue;
@@ -387,6 +403,24 @@ impl Prepared {
             }
         }
         Ok((dispatches, kept))
+    }
+
+    /// The schedule that was measured to be the fastest, where there is one and it is legal here, else the default.
+    fn schedule(&self, device: &Device, spec: &KernelSpec, sizes: &[i64]) -> Option<Schedule> {
+        let legal = candidates(spec, sizes, device.caps());
+        let store = self.store.lock().unwrap_or_else(PoisonError::into_inner);
+        if !store.is_empty()
+            && let Some(winner) = store.winner(&Key::new(spec, sizes, device.info()))
+            && legal.contains(winner)
+        {
+            return Some(winner.clone());
+        }
+        legal.into_iter().next()
+    }
+
+    /// Forget the recorded commands: the next run chooses schedules anew.
+    pub fn forget_runs(&mut self) {
+        self.runs.clear();
     }
 
     fn compile(

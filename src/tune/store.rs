@@ -112,6 +112,11 @@ impl Store {
         winner(&self.get(key)?.trials).map(|trial| &trial.schedule)
     }
 
+    /// Whether nothing has been learned.
+    pub fn is_empty(&self) -> bool {
+        self.records.is_empty()
+    }
+
     /// All records.
     pub fn records(&self) -> impl Iterator<Item = &Record> {
         self.records.values()

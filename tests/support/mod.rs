@@ -2,6 +2,8 @@
 #![allow(dead_code, unused_macros, unused_imports)] // each test binary uses its own part of this
 
 pub mod compare;
+pub mod corpus;
+pub mod net;
 
 use std::fs::File;
 use std::io::BufReader;

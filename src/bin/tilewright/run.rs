@@ -49,6 +49,7 @@ pub fn run(args: &RunArgs) -> Result<()> {
         dims,
         allow_f64_as_f32: args.allow_f64_as_f32,
         progress: progress::on_progress(),
+        ..SessionOptions::default()
     };
     let start = Instant::now();
     let session = Session::load(&args.model, &options)?;

@@ -1,0 +1,623 @@
+//! Every kernel text is valid WGSL: the skeletons as they stand, and what is rendered from a corpus of models and from
+//! every scalar operator, under every schedule that may be chosen. naga checks the language; what browsers refuse and
+//! naga lets pass is checked here.
+
+mod support;
+
+use std::collections::BTreeMap;
+
+use naga::valid::{Capabilities, ValidationFlags, Validator};
+use naga::{
+    Binding, BuiltIn, Expression, Function, Handle, Literal, Module, Statement, TypeInner, UnaryOperator,
+};
+use support::corpus;
+use tilewright::DType;
+use tilewright::expr::{Binary, Expr, HELPERS, Idx, Unary};
+use tilewright::ir::Combine;
+use tilewright::kernel::{Body, Caps, KernelSpec, RowResult, Schedule, Stage, candidates, grid};
+use tilewright::wgsl::{BindingKind, Bound, Dialect, SKELETONS, Target, render};
+
+/// What is wrong with a kernel's text, if anything.
+fn faults(text: &str, f16: bool) -> Vec<String> {
+    let module = match naga::front::wgsl::parse_str(text) {
+        Ok(module) => module,
+        Err(error) => return vec![error.emit_to_string(text)],
+    };
+    // `quantizeToF16` is in every WGSL; 16-bit types are not.
+    let mut allowed = Capabilities::SHADER_FLOAT16_IN_FLOAT32;
+    allowed.set(Capabilities::SHADER_FLOAT16, f16);
+    if let Err(error) = Validator::new(ValidationFlags::all(), allowed).validate(&module) {
+        return vec![error.emit_to_string(text)];
+    }
+    let mut faults = Vec::new();
+    let entries = module.entry_points.iter().map(|entry| (entry.name.as_str(), &entry.function, true));
+    let functions = module.functions.iter().map(|(_, f)| (f.name.as_deref().unwrap_or("?"), f, false));
+    for (name, function, is_entry) in entries.chain(functions) {
+        let mut fault = |what: String| faults.push(format!("{name}: {what}"));
+        constants(&module, function, &mut fault);
+        arguments(&module, function, &mut fault);
+        barriers(function, is_entry, &mut fault);
+    }
+    enables(text, f16, &mut |what| faults.push(what));
+    faults
+}
+
+/// Constants that Tint refuses: infinities and NaN, shifts by the width or more. (naga sees divisors of zero.)
+fn constants(module: &Module, function: &Function, fault: &mut dyn FnMut(String)) {
+    let literal = |e: Handle<Expression>| match function.expressions[e] {
+        Expression::Literal(literal) => Some(literal),
+        Expression::Constant(constant) => match module.global_expressions[module.constants[constant].init] {
+            Expression::Literal(literal) => Some(literal),
+            _ => None,
+        },
+        _ => None,
+    };
+    let finite = |l: &Literal| match *l {
+        Literal::F32(v) => v.is_finite(),
+        Literal::F16(v) => v.is_finite(),
+        Literal::F64(v) | Literal::AbstractFloat(v) => v.is_finite(),
+        _ => true,
+    };
+    let globals = module.global_expressions.iter();
+    for (_, expression) in function.expressions.iter().chain(globals) {
+        match expression {
+            Expression::Literal(l) if !finite(l) => fault(format!("the constant {l:?}")),
+            Expression::Binary { op, right, .. } if function.expressions.try_get(*right).is_ok() => {
+                use naga::BinaryOperator::*;
+                if let (ShiftLeft | ShiftRight, Some(Literal::U32(32..))) = (op, literal(*right)) {
+                    fault("a shift by the width or more".into());
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Pointers are no arguments: browsers and naga agree on too few of them.
+fn arguments(module: &Module, function: &Function, fault: &mut dyn FnMut(String)) {
+    for argument in &function.arguments {
+        if matches!(
+            module.types[argument.ty].inner,
+            TypeInner::Pointer { .. } | TypeInner::ValuePointer { .. }
+        ) {
+            fault(format!("argument {:?} is a pointer", argument.name));
+        }
+    }
+}
+
+/// Barriers are reached by all invocations of a workgroup or by none: they stand in an entry point, under no condition
+/// but that of a loop over constants, and nothing returns before them.
+fn barriers(function: &Function, is_entry: bool, fault: &mut dyn FnMut(String)) {
+    struct Walk<'a> {
+        function: &'a Function,
+        conditional: bool,
+        returned: bool,
+        found: usize,
+        faults: Vec<String>,
+    }
+    impl Walk<'_> {
+        fn block(&mut self, block: &naga::Block) {
+            for statement in block {
+                match statement {
+                    Statement::ControlBarrier(_) => {
+                        self.found += 1;
+                        if self.conditional || self.returned {
+                            self.faults.push("a barrier that not every invocation may reach".into());
+                        }
+                    }
+                    Statement::Block(inner) => self.block(inner),
+                    Statement::Loop { body, continuing, .. } => {
+                        let before = self.found;
+                        self.block(body);
+                        self.block(continuing);
+                        // The loop's own condition: `if cond {} else { break }` at the head of its body.
+                        let uniform = body.iter().all(|s| match s {
+                            Statement::If { condition, accept, reject }
+                                if breaks(accept) || breaks(reject) =>
+                            {
+                                self.is_uniform(*condition)
+                            }
+                            _ => true,
+                        });
+                        if self.found > before && !uniform {
+                            self.faults
+                                .push("a barrier in a loop that not every invocation walks alike".into());
+                        }
+                    }
+                    Statement::If { accept, reject, .. } => {
+                        let outer = std::mem::replace(&mut self.conditional, true);
+                        self.block(accept);
+                        self.block(reject);
+                        self.conditional = outer;
+                    }
+                    Statement::Switch { cases, .. } => {
+                        let outer = std::mem::replace(&mut self.conditional, true);
+                        cases.iter().for_each(|case| self.block(&case.body));
+                        self.conditional = outer;
+                    }
+                    Statement::Return { .. } => self.returned |= self.conditional,
+                    _ => {}
+                }
+            }
+        }
+
+        /// Made of constants, and of local variables that only such values are stored in.
+        fn is_uniform(&self, e: Handle<Expression>) -> bool {
+            let f = self.function;
+            match &f.expressions[e] {
+                Expression::Literal(_) | Expression::Constant(_) | Expression::ZeroValue(_) => true,
+                Expression::Unary { expr, .. } | Expression::As { expr, .. } => self.is_uniform(*expr),
+                Expression::Binary { left, right, .. } => self.is_uniform(*left) && self.is_uniform(*right),
+                Expression::Load { pointer } => match f.expressions[*pointer] {
+                    Expression::LocalVariable(_) => {
+                        let mut stores = Vec::new();
+                        stores_to(f, &f.body, *pointer, &mut stores);
+                        stores.iter().all(|&value| depends_only_on(f, value, *pointer))
+                    }
+                    _ => false,
+                },
+                _ => false,
+            }
+        }
+    }
+    let mut walk = Walk { function, conditional: false, returned: false, found: 0, faults: Vec::new() };
+    walk.block(&function.body);
+    if !is_entry && walk.found > 0 {
+        walk.faults.push("a barrier outside the entry point".into());
+    }
+    walk.faults.into_iter().for_each(fault);
+}
+
+fn breaks(block: &naga::Block) -> bool {
+    block.iter().any(|s| matches!(s, Statement::Break))
+}
+
+/// The values stored through `pointer` anywhere in `block`.
+fn stores_to(
+    f: &Function,
+    block: &naga::Block,
+    pointer: Handle<Expression>,
+    out: &mut Vec<Handle<Expression>>,
+) {
+    for statement in block {
+        match statement {
+            Statement::Store { pointer: p, value } if same_variable(f, *p, pointer) => out.push(*value),
+            Statement::Block(inner) => stores_to(f, inner, pointer, out),
+            Statement::Loop { body, continuing, .. } => {
+                stores_to(f, body, pointer, out);
+                stores_to(f, continuing, pointer, out);
+            }
+            Statement::If { accept, reject, .. } => {
+                stores_to(f, accept, pointer, out);
+                stores_to(f, reject, pointer, out);
+            }
+            Statement::Switch { cases, .. } => {
+                cases.iter().for_each(|case| stores_to(f, &case.body, pointer, out))
+            }
+            _ => {}
+        }
+    }
+}
+
+fn same_variable(f: &Function, a: Handle<Expression>, b: Handle<Expression>) -> bool {
+    let variable = |e: Handle<Expression>| match f.expressions[e] {
+        Expression::LocalVariable(v) => Some(v),
+        _ => None,
+    };
+    variable(a).is_some() && variable(a) == variable(b)
+}
+
+/// Whether a value is made of constants and the variable behind `pointer`.
+fn depends_only_on(f: &Function, e: Handle<Expression>, pointer: Handle<Expression>) -> bool {
+    match &f.expressions[e] {
+        Expression::Literal(_) | Expression::Constant(_) => true,
+        Expression::Unary { op: UnaryOperator::Negate, expr } => depends_only_on(f, *expr, pointer),
+        Expression::Binary { left, right, .. } => {
+            depends_only_on(f, *left, pointer) && depends_only_on(f, *right, pointer)
+        }
+        Expression::Load { pointer: p } => same_variable(f, *p, pointer),
+        _ => false,
+    }
+}
+
+/// `enable` lines as the compiler at hand wants them, for what the text uses and nothing else.
+fn enables(text: &str, f16: bool, fault: &mut dyn FnMut(String)) {
+    let words: Vec<&str> = text.split(|c: char| !c.is_alphanumeric() && c != '_').collect();
+    let uses_f16 = words.contains(&"f16") && text.replace("enable f16;", "").contains("f16");
+    let names_f16 =
+        text.replace("enable f16;", "").split(|c: char| !c.is_alphanumeric() && c != '_').any(|w| w == "f16");
+    if uses_f16 && names_f16 && !text.starts_with("enable f16;") {
+        fault("f16 without `enable f16;`".into());
+    }
+    if !f16 && names_f16 {
+        fault("f16 on a device without it".into());
+    }
+    if words.iter().any(|word| word.starts_with("subgroup")) {
+        fault("subgroup operations, which need an `enable` line in browsers: extend this check".into());
+    }
+}
+
+fn assert_valid(label: &str, text: &str, f16: bool) {
+    let faults = faults(text, f16);
+    assert!(faults.is_empty(), "{label}: {}\n{text}", faults.join("\n"));
+}
+
+/// The text, its bindings and its workgroup under one schedule.
+fn check(label: &str, spec: &KernelSpec, schedule: &Schedule, caps: &Caps) -> String {
+    let label = format!("{label}, {schedule}");
+    let mut texts = Vec::new();
+    for dialect in [Dialect::Naga, Dialect::Browser] {
+        let target = Target { f16: caps.f16, dialect };
+        let rendered = render("kernel", spec, schedule, target).unwrap_or_else(|e| panic!("{label}: {e}"));
+        assert_eq!(rendered.shader.bindings.len(), rendered.bound.len(), "{label}");
+        let storage = rendered.shader.bindings.iter().filter(|kind| **kind != BindingKind::Uniform).count();
+        assert!(storage <= caps.max_storage_bindings as usize, "{label}: {storage} storage bindings");
+        let outputs = rendered.bound.iter().filter(|bound| **bound == Bound::Output).count();
+        assert_eq!(outputs, 1, "{label}: outputs");
+        texts.push(rendered.shader.source);
+    }
+    let text = texts.swap_remove(0);
+    assert_valid(&label, &text, caps.f16);
+    if texts[0] != text {
+        assert_valid(&format!("{label}, for browsers"), &texts[0], caps.f16);
+    }
+    workgroup(&label, &text, caps);
+    text
+}
+
+/// Workgroup size and memory within the device's limits; nothing else checks the memory.
+fn workgroup(label: &str, text: &str, caps: &Caps) {
+    let module = naga::front::wgsl::parse_str(text).unwrap();
+    let [x, y, z] = module.entry_points[0].workgroup_size;
+    assert!(x * y * z <= caps.max_workgroup_invocations, "{label}: {x} x {y} x {z} invocations");
+    let mut layouter = naga::proc::Layouter::default();
+    layouter.update(module.to_ctx()).unwrap();
+    let shared = module.global_variables.iter().filter(|(_, v)| v.space == naga::AddressSpace::WorkGroup);
+    let bytes: u32 = shared.map(|(_, v)| layouter[v.ty].size).sum();
+    assert!(bytes <= caps.max_workgroup_bytes, "{label}: {bytes} bytes of workgroup memory");
+    for argument in &module.entry_points[0].function.arguments {
+        let Some(Binding::BuiltIn(builtin)) = &argument.binding else { continue };
+        assert!(
+            !matches!(builtin, BuiltIn::SubgroupSize | BuiltIn::SubgroupInvocationId),
+            "{label}: {builtin:?}"
+        );
+    }
+}
+
+/// Devices: what WebGPU promises everywhere, and one with 16-bit floats.
+fn devices() -> [Caps; 2] {
+    [Caps::default(), Caps { f16: true, cpu: true, ..Caps::default() }]
+}
+
+/// Sizes under which schedules are chosen: small, odd, large.
+fn size_sets(params: usize) -> Vec<Vec<i64>> {
+    [1, 3, 64, 300].iter().map(|&size| vec![size; params]).collect()
+}
+
+#[test]
+fn skeletons_are_valid_as_they_stand() {
+    for (name, text) in SKELETONS {
+        // A repeated part stands there once.
+        assert_valid(name, text, false);
+    }
+    assert_valid("scalar.wgsl", HELPERS, false);
+}
+
+#[test]
+fn kernels_of_the_corpus_are_valid_under_every_schedule() {
+    // Rendered texts, each checked once: models share kernels.
+    let mut seen = std::collections::HashSet::new();
+    let mut families = BTreeMap::<&str, usize>::new();
+    for (name, net) in corpus::models() {
+        for caps in devices() {
+            let plan = match tilewright::plan::plan(&net.graph(), &Default::default(), &caps) {
+                Ok(plan) => plan,
+                Err(stop) => panic!("{name}: {stop:?}"),
+            };
+            for kernel in plan.kernels {
+                if !seen.insert((kernel.spec.clone(), caps.f16)) {
+                    continue;
+                }
+                let mut schedules = Vec::new();
+                for sizes in size_sets(kernel.spec.params) {
+                    for (i, schedule) in candidates(&kernel.spec, &sizes, &caps).into_iter().enumerate() {
+                        if i == 0 {
+                            let grid = grid(&kernel.label, &kernel.spec, &schedule, &sizes, &caps);
+                            assert!(grid.is_ok(), "{name}: {} at {sizes:?}: {grid:?}", kernel.label);
+                        }
+                        if !schedules.contains(&schedule) {
+                            schedules.push(schedule);
+                        }
+                    }
+                }
+                assert!(!schedules.is_empty(), "{name}: {} has no schedule", kernel.label);
+                for schedule in &schedules {
+                    check(&format!("{name}, {}", kernel.label), &kernel.spec, schedule, &caps);
+                }
+                *families.entry(kernel.spec.family()).or_default() += schedules.len();
+            }
+        }
+    }
+    for family in ["map", "reduce", "gemm"] {
+        assert!(families.get(family).is_some_and(|&n| n > 100), "few kernels of a family: {families:?}");
+    }
+}
+
+const UNARY: &[Unary] = &[
+    Unary::Neg,
+    Unary::Abs,
+    Unary::Sign,
+    Unary::Floor,
+    Unary::Ceil,
+    Unary::Round,
+    Unary::Trunc,
+    Unary::Exp,
+    Unary::Log,
+    Unary::Sqrt,
+    Unary::Sin,
+    Unary::Cos,
+    Unary::Tan,
+    Unary::Asin,
+    Unary::Acos,
+    Unary::Atan,
+    Unary::Sinh,
+    Unary::Cosh,
+    Unary::Tanh,
+    Unary::Asinh,
+    Unary::Acosh,
+    Unary::Atanh,
+    Unary::Erf,
+    Unary::Not,
+    Unary::BitNot,
+    Unary::IsNan,
+    Unary::IsPosInf,
+    Unary::IsNegInf,
+];
+
+const BINARY: &[Binary] = &[
+    Binary::Add,
+    Binary::Sub,
+    Binary::Mul,
+    Binary::Div,
+    Binary::Rem,
+    Binary::Mod,
+    Binary::Pow,
+    Binary::Min,
+    Binary::Max,
+    Binary::Eq,
+    Binary::Lt,
+    Binary::Le,
+    Binary::And,
+    Binary::Or,
+    Binary::Xor,
+    Binary::BitAnd,
+    Binary::BitOr,
+    Binary::BitXor,
+    Binary::Shl,
+    Binary::Shr,
+];
+
+/// Every dtype with a form on the device.
+const DTYPES: &[DType] = &[
+    DType::F32,
+    DType::F16,
+    DType::BF16,
+    DType::F64,
+    DType::F8E4M3FN,
+    DType::F8E4M3FNUZ,
+    DType::F8E5M2,
+    DType::F8E5M2FNUZ,
+    DType::F4E2M1,
+    DType::F8E8M0,
+    DType::I8,
+    DType::I16,
+    DType::I32,
+    DType::I64,
+    DType::U8,
+    DType::U16,
+    DType::U32,
+    DType::U64,
+    DType::I4,
+    DType::U4,
+    DType::I2,
+    DType::U2,
+    DType::Bool,
+];
+
+/// Whether an operator has a meaning for a dtype.
+fn makes_sense(op: Binary, dtype: DType) -> bool {
+    use Binary::*;
+    match op {
+        BitAnd | BitOr | BitXor => !dtype.is_float(),
+        Shl | Shr => dtype.is_int(),
+        And | Or | Xor => dtype == DType::Bool,
+        Div | Rem | Mod | Pow => dtype != DType::Bool,
+        Add | Sub | Mul | Min | Max | Eq | Lt | Le => true,
+    }
+}
+
+fn unary_makes_sense(op: Unary, dtype: DType) -> bool {
+    match op {
+        Unary::Not => dtype == DType::Bool,
+        Unary::BitNot => dtype.is_int(),
+        Unary::IsNan | Unary::IsPosInf | Unary::IsNegInf | Unary::Neg | Unary::Abs | Unary::Sign => {
+            dtype != DType::Bool
+        }
+        _ => dtype.is_float(),
+    }
+}
+
+/// `out[i] = value(i)` over 12 elements.
+fn map(inputs: &[DType], value: Expr) -> KernelSpec {
+    let output = value.dtype();
+    KernelSpec {
+        inputs: inputs.to_vec(),
+        output,
+        params: 0,
+        body: Body::Map { len: Idx::from(12i64), value },
+    }
+}
+
+fn element(source: u32, dtype: DType) -> Expr {
+    Expr::load(source, dtype, vec![Idx::var(0, &Idx::from(12i64))])
+}
+
+/// What is wrong with a kernel under its default schedule.
+fn default_faults(label: &str, spec: &KernelSpec, all: &mut Vec<String>) {
+    for caps in devices() {
+        let target = Target { f16: caps.f16, dialect: Dialect::Browser };
+        let schedules = candidates(spec, &[], &caps);
+        match render("kernel", spec, &schedules[0], target) {
+            Ok(rendered) => {
+                let found = faults(&rendered.shader.source, caps.f16);
+                all.extend(found.into_iter().map(|fault| format!("{label}: {fault}")));
+            }
+            Err(error) => all.push(format!("{label}: {error}")),
+        }
+    }
+}
+
+#[test]
+fn every_scalar_operator_is_valid() {
+    let mut all = Vec::new();
+    for &dtype in DTYPES {
+        let (x, y) = (element(0, dtype), element(1, dtype));
+        for &op in UNARY.iter().filter(|&&op| unary_makes_sense(op, dtype)) {
+            default_faults(&format!("{op:?} {dtype}"), &map(&[dtype], x.unary(op)), &mut all);
+            // Twice over: what is printed is read again by the next.
+            let nested = if x.unary(op).dtype() == dtype {
+                x.unary(op).unary(op)
+            } else {
+                x.unary(op).unary(Unary::Not)
+            };
+            default_faults(&format!("{op:?} {op:?} {dtype}"), &map(&[dtype], nested), &mut all);
+        }
+        for &op in BINARY.iter().filter(|&&op| makes_sense(op, dtype)) {
+            default_faults(&format!("{op:?} {dtype}"), &map(&[dtype, dtype], x.binary(op, &y)), &mut all);
+            for constant in [0, 1, -1, 2, 3, 31, 32, 127, i32::MIN as i64, i32::MAX as i64] {
+                let c = Expr::int(dtype, constant);
+                if dtype.is_unsigned_int() && constant < 0 {
+                    continue;
+                }
+                default_faults(
+                    &format!("{op:?} {dtype} by {constant}"),
+                    &map(&[dtype], x.binary(op, &c)),
+                    &mut all,
+                );
+                default_faults(
+                    &format!("{op:?} {constant} by {dtype}"),
+                    &map(&[dtype], c.binary(op, &x)),
+                    &mut all,
+                );
+            }
+        }
+        for &to in DTYPES {
+            default_faults(&format!("{dtype} to {to}"), &map(&[dtype], x.cast(to)), &mut all);
+        }
+    }
+    assert!(all.is_empty(), "{} faults:\n{}", all.len(), all.join("\n"));
+}
+
+#[test]
+fn every_constant_is_valid() {
+    use tilewright::expr::Value;
+    let mut all = Vec::new();
+    let floats = [
+        0.0,
+        -0.0,
+        1.0,
+        1e-45,
+        1e-38,
+        3.4e38,
+        f64::MAX,
+        -1e300,
+        f64::INFINITY,
+        f64::NEG_INFINITY,
+        f64::NAN,
+        0.1,
+    ];
+    for &dtype in DTYPES {
+        let x = element(0, dtype);
+        let constants: Vec<Expr> = if dtype.is_float() {
+            floats.iter().map(|&v| Expr::float(dtype, v)).collect()
+        } else if dtype == DType::Bool {
+            vec![Expr::bool(true), Expr::bool(false)]
+        } else {
+            let all = [i32::MIN as i64, -2, 0, 7, i32::MAX as i64, u32::MAX as i64];
+            let fits = |&v: &i64| {
+                if dtype.is_unsigned_int() {
+                    (0..=u32::MAX as i64).contains(&v)
+                } else {
+                    v <= i32::MAX as i64
+                }
+            };
+            all.into_iter().filter(fits).map(|v| Expr::constant(dtype, Value::I(v))).collect()
+        };
+        for c in constants {
+            default_faults(&format!("{dtype} {c}"), &map(&[], c.clone()), &mut all);
+            default_faults(&format!("max {dtype} {c}"), &map(&[dtype], x.binary(Binary::Max, &c)), &mut all);
+            let chosen = element(1, DType::Bool).select(&c, &x);
+            default_faults(&format!("select {dtype} {c}"), &map(&[dtype, DType::Bool], chosen), &mut all);
+        }
+    }
+    assert!(all.is_empty(), "{} faults:\n{}", all.len(), all.join("\n"));
+}
+
+#[test]
+fn every_reduction_is_valid() {
+    for &dtype in DTYPES {
+        for combine in [Combine::Sum, Combine::Prod, Combine::Max, Combine::Min] {
+            let (rows, extent) = (Idx::sym("p0"), Idx::from(37i64));
+            let at = &(&Idx::var(0, &rows) * &extent) + &Idx::var(1, &extent);
+            let value = Expr::load(0, dtype, vec![at]);
+            let stages = vec![Stage { extent, combine, value }];
+            let result = RowResult::PerRow(Expr::arg(0, dtype));
+            let body = Body::Reduce { rows, stages, result };
+            let spec = KernelSpec { inputs: vec![dtype], output: dtype, params: 1, body };
+            for caps in devices() {
+                for schedule in candidates(&spec, &[100], &caps) {
+                    check(&format!("{combine:?} {dtype}"), &spec, &schedule, &caps);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn these_checks_find_what_they_look_for() {
+    let entry = "@compute @workgroup_size(8) fn main(@builtin(local_invocation_index) i: u32) {";
+    let out = "@group(0) @binding(0) var<storage, read_write> o: array<i32>;\n";
+    for (body, wanted) in [
+        ("if (i < 4u) { workgroupBarrier(); } o[0] = 1;", "not every invocation may reach"),
+        ("if (i < 4u) { return; } workgroupBarrier(); o[0] = 1;", "not every invocation may reach"),
+        ("for (var j = 0u; j < i; j++) { workgroupBarrier(); } o[0] = 1;", "walks alike"),
+        ("o[0] = o[1] / 0;", "Division by zero"),
+        ("o[0] = o[1] << 32u;", "hift"),
+        ("let f = 3.5e38f; o[0] = i32(f);", "error"),
+        ("let f = 1.0h; o[0] = i32(f);", "f16"),
+    ] {
+        let text = format!("{out}{entry} {body} }}");
+        let found = faults(&text, false).join("\n");
+        assert!(found.contains(wanted), "{body}: {found}");
+    }
+    let fine =
+        format!("{out}{entry} for (var h = 4u; h > 0u; h /= 2u) {{ workgroupBarrier(); }} o[0] = 1; }}");
+    assert_eq!(faults(&fine, false), Vec::<String>::new());
+}
+
+#[test]
+fn rendering_is_the_same_every_time() {
+    for (name, net) in corpus::models().into_iter().take(20) {
+        let texts = || -> Vec<String> {
+            let caps = Caps::default();
+            let plan = net.plan(&caps);
+            let target = Target { f16: false, dialect: Dialect::Browser };
+            let text = |spec: &KernelSpec| {
+                let schedule = &candidates(spec, &vec![5; spec.params], &caps)[0];
+                render("kernel", spec, schedule, target).unwrap().shader.source
+            };
+            plan.kernels.iter().map(|k| text(&k.spec)).chain([plan.to_string()]).collect()
+        };
+        assert_eq!(texts(), texts(), "{name}");
+    }
+}
