@@ -45,11 +45,28 @@ pub struct Case<'a> {
     pub attributes: Vec<(&'a str, Attribute)>,
     pub inputs: Vec<Tensor>,
     pub outputs: usize,
+    /// Where the node leaves inputs out, among them and behind.
+    pub omitted: Vec<usize>,
 }
 
 impl<'a> Case<'a> {
     pub fn new(op: &'a str, attributes: &[(&'a str, Attribute)], inputs: impl Into<Vec<Tensor>>) -> Self {
-        Case { op, opset: 24, attributes: attributes.to_vec(), inputs: inputs.into(), outputs: 1 }
+        Case {
+            op,
+            opset: 24,
+            attributes: attributes.to_vec(),
+            inputs: inputs.into(),
+            outputs: 1,
+            omitted: vec![],
+        }
+    }
+
+    /// These inputs; `None` is one that the node leaves out.
+    pub fn with_optional(mut self, inputs: Vec<Option<Tensor>>) -> Self {
+        let missing = inputs.iter().enumerate().filter(|(_, input)| input.is_none());
+        self.omitted = missing.map(|(i, _)| i).collect();
+        self.inputs = inputs.into_iter().flatten().collect();
+        self
     }
 
     pub fn outputs(mut self, count: usize) -> Self {
@@ -71,11 +88,13 @@ impl<'a> Case<'a> {
         let inputs = inputs.collect();
         let (domain, op) = self.op.rsplit_once('.').unwrap_or(("", self.op));
         let names: Vec<String> = (0..self.outputs).map(|i| format!("y{i}")).collect();
+        let mut wired: Vec<String> = (0..self.inputs.len()).map(|i| format!("x{i}")).collect();
+        self.omitted.iter().for_each(|&i| wired.insert(i, String::new()));
         let node = Node {
             name: "node".into(),
             domain: domain.into(),
             op: op.into(),
-            inputs: (0..self.inputs.len()).map(|i| format!("x{i}")).collect(),
+            inputs: wired,
             outputs: names.clone(),
             attributes: self
                 .attributes
@@ -105,6 +124,11 @@ impl<'a> Case<'a> {
                         let again = known.contents.insert(number, self.inputs[number].clone());
                         assert!(again.is_none(), "input {number} asked for twice");
                     }
+                }
+                Err(Stop::NeedsShapes) => {
+                    assert!(known.shapes.is_empty(), "shapes asked for twice");
+                    known.shapes =
+                        self.inputs.iter().enumerate().map(|(i, x)| (i, x.shape().to_vec())).collect();
                 }
                 Err(Stop::Error(error)) => return Err(error),
                 Ok(lowered) => {
@@ -154,7 +178,9 @@ impl<'a> Case<'a> {
         assert!(got.len() >= wanted.len(), "{place}: {} outputs", got.len());
         for (got, want) in got.iter().zip(wanted) {
             assert_eq!((got.dtype(), got.shape()), (want.dtype(), want.shape()), "{place}");
-            assert!(agree(got, want), "{place}: got {got:?}, want {want:?}");
+            let values = |tensor: &Tensor| tensor.to_vec::<f32>().unwrap_or_default();
+            let (seen, hoped) = (values(got), values(want));
+            assert!(agree(got, want), "{place}: got {got:?} {seen:?}, want {want:?} {hoped:?}");
         }
     }
 }
