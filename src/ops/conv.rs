@@ -170,7 +170,7 @@ fn transposed(cx: &mut Cx) -> Lowering {
 }
 
 /// The input position `(o + pad - k * dilation) / stride`, and whether it exists.
-fn source(window: &Window, o: &Idx, k: &Idx) -> (Idx, Expr) {
+pub(super) fn source(window: &Window, o: &Idx, k: &Idx) -> (Idx, Expr) {
     let stride = Idx::from(window.stride);
     // Shifted by whole strides so that what is divided is never negative.
     let reach = &(&window.kernel - &Idx::from(1i64)) * &Idx::from(window.dilation);

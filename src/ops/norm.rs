@@ -110,7 +110,7 @@ fn inverse_root(p: &mut Program, x: ValueId, epsilon: f64) -> ValueId {
 
 /// `(x - mean) / sqrt(variance + epsilon)` in `x`'s dtype, and in the wide dtype the mean and the inverse
 /// deviation.
-fn normalised(
+pub(super) fn normalised(
     p: &mut Program,
     x: ValueId,
     axes: &[usize],
