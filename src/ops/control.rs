@@ -167,3 +167,66 @@ fn scan(cx: &mut Cx) -> Lowering {
     }
     Ok(carried)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::{Node, ValueInfo};
+    use crate::ops::case::{Case, f32s, t};
+
+    /// A graph of nodes `(operator, inputs, output)`.
+    fn body(inputs: &[&str], nodes: &[(&str, &[&str], &str)], outputs: &[&str]) -> Attribute {
+        let names = |names: &[&str]| names.iter().map(|name| name.to_string()).collect::<Vec<_>>();
+        let info = |name: String| ValueInfo { name, dtype: DType::F32, shape: None };
+        let node = |(op, inputs, output): &(&str, &[&str], &str)| Node {
+            name: output.to_string(),
+            domain: String::new(),
+            op: op.to_string(),
+            inputs: names(inputs),
+            outputs: names(&[output]),
+            attributes: Default::default(),
+        };
+        Attribute::Graph(Box::new(Graph {
+            inputs: names(inputs).into_iter().map(info).collect(),
+            outputs: names(outputs).into_iter().map(info).collect(),
+            nodes: nodes.iter().map(node).collect(),
+            opsets: [(String::new(), 24)].into(),
+            ..Graph::default()
+        }))
+    }
+
+    /// The branches see a name of the graph around them, and the condition is computed.
+    #[test]
+    fn both_branches_where_the_condition_is_computed() {
+        let attributes = [
+            ("then_branch", body(&[], &[("Not", &["x0"], "a")], &["a"])),
+            ("else_branch", body(&[], &[("Identity", &["x0"], "b")], &["b"])),
+        ];
+        for x in [true, false] {
+            Case::new("If", &attributes, [t(&[], &[x])]).gives([t(&[], &[false])]);
+        }
+    }
+
+    #[test]
+    fn loops_carry_and_collect() {
+        let nodes: &[(&str, &[&str], &str)] =
+            &[("Add", &["v", "v"], "w"), ("Identity", &["going"], "on"), ("Identity", &["w"], "seen")];
+        let attributes = [("body", body(&["i", "going", "v"], nodes, &["on", "w", "seen"]))];
+        let inputs = [t(&[], &[3i64]), t(&[], &[true]), f32s(&[1], &[1.0])];
+        let want = [f32s(&[1], &[8.0]), f32s(&[3, 1], &[2.0, 4.0, 8.0])];
+        Case::new("Loop", &attributes, inputs).outputs(2).gives(want);
+    }
+
+    #[test]
+    fn scans_read_slices_backwards() {
+        let nodes: &[(&str, &[&str], &str)] = &[("Add", &["s", "x"], "sum"), ("Identity", &["sum"], "seen")];
+        let attributes = [
+            ("body", body(&["s", "x"], nodes, &["sum", "seen"])),
+            ("num_scan_inputs", Attribute::Int(1)),
+            ("scan_input_directions", Attribute::Ints(vec![1])),
+        ];
+        let inputs = [f32s(&[1], &[0.0]), f32s(&[3, 1], &[1.0, 2.0, 4.0])];
+        let want = [f32s(&[1], &[7.0]), f32s(&[3, 1], &[4.0, 6.0, 7.0])];
+        Case::new("Scan", &attributes, inputs).outputs(2).gives(want);
+    }
+}

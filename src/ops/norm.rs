@@ -21,7 +21,7 @@ const fn ms(name: &'static str, doc: &'static str, lower: fn(&mut Cx) -> Lowerin
 pub const OPS: &[OpDef] = &[
     op(
         "BatchNormalization",
-        7,
+        1,
         "(x - mean) / sqrt(var + e) * scale + bias by channel; in training mode with the batch's own statistics",
         batch,
     ),
@@ -141,6 +141,9 @@ fn batch(cx: &mut Cx) -> Lowering {
     let epsilon = cx.float_or("epsilon", 1e-5)?;
     let momentum = cx.float_or("momentum", 0.9)?;
     let training = cx.int_or("training_mode", 0)? != 0;
+    if cx.opset < 7 && cx.int_or("is_test", 0)? == 0 {
+        return Err(cx.unsupported("training before opset 14"));
+    }
     let mut inputs = [0; 4];
     for (i, slot) in inputs.iter_mut().enumerate() {
         *slot = cx.input(i + 1)?;
