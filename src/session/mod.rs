@@ -160,6 +160,8 @@ struct State {
     weights: Weights,
     /// Inputs whose contents the plan depends on.
     needed: BTreeSet<usize>,
+    /// Whether the plan depends on the sizes of symbols.
+    needs_shapes: bool,
     /// Plans by what was known when they were made, the latest last.
     prepared: Vec<(Known, Prepared)>,
     last_dispatches: usize,
@@ -208,6 +210,10 @@ impl Session {
             // Planned at the first run, when the inputs are there.
             Err(Stop::NeedsInputs(inputs)) => {
                 session.lock().needed.extend(inputs);
+                Ok(session)
+            }
+            Err(Stop::NeedsShapes) => {
+                session.lock().needs_shapes = true;
                 Ok(session)
             }
             Err(Stop::Error(error)) => Err(error),
@@ -342,6 +348,10 @@ impl Session {
     /// A plan that fits these inputs, standing last in the list.
     fn ready<'a>(&self, state: &'a mut State, feeds: &[Tensor]) -> Result<&'a mut Prepared> {
         let mut known = self.known();
+        let shapes = || feeds.iter().enumerate().map(|(i, t)| (i, t.shape().to_vec())).collect();
+        if state.needs_shapes {
+            known.shapes = shapes();
+        }
         loop {
             known.contents = state.needed.iter().map(|&i| (i, feeds[i].clone())).collect();
             match self.prepare(state, known.clone()) {
@@ -350,7 +360,12 @@ impl Session {
                     state.needed.extend(inputs);
                     continue;
                 }
-                Err(Stop::NeedsInputs(_)) => {
+                Err(Stop::NeedsShapes) if known.shapes.is_empty() => {
+                    state.needs_shapes = true;
+                    known.shapes = shapes();
+                    continue;
+                }
+                Err(Stop::NeedsInputs(_) | Stop::NeedsShapes) => {
                     return Err(Error::Unsupported {
                         items: vec!["a shape that depends on computed values".into()],
                     });
@@ -368,7 +383,7 @@ impl Session {
             tracing::info!(
                 "the symbolic plan's assumptions do not hold for these inputs; planning for their sizes"
             );
-            known.shapes = feeds.iter().enumerate().map(|(i, t)| (i, t.shape().to_vec())).collect();
+            known.shapes = shapes();
         }
         latest(state)
     }
