@@ -2,16 +2,18 @@
 
 use std::collections::{BTreeMap, HashSet};
 
+use tilewright::gpu::Device;
 use tilewright::graph::Graph;
 use tilewright::ir::Stop;
-use tilewright::kernel::{Caps, Schedule, candidates};
+use tilewright::kernel::{Caps, KernelSpec, Schedule, candidates};
 use tilewright::ops::Known;
 use tilewright::plan::{Layout, Origin, Plan, Step, SymbolValues, plan, size};
 use tilewright::wgsl::{self, Dialect, Target};
-use tilewright::{AdapterInfo, Error, adapters};
+use tilewright::{AdapterChoice, AdapterInfo, Error, adapters, onnx};
 
-use crate::failure::Result;
+use crate::failure::{Failure, Result};
 use crate::fill::DEFAULT_SIZE;
+use crate::one_op::OneOp;
 
 /// What the plan is made for.
 pub struct Machine {
@@ -27,6 +29,16 @@ impl Machine {
         let adapter = adapters()?.into_iter().next();
         let caps = adapter.as_ref().map(|adapter| adapter.caps.clone()).unwrap_or_default();
         Ok(Machine { adapter, caps })
+    }
+
+    /// With the adapter that was asked for; [`Machine::here`] where none was.
+    ///
+    /// # Errors
+    /// [`Error::Adapter`] where there is no such adapter.
+    pub fn of(choice: Option<&AdapterChoice>) -> Result<Machine> {
+        let Some(choice) = choice else { return Machine::here() };
+        let adapter = Device::open(choice)?.info().clone();
+        Ok(Machine { caps: adapter.caps.clone(), adapter: Some(adapter) })
     }
 
     /// In words.
@@ -70,6 +82,19 @@ pub fn make(graph: &Graph, dims: &BTreeMap<String, usize>, allow_f64_as_f32: boo
             let names = numbers.iter().filter_map(|&number| graph.inputs.get(number));
             Outcome::NeedsInputs(names.map(|info| info.name.clone()).collect())
         }
+    }
+}
+
+/// The plan of one operation.
+///
+/// # Errors
+/// [`Failure::Failed`] for what cannot be planned.
+pub fn of_op(op: &OneOp, caps: &Caps) -> Result<Box<Planned>> {
+    let graph = onnx::parse_bytes(op.model().into())?;
+    match make(&graph, &BTreeMap::new(), false, caps) {
+        Outcome::Planned(planned) => Ok(planned),
+        Outcome::Failed(error) => Err(error.into()),
+        Outcome::NeedsInputs(_) => Err(Failure::Failed(format!("{} cannot be planned", op.describe()))),
     }
 }
 
@@ -136,7 +161,73 @@ pub struct KernelSource {
     pub wgsl: String,
 }
 
+/// A kernel at sizes, and its candidates there.
+pub struct Space {
+    /// The kernel's name in the plan.
+    pub label: String,
+    /// What it computes.
+    pub spec: KernelSpec,
+    /// Its run-time parameters.
+    pub sizes: Vec<i64>,
+    /// Its output the first time, as `y float32 [1, 128]`.
+    pub output: String,
+    /// How many steps are like this.
+    pub steps: usize,
+    /// Whether they run once, when a session starts.
+    pub once: bool,
+    /// Elements of its inputs.
+    pub input_lens: Vec<usize>,
+    /// Elements of its output.
+    pub output_len: usize,
+    /// Its legal schedules, the default first.
+    pub candidates: Vec<Schedule>,
+}
+
+impl Space {
+    /// The schedule of an untuned run.
+    ///
+    /// # Errors
+    /// [`Error::Limit`] where the device allows none.
+    pub fn default(&self) -> Result<&Schedule, Error> {
+        self.candidates.first().ok_or_else(|| Error::Limit {
+            place: self.label.clone(),
+            message: "no legal schedule on this device".into(),
+        })
+    }
+}
+
 impl Planned {
+    /// Every kernel at its sizes, in the order of the plan's steps.
+    pub fn spaces(&self, caps: &Caps) -> Vec<Space> {
+        let mut found: Vec<(usize, Space)> = Vec::new();
+        for step in &self.plan.steps {
+            let kernel = &self.plan.kernels[step.kernel];
+            let sizes: Vec<i64> =
+                step.params.iter().map(|p| self.symbols.get(p).copied().unwrap_or(0)).collect();
+            let same = |(number, space): &&mut (usize, Space)| *number == step.kernel && space.sizes == sizes;
+            if let Some((_, space)) = found.iter_mut().find(same) {
+                space.steps += 1;
+                continue;
+            }
+            let shape = &self.layout.shapes[step.output];
+            let tensor = &self.plan.tensors[step.output];
+            let len = |t: &usize| self.layout.shapes[*t].iter().product();
+            let space = Space {
+                label: kernel.label.clone(),
+                spec: kernel.spec.clone(),
+                output: format!("{} {} {}", tensor.name, tensor.dtype, crate::table::shape(shape)),
+                steps: 1,
+                once: self.is_once(step),
+                input_lens: step.inputs.iter().map(len).collect(),
+                output_len: len(&step.output),
+                candidates: candidates(&kernel.spec, &sizes, caps),
+                sizes,
+            };
+            found.push((step.kernel, space));
+        }
+        found.into_iter().map(|(_, space)| space).collect()
+    }
+
     /// Whether the step runs once, when a session starts.
     pub fn is_once(&self, step: &Step) -> bool {
         matches!(self.plan.tensors[step.output].origin, Origin::Once)
