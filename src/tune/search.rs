@@ -64,6 +64,11 @@ const DROP_RATIO: f64 = 1.5;
 const KEEP: usize = 2;
 /// Rounds after the first.
 const ROUNDS: usize = 6;
+/// The part of the budget for trying every candidate once; the rest is for the rounds, without which a winner is
+/// the luck of one sample.
+const FIRST_PASS: f64 = 0.6;
+/// Samples of the default and the winner at the least, whatever the budget.
+const SURE: usize = 3;
 /// A round that gains less than this is one of the last two.
 const GAIN: f64 = 0.02;
 /// Largest difference of outputs, relative to the default's largest value: sums are taken in another order.
@@ -94,7 +99,7 @@ pub fn search(
     first.status = Status::Measured;
     done(&trials);
     for i in 1..trials.len() {
-        if start.elapsed() >= options.budget {
+        if start.elapsed() >= options.budget.mul_f64(FIRST_PASS) {
             break;
         }
         let schedule = trials[i].schedule.clone();
@@ -128,7 +133,25 @@ pub fn search(
             break;
         }
     }
+    confirm(bench, &mut trials);
+    done(&trials);
     Ok(trials)
+}
+
+/// Sample the default and the winner until both are known well enough to be compared.
+fn confirm(bench: &mut Bench, trials: &mut [Trial]) {
+    while let Some(fastest) = winner(trials).map(|trial| trial.schedule.clone()) {
+        let unsure = |(i, trial): &(usize, &mut Trial)| {
+            (*i == 0 || trial.schedule == fastest)
+                && trial.status == Status::Measured
+                && trial.samples_ns.len() < SURE
+        };
+        let Some((_, trial)) = trials.iter_mut().enumerate().find(unsure) else { break };
+        match bench.sample(&trial.schedule, trial.best_ns()) {
+            Ok(ns) => trial.samples_ns.push(ns),
+            Err(error) => trial.status = Status::Failed(error.to_string()),
+        }
+    }
 }
 
 /// Check and sample one candidate; the difference of its output, if there is one.

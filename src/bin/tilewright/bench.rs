@@ -20,7 +20,7 @@ use crate::tuning_args::BenchArgs;
 use crate::{corpus, devices};
 
 /// Results that are closer than this are equal.
-const NOISE: f64 = 0.15;
+pub const NOISE: f64 = 0.15;
 /// Samples of one schedule at the least and at the most, and when to stop between.
 const SAMPLES: (usize, usize) = (3, 10);
 const PATIENCE: Duration = Duration::from_millis(500);

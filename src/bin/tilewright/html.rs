@@ -7,7 +7,7 @@ use tilewright::tune::{Trial, winner};
 
 use crate::store::date;
 use crate::trials::{self, Samples, ms, ms_text, ratio_text};
-use crate::tune::{Tuned, rates};
+use crate::tune::{Tuned, rates, slower};
 
 const STYLE: &str = include_str!("report.css");
 
@@ -27,7 +27,8 @@ pub fn page(tuned: &Tuned) -> String {
     facts(&mut page, tuned, &subject);
     let ratio = report.before_ns as f64 / report.after_ns.max(1) as f64;
     let _ = writeln!(page, "<h2>Whole run</h2>\n<div class=\"whole\">");
-    let _ = writeln!(page, "<p class=\"big\">{}</p>", ratio_text(ratio));
+    let class = if slower(report) { "big slower" } else { "big" };
+    let _ = writeln!(page, "<p class=\"{class}\">{}</p>", ratio_text(ratio));
     let most = report.before_ns.max(report.after_ns);
     bars(&mut page, ["before", "after"], [Some(report.before_ns), Some(report.after_ns)], most);
     let _ = writeln!(page, "</div>");

@@ -12,6 +12,7 @@ use tilewright::{
     onnx,
 };
 
+use crate::bench::NOISE;
 use crate::failure::{Failure, Result, print, print_json, say};
 use crate::one_op::OneOp;
 use crate::planned::{self, Machine};
@@ -88,7 +89,9 @@ pub fn tune(args: &TuneArgs) -> Result<()> {
         tune_options.budget = Duration::from_secs_f64(args.budget);
     }
     let bar = progress::counted("tuning");
-    let report = session.tune(&feeds, &tune_options, &mut |p| show(&bar, &p))?;
+    let mut report = session.tune(&feeds, &tune_options, &mut |p| show(&bar, &p))?;
+    let share = |kernel: &TunedKernel| kernel.default_ns().unwrap_or(0) * kernel.uses as u64;
+    report.kernels.sort_by_key(|kernel| std::cmp::Reverse(share(kernel)));
     bar.finish_and_clear();
 
     let unix_seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
@@ -163,6 +166,11 @@ pub fn totals_ns(report: &TuneReport) -> Option<[u64; 2]> {
     Some([total(TunedKernel::default_ns)?, total(TunedKernel::best_ns)?])
 }
 
+/// Whether a whole run became slower, by more than measurements differ.
+pub fn slower(report: &TuneReport) -> bool {
+    report.after_ns as f64 > report.before_ns as f64 * (1.0 + NOISE)
+}
+
 /// Work and traffic of an operation that took `ns`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Rate {
@@ -225,6 +233,12 @@ fn to_text(tuned: &Tuned) -> String {
     if let Some([default, best]) = rates(tuned) {
         rows.push(row("default", default.text()));
         rows.push(row("tuned", best.text()));
+    }
+    if slower(report) {
+        rows.push(row(
+            "",
+            "slower than before: was the machine busy? `tilewright store` shows the records".into(),
+        ));
     }
     let skipped: usize = report.kernels.iter().map(|k| k.trials.len() - trials::tried(&k.trials)).sum();
     if skipped > 0 {
