@@ -22,7 +22,8 @@ fn a_model_is_tuned_explained_and_run_with_what_was_found() {
     let folder = Folder::new();
     let path = folder.file("a<b>&c.onnx", models::small());
     let (records, report) = (text(&folder.path("deep/records.jsonl")), text(&folder.path("report.html")));
-    let model = [path.as_str(), "--dim", "batch=300", "--records", &records];
+    let x = format!("x={}", folder.npy("x.npy", "<f4", &[300, 2], &[0; 2400]));
+    let model = [path.as_str(), "--input", &x, "--records", &records];
     let before = on_device("explain", &[&model[..], &["--json"]].concat()).json();
     assert!(list(&before["kernels"]).iter().all(|kernel| kernel["trials"].is_null()), "{before}");
 
@@ -71,7 +72,7 @@ fn a_model_is_tuned_explained_and_run_with_what_was_found() {
         one.stdout
     );
     // Records of other sizes are told of and do not apply.
-    let other = [&path, "--dim", "batch=3", "--records", &records, "--kernel", label];
+    let other = [&path, "--records", &records, "--kernel", label];
     let other = on_device("explain", &other).stdout;
     assert!(other.contains("the default, as no record applies"), "{other}");
     assert!(other.contains("there is a record for sizes up to [512]"), "{other}");
@@ -79,7 +80,7 @@ fn a_model_is_tuned_explained_and_run_with_what_was_found() {
         .fails(2, &["\"none_0\"", "there are: "]);
 
     let outputs = |flags: &[&str]| {
-        let ran = run(&[&[path.as_str(), "--dim", "batch=300", "--json"], flags].concat()).json();
+        let ran = run(&[&[path.as_str(), "--input", &x, "--json"], flags].concat()).json();
         ran["outputs"].clone()
     };
     assert_eq!(outputs(&["--records", &records]), outputs(&["--no-records"]));

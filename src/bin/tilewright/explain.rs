@@ -27,6 +27,12 @@ struct Explained<'a> {
 pub fn explain(args: &ExplainArgs) -> Result<()> {
     let graph = onnx::open(&args.model)?;
     let dims = fill::sizes(&graph.inputs, &args.dims)?;
+    let files = fill::files(&graph.inputs, &args.inputs)?;
+    let mut shapes = Vec::new();
+    if !files.is_empty() {
+        let filled = fill::fill(&graph.inputs, &files, &dims, 0, &mut |_| {})?;
+        shapes.extend(filled.iter().map(|input| input.tensor.shape().to_vec()));
+    }
     let unsupported = ops::unsupported(&graph);
     if !unsupported.is_empty() {
         return Err(Error::Unsupported { items: unsupported }.into());
@@ -34,7 +40,7 @@ pub fn explain(args: &ExplainArgs) -> Result<()> {
     let machine = Machine::of(Some(&args.adapter.clone().unwrap_or_default()))?;
     let no_adapter = || Failure::Failed("records are by adapter, and this machine has none".into());
     let adapter = machine.adapter.as_ref().ok_or_else(no_adapter)?;
-    let planned = match planned::make(&graph, &dims, args.allow_f64_as_f32, &machine.caps) {
+    let planned = match planned::make_at(&graph, &dims, &shapes, args.allow_f64_as_f32, &machine.caps) {
         Outcome::Planned(planned) => planned,
         Outcome::Failed(error) => return Err(error.into()),
         Outcome::NeedsInputs(names) => {
@@ -152,7 +158,6 @@ fn to_json(explained: &Explained) -> Json {
         "key": key,
         "schedule": schedule.to_string(),
         "why": why,
-        "tuned": **schedule != space.candidates[0] || record.is_some(),
         "candidates": space.candidates.len(),
         "trials": record.map(|record| trials::json(&record.trials)),
         "other_records": others,

@@ -74,8 +74,19 @@ pub enum Outcome {
 
 /// Plan `graph` for sizes `dims`; dimensions not among them stay symbolic, and are 1 in the layout.
 pub fn make(graph: &Graph, dims: &BTreeMap<String, usize>, allow_f64_as_f32: bool, caps: &Caps) -> Outcome {
+    make_at(graph, dims, &[], allow_f64_as_f32, caps)
+}
+
+/// As [`make`], with symbolic dimensions as in these shapes of the inputs.
+pub fn make_at(
+    graph: &Graph,
+    dims: &BTreeMap<String, usize>,
+    shapes: &[Vec<usize>],
+    allow_f64_as_f32: bool,
+    caps: &Caps,
+) -> Outcome {
     let known = Known { dims: dims.clone(), allow_f64_as_f32, ..Known::default() };
-    match planned(graph, known, caps) {
+    match planned(graph, known, shapes, caps) {
         Ok(planned) => Outcome::Planned(Box::new(planned)),
         Err(Stop::Error(error)) => Outcome::Failed(error),
         Err(Stop::NeedsInputs(numbers)) => {
@@ -98,9 +109,9 @@ pub fn of_op(op: &OneOp, caps: &Caps) -> Result<Box<Planned>> {
     }
 }
 
-fn planned(graph: &Graph, mut known: Known, caps: &Caps) -> Result<Planned, Stop> {
+fn planned(graph: &Graph, mut known: Known, shapes: &[Vec<usize>], caps: &Caps) -> Result<Planned, Stop> {
     let mut plan = plan(graph, &known, caps)?;
-    let mut symbols = symbol_values(&plan);
+    let mut symbols = symbol_values(&plan, shapes);
     let specialised = !guards_hold(&plan, &symbols)?;
     if specialised {
         // As a session does where a symbolic plan took sizes for equal that are not, as in a broadcast of 1.
@@ -109,14 +120,17 @@ fn planned(graph: &Graph, mut known: Known, caps: &Caps) -> Result<Planned, Stop
             known.shapes.insert(number, tilewright::plan::shape(dims, &symbols, place)?);
         }
         plan = tilewright::plan::plan(graph, &known, caps)?;
-        symbols = symbol_values(&plan);
+        symbols = symbol_values(&plan, shapes);
     }
     let layout = plan.layout(&symbols, caps)?;
     Ok(Planned { plan, layout, symbols, specialised })
 }
 
-fn symbol_values(plan: &Plan) -> SymbolValues {
-    plan.symbols().into_keys().map(|name| (name, DEFAULT_SIZE as i64)).collect()
+fn symbol_values(plan: &Plan, shapes: &[Vec<usize>]) -> SymbolValues {
+    let size = |(input, axis): (usize, usize)| {
+        shapes.get(input).and_then(|shape| shape.get(axis)).map_or(DEFAULT_SIZE as i64, |&size| size as i64)
+    };
+    plan.symbols().into_iter().map(|(name, at)| (name, size(at))).collect()
 }
 
 fn guards_hold(plan: &Plan, symbols: &SymbolValues) -> Result<bool, Error> {

@@ -12,8 +12,9 @@ use crate::one_op::{Op, Shape};
 pub const TUNE_EXAMPLES: &str = "\
 A candidate wins only if its output agrees with the default schedule's. What was
 measured is kept, and later runs use the winners. Kernels are tuned at the sizes
-of the inputs, which are filled as by `tilewright run`; records hold for sizes up
-to the next power of two.
+of the inputs, which are filled as by `tilewright run`. A record holds for all
+sizes with the same next power of two, but a dimension that --dim fixes becomes a
+part of the kernel: run with the same --dim.
 
 Examples:
   tilewright tune resnet18.onnx --dim batch=1
@@ -122,6 +123,9 @@ pub struct TuneArgs {
 pub struct ExplainArgs {
     /// The ONNX file
     pub model: PathBuf,
+    /// A NumPy file whose shape an input has; may be given again for other inputs
+    #[arg(long = "input", value_name = "NAME=FILE.npy", value_parser = named_file)]
+    pub inputs: Vec<(String, PathBuf)>,
     /// The size of a symbolic dimension; may be given again for others
     #[arg(long = "dim", value_name = "NAME=N", value_parser = named_size)]
     pub dims: Vec<(String, usize)>,
