@@ -7,6 +7,10 @@
 mod models;
 #[path = "cli/program.rs"]
 mod program;
+#[path = "cli/records.rs"]
+mod records;
+#[path = "cli/tuning.rs"]
+mod tuning;
 
 use std::process::Stdio;
 
@@ -33,7 +37,10 @@ fn help_and_version() {
     let version = call(&["--version"]);
     assert_eq!(version.stdout, concat!("tilewright ", env!("CARGO_PKG_VERSION"), "\n"));
     for (arguments, texts) in [
-        (vec!["--help"], vec!["devices", "run", "inspect", "Examples:"]),
+        (
+            vec!["--help"],
+            vec!["devices", "run", "inspect", "tune", "explain", "store", "emit", "bench", "Examples:"],
+        ),
         (vec!["devices", "--help"], vec!["--json"]),
         (
             vec!["run", "--help"],
@@ -50,6 +57,21 @@ fn help_and_version() {
                 "Examples:",
             ],
         ),
+        (
+            vec!["tune", "--help"],
+            vec![
+                "--budget <SECONDS>",
+                "--exhaustive",
+                "--op <OP>",
+                "ROWS=,COLS=",
+                "--report",
+                "--no-records",
+            ],
+        ),
+        (vec!["explain", "--help"], vec!["--kernel <LABEL>", "--records <FILE>"]),
+        (vec!["store", "--help"], vec!["path", "list", "show", "merge", "export", "import", "clear"]),
+        (vec!["emit", "--help"], vec!["--schedule", "--target", "naga", "browser", "Examples:"]),
+        (vec!["bench", "--help"], vec!["--compare <OLD.json> <NEW.json>", "--op"]),
         (vec!["inspect", "--help"], vec!["--plan", "--wgsl [<KERNEL>]", "--dim", "--json", "Examples:"]),
     ] {
         let help = call(&arguments);
@@ -84,6 +106,18 @@ fn wrong_usage_is_2() {
         (vec!["run", no_shape], vec!["--input x=FILE.npy"]),
         (vec!["inspect", small, "--dim", "height=3"], vec!["\"height\"", "there are: \"batch\""]),
         (vec!["inspect", small, "--wgsl", "gemm_99"], vec!["\"gemm_99\"", "there are: map_0"]),
+        (vec!["tune"], vec!["<MODEL>"]),
+        (vec!["tune", small, "--op", "map", "--shape", "N=1"], vec!["cannot be used with"]),
+        (vec!["tune", "--op", "map"], vec!["--shape"]),
+        (vec!["tune", "--op", "sort", "--shape", "N=1"], vec!["sort", "gemm, conv, softmax, layernorm, map"]),
+        (vec!["tune", "--op", "gemm", "--shape", "M=2"], vec!["N is missing", "gemm wants M=,N=,K=,[B=1]"]),
+        (vec!["tune", small, "--space"], vec!["--op"]),
+        (vec!["tune", small, "--budget", "long"], vec!["number of seconds"]),
+        (vec!["tune", small, "--budget", "1", "--exhaustive"], vec!["cannot be used with"]),
+        (vec!["tune", small, "--records", "r", "--no-records"], vec!["cannot be used with"]),
+        (vec!["tune", small, "--dim", "height=3"], vec!["\"height\"", "there are: \"batch\""]),
+        (vec!["store"], vec!["Usage: tilewright store"]),
+        (vec!["bench", "--compare", "old.json"], vec!["--compare"]),
     ] {
         let call = call(&arguments).fails(2, &texts);
         assert_eq!(call.stdout, "", "{arguments:?}");

@@ -13,4 +13,4 @@ mod store;
 pub use bench::Bench;
 pub use key::{GENERATOR, Key, bucket};
 pub use search::{SearchOptions, Status, Trial, search, winner};
-pub use store::{FORMAT, Record, Store};
+pub use store::{FORMAT, Merged, Record, Store};

@@ -9,7 +9,7 @@
 //! a merge. A line that cannot be read is reported and kept in the file. Lines are appended whole under a lock,
 //! so several processes may write at the same time.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
@@ -55,13 +55,11 @@ impl Store {
     /// [`Error::Io`] when the file exists and cannot be read. Damaged lines are no error: see [`Store::damaged`].
     pub fn open(path: &Path) -> Result<Store> {
         let mut store = Store { path: Some(path.into()), ..Store::default() };
-        let mut file = match File::open(path) {
-            Ok(file) => file,
+        let bytes = match read_whole(path) {
+            Ok(bytes) => bytes,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(store),
             Err(source) => return Err(Error::Io { path: path.into(), source }),
         };
-        let mut bytes = Vec::new();
-        file.read_to_end(&mut bytes).map_err(|source| Error::Io { path: path.into(), source })?;
         store.read(&String::from_utf8_lossy(&bytes));
         for (line, reason) in &store.damaged {
             tracing::warn!(path = %path.display(), line, reason, "a tuning record cannot be read and is passed over");
@@ -69,8 +67,12 @@ impl Store {
         Ok(store)
     }
 
-    /// Where records are kept unless told otherwise: `tilewright/records.jsonl` in the user's cache folder.
+    /// Where records are kept unless told otherwise: the file that the environment's `TILEWRIGHT_RECORDS` names, or
+    /// `tilewright/records.jsonl` in the user's cache folder.
     pub fn default_path() -> Option<PathBuf> {
+        if let Some(path) = std::env::var_os("TILEWRIGHT_RECORDS").filter(|path| !path.is_empty()) {
+            return Some(path.into());
+        }
         dirs::cache_dir().map(|folder| folder.join("tilewright").join("records.jsonl"))
     }
 
@@ -99,7 +101,58 @@ impl Store {
             serde_json::to_string(&record).map_err(|e| Error::parse("tuning record", e.to_string()))?;
         self.records.insert(record.key.clone(), record);
         let Some(path) = &self.path else { return Ok(()) };
-        append(path, &line).map_err(|source| Error::Io { path: path.clone(), source })
+        append(path, |_| line.into_bytes()).map_err(|source| Error::Io { path: path.clone(), source })
+    }
+
+    /// Add the lines of another store's file that this one lacks, those that cannot be read among them: another
+    /// version may read them. Where both have a record of a key, the added one counts.
+    ///
+    /// # Errors
+    /// [`Error::Parse`] where `bytes` has lines and none of them is a record; [`Error::Io`] when the file cannot be
+    /// written.
+    pub fn merge(&mut self, bytes: &[u8]) -> Result<Merged> {
+        let text = String::from_utf8_lossy(bytes);
+        let mut other = Store::default();
+        other.read(&text);
+        if other.is_empty() && !text.trim().is_empty() {
+            return Err(Error::parse("tuning records", "not one line is a record"));
+        }
+        let records = other.records.len();
+        let mut added = 0;
+        if let Some(path) = &self.path {
+            append(path, |there| {
+                let mut known: HashSet<&[u8]> = lines(there).collect();
+                let new: Vec<&[u8]> = lines(bytes).filter(|line| known.insert(line)).collect();
+                added = new.len();
+                new.join(&b'\n')
+            })
+            .map_err(|source| Error::Io { path: path.clone(), source })?;
+        }
+        self.records.extend(other.records);
+        Ok(Merged { records, added, damaged: other.damaged })
+    }
+
+    /// Delete every record, those in the file too, damaged lines among them.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the file cannot be written.
+    pub fn clear(&mut self) -> Result<()> {
+        self.records.clear();
+        self.damaged.clear();
+        let Some(path) = &self.path else { return Ok(()) };
+        // The file stays: a process that waits for its lock would write to one that is gone.
+        let empty = || -> std::io::Result<()> {
+            let file = OpenOptions::new().write(true).open(path)?;
+            file.lock()?;
+            file.set_len(0)?;
+            file.unlock()
+        };
+        match empty() {
+            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                Err(Error::Io { path: path.clone(), source })
+            }
+            Ok(()) | Err(_) => Ok(()),
+        }
     }
 
     /// The record of a key.
@@ -123,8 +176,38 @@ impl Store {
     }
 }
 
-/// Append a line in one write under the file's lock.
-fn append(path: &Path, line: &str) -> std::io::Result<()> {
+/// What [`Store::merge`] took in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Merged {
+    /// Records in the other file, each key once.
+    pub records: usize,
+    /// Lines that the store did not have.
+    pub added: usize,
+    /// Lines that could not be read: number and reason.
+    pub damaged: Vec<(usize, String)>,
+}
+
+fn lines(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let line = bytes.split(|&b| b == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
+    line.filter(|line| !line.trim_ascii().is_empty())
+}
+
+/// The file's bytes, all of a line or nothing of it.
+fn read_whole(path: &Path) -> std::io::Result<Vec<u8>> {
+    let mut file = File::open(path)?;
+    // Where files cannot be locked, a line read half is reported as damaged, and read the next time.
+    let locked = file.lock_shared().is_ok();
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes)?;
+    if locked {
+        file.unlock()?;
+    }
+    Ok(bytes)
+}
+
+/// Append what `new` makes of the file's bytes, whole lines without the last newline, in one write under the
+/// file's lock.
+fn append(path: &Path, new: impl FnOnce(&[u8]) -> Vec<u8>) -> std::io::Result<()> {
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder)?;
     }
@@ -133,8 +216,13 @@ fn append(path: &Path, line: &str) -> std::io::Result<()> {
     // A writer that was stopped half way leaves no newline: do not continue its line.
     let mut all = Vec::new();
     file.read_to_end(&mut all)?;
-    let start = if all.last().is_none_or(|&b| b == b'\n') { "" } else { "\n" };
-    file.write_all(format!("{start}{line}\n").as_bytes())?;
+    let mut text = if all.last().is_none_or(|&b| b == b'\n') { Vec::new() } else { vec![b'\n'] };
+    let new = new(&all);
+    if !new.is_empty() {
+        text.extend(new);
+        text.push(b'\n');
+        file.write_all(&text)?;
+    }
     file.unlock()
 }
 
@@ -180,6 +268,39 @@ mod tests {
             other => panic!("{other:?}"),
         };
         assert_eq!((winner("one"), winner("two")), (2, 1));
+    }
+
+    #[test]
+    fn a_merge_is_a_union_and_the_added_record_counts() {
+        let folder = tempfile::tempdir().unwrap();
+        let (here, there) = (folder.path().join("here"), folder.path().join("there"));
+        let mut store = Store::open(&here).unwrap();
+        store.add(record("one", &[30, 20])).unwrap();
+        let mut other = Store::open(&there).unwrap();
+        other.add(record("one", &[10, 20])).unwrap();
+        other.add(record("two", &[1])).unwrap();
+        std::fs::OpenOptions::new()
+            .append(true)
+            .open(&there)
+            .unwrap()
+            .write_all(b"\xff from tomorrow")
+            .unwrap();
+        let bytes = std::fs::read(&there).unwrap();
+        let merged = store.merge(&bytes).unwrap();
+        assert_eq!((merged.records, merged.added, merged.damaged[0].0), (2, 3, 3));
+        assert_eq!(store.merge(&bytes).unwrap().added, 0);
+        let read = Store::open(&here).unwrap();
+        assert_eq!((read.records().count(), read.damaged.len()), (2, 1));
+        let key = record("one", &[]).key;
+        assert_eq!(read.get(&key), other.get(&key));
+        assert_eq!(read.get(&key), store.get(&key));
+        let all = std::fs::read(&here).unwrap();
+        assert_eq!(lines(&all).count(), 4);
+        assert!(lines(&all).any(|line| line == b"\xff from tomorrow"));
+        assert!(store.merge(b"no record\n").is_err());
+        assert_eq!(std::fs::read(&here).unwrap(), all);
+        store.clear().unwrap();
+        assert!(Store::open(&here).unwrap().is_empty() && here.exists());
     }
 
     #[test]

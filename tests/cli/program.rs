@@ -51,9 +51,11 @@ impl Call {
     }
 }
 
+/// The program, which sees no tuning records but those that a test names.
 pub fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(PROGRAM);
     command.args(arguments).stdin(Stdio::null());
+    command.env("TILEWRIGHT_RECORDS", concat!(env!("CARGO_TARGET_TMPDIR"), "/no-records.jsonl"));
     command
 }
 
@@ -73,8 +75,13 @@ pub fn call_without_adapter(arguments: &[&str]) -> Call {
 
 /// `tilewright run`, on the adapter under test.
 pub fn run(arguments: &[&str]) -> Call {
+    on_device("run", arguments)
+}
+
+/// A command on the adapter under test.
+pub fn on_device(name: &str, arguments: &[&str]) -> Call {
     let adapter = std::env::var("TILEWRIGHT_ADAPTER");
-    let mut all = vec!["run"];
+    let mut all = vec![name];
     all.extend(arguments);
     if let Ok(name) = &adapter {
         all.extend(["--adapter", name]);

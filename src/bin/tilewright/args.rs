@@ -5,12 +5,15 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use tilewright::AdapterChoice;
 
+use crate::tuning_args::{BenchArgs, EmitArgs, ExplainArgs, RecordsFlags, StoreArgs, TuneArgs};
+
 const EXAMPLES: &str = "\
 Examples:
   tilewright devices
   tilewright run resnet18.onnx --dim batch=1 --repeat 10
   tilewright run model.onnx --input ids=ids.npy --output-dir out
   tilewright inspect model.onnx --plan
+  tilewright tune model.onnx --dim batch=1 --report tuned.html
 
 Exit status: 0, 1 where something failed, 2 for wrong usage.";
 
@@ -25,7 +28,8 @@ values: bfloat16 and 8-bit floats as float32, 4- and 2-bit integers as int8 or
 uint8. Input files for such dtypes are converted back.
 
 Times are in milliseconds. A run ends when the outputs are in host memory; the
-first one also compiles the kernels.
+first one also compiles the kernels. Kernels that `tilewright tune` measured on
+this adapter use what it found.
 
 Examples:
   tilewright run resnet18.onnx --dim batch=4 --repeat 20 --json
@@ -62,6 +66,18 @@ pub enum Command {
     /// Show a model's inputs, operators, plan and kernels
     #[command(after_help = INSPECT_EXAMPLES)]
     Inspect(InspectArgs),
+    /// Measure the candidates of every kernel of a model on the device, and keep the fastest
+    #[command(after_help = crate::tuning_args::TUNE_EXAMPLES)]
+    Tune(TuneArgs),
+    /// Show what is known of each kernel of a model, and which schedule a run uses
+    Explain(ExplainArgs),
+    /// Look at the records of tuning, merge, move and clear them
+    Store(StoreArgs),
+    /// Print the WGSL of one operation under a schedule
+    #[command(after_help = crate::tuning_args::EMIT_EXAMPLES)]
+    Emit(EmitArgs),
+    /// Time every kernel family over a fixed list of shapes
+    Bench(BenchArgs),
 }
 
 /// Flags of `devices`.
@@ -104,6 +120,9 @@ pub struct RunArgs {
     /// Time every kernel in one more run
     #[arg(long)]
     pub profile: bool,
+    /// Where tuned schedules come from
+    #[command(flatten)]
+    pub records: RecordsFlags,
 }
 
 /// Flags of `inspect`.
@@ -128,15 +147,16 @@ pub struct InspectArgs {
     pub allow_f64_as_f32: bool,
 }
 
-fn named_file(text: &str) -> Result<(String, PathBuf), String> {
+/// `NAME=FILE`.
+pub fn named_file(text: &str) -> Result<(String, PathBuf), String> {
     match text.split_once('=') {
         Some((name, file)) if !name.is_empty() && !file.is_empty() => Ok((name.into(), file.into())),
         _ => Err("wants NAME=FILE.npy".into()),
     }
 }
 
-/// Split at the last `=`: sizes have none, and exporters name dimensions by formulas.
-fn named_size(text: &str) -> Result<(String, usize), String> {
+/// `NAME=N`. Split at the last `=`: sizes have none, and exporters name dimensions by formulas.
+pub fn named_size(text: &str) -> Result<(String, usize), String> {
     match text.rsplit_once('=') {
         Some((name, size)) if !name.is_empty() => match size.parse() {
             Ok(size) => Ok((name.into(), size)),

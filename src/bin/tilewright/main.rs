@@ -1,20 +1,31 @@
-//! `tilewright`: list devices, run ONNX models, show how they are run.
+//! `tilewright`: list devices, run ONNX models, show how they are run, tune their kernels.
 //!
 //! Results go to the standard output, everything else to the standard error. The program ends with 0, with 1
 //! where something failed, with 2 where it was called wrongly.
 
 mod args;
+mod bench;
+mod corpus;
 mod devices;
+mod emit;
+mod explain;
 mod failure;
 mod fill;
+mod html;
 mod inspect;
 mod npy;
+mod one_op;
 mod planned;
 mod progress;
+mod records;
 mod report;
 mod run;
 mod stats;
+mod store;
 mod table;
+mod trials;
+mod tune;
+mod tuning_args;
 
 use std::process::ExitCode;
 
@@ -34,6 +45,11 @@ fn main() -> ExitCode {
         Command::Devices(args) => devices::devices(args),
         Command::Run(args) => run::run(args),
         Command::Inspect(args) => inspect::inspect(args),
+        Command::Tune(args) => tune::tune(args),
+        Command::Explain(args) => explain::explain(args),
+        Command::Store(args) => store::store(args),
+        Command::Emit(args) => emit::emit(args),
+        Command::Bench(args) => bench::bench(args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -2,16 +2,18 @@
 
 use std::collections::{BTreeMap, HashSet};
 
+use tilewright::gpu::Device;
 use tilewright::graph::Graph;
 use tilewright::ir::Stop;
-use tilewright::kernel::{Caps, Schedule, candidates};
+use tilewright::kernel::{Caps, KernelSpec, Schedule, candidates};
 use tilewright::ops::Known;
 use tilewright::plan::{Layout, Origin, Plan, Step, SymbolValues, plan, size};
 use tilewright::wgsl::{self, Dialect, Target};
-use tilewright::{AdapterInfo, Error, adapters};
+use tilewright::{AdapterChoice, AdapterInfo, Error, adapters, onnx};
 
-use crate::failure::Result;
+use crate::failure::{Failure, Result};
 use crate::fill::DEFAULT_SIZE;
+use crate::one_op::OneOp;
 
 /// What the plan is made for.
 pub struct Machine {
@@ -27,6 +29,16 @@ impl Machine {
         let adapter = adapters()?.into_iter().next();
         let caps = adapter.as_ref().map(|adapter| adapter.caps.clone()).unwrap_or_default();
         Ok(Machine { adapter, caps })
+    }
+
+    /// With the adapter that was asked for; [`Machine::here`] where none was.
+    ///
+    /// # Errors
+    /// [`Error::Adapter`] where there is no such adapter.
+    pub fn of(choice: Option<&AdapterChoice>) -> Result<Machine> {
+        let Some(choice) = choice else { return Machine::here() };
+        let adapter = Device::open(choice)?.info().clone();
+        Ok(Machine { caps: adapter.caps.clone(), adapter: Some(adapter) })
     }
 
     /// In words.
@@ -62,8 +74,19 @@ pub enum Outcome {
 
 /// Plan `graph` for sizes `dims`; dimensions not among them stay symbolic, and are 1 in the layout.
 pub fn make(graph: &Graph, dims: &BTreeMap<String, usize>, allow_f64_as_f32: bool, caps: &Caps) -> Outcome {
+    make_at(graph, dims, &[], allow_f64_as_f32, caps)
+}
+
+/// As [`make`], with symbolic dimensions as in these shapes of the inputs.
+pub fn make_at(
+    graph: &Graph,
+    dims: &BTreeMap<String, usize>,
+    shapes: &[Vec<usize>],
+    allow_f64_as_f32: bool,
+    caps: &Caps,
+) -> Outcome {
     let known = Known { dims: dims.clone(), allow_f64_as_f32, ..Known::default() };
-    match planned(graph, known, caps) {
+    match planned(graph, known, shapes, caps) {
         Ok(planned) => Outcome::Planned(Box::new(planned)),
         Err(Stop::Error(error)) => Outcome::Failed(error),
         Err(Stop::NeedsInputs(numbers)) => {
@@ -76,9 +99,22 @@ pub fn make(graph: &Graph, dims: &BTreeMap<String, usize>, allow_f64_as_f32: boo
     }
 }
 
-fn planned(graph: &Graph, mut known: Known, caps: &Caps) -> Result<Planned, Stop> {
+/// The plan of one operation.
+///
+/// # Errors
+/// [`Failure::Failed`] for what cannot be planned.
+pub fn of_op(op: &OneOp, caps: &Caps) -> Result<Box<Planned>> {
+    let graph = onnx::parse_bytes(op.model().into())?;
+    match make(&graph, &BTreeMap::new(), false, caps) {
+        Outcome::Planned(planned) => Ok(planned),
+        Outcome::Failed(error) => Err(error.into()),
+        Outcome::NeedsInputs(_) => Err(Failure::Failed(format!("{} cannot be planned", op.describe()))),
+    }
+}
+
+fn planned(graph: &Graph, mut known: Known, shapes: &[Vec<usize>], caps: &Caps) -> Result<Planned, Stop> {
     let mut plan = plan(graph, &known, caps)?;
-    let mut symbols = symbol_values(&plan);
+    let mut symbols = symbol_values(&plan, shapes);
     let specialised = !guards_hold(&plan, &symbols)?;
     if specialised {
         // As a session does where a symbolic plan took sizes for equal that are not, as in a broadcast of 1.
@@ -87,14 +123,17 @@ fn planned(graph: &Graph, mut known: Known, caps: &Caps) -> Result<Planned, Stop
             known.shapes.insert(number, tilewright::plan::shape(dims, &symbols, place)?);
         }
         plan = tilewright::plan::plan(graph, &known, caps)?;
-        symbols = symbol_values(&plan);
+        symbols = symbol_values(&plan, shapes);
     }
     let layout = plan.layout(&symbols, caps)?;
     Ok(Planned { plan, layout, symbols, specialised })
 }
 
-fn symbol_values(plan: &Plan) -> SymbolValues {
-    plan.symbols().into_keys().map(|name| (name, DEFAULT_SIZE as i64)).collect()
+fn symbol_values(plan: &Plan, shapes: &[Vec<usize>]) -> SymbolValues {
+    let size = |(input, axis): (usize, usize)| {
+        shapes.get(input).and_then(|shape| shape.get(axis)).map_or(DEFAULT_SIZE as i64, |&size| size as i64)
+    };
+    plan.symbols().into_iter().map(|(name, at)| (name, size(at))).collect()
 }
 
 fn guards_hold(plan: &Plan, symbols: &SymbolValues) -> Result<bool, Error> {
@@ -139,7 +178,73 @@ pub struct KernelSource {
     pub wgsl: String,
 }
 
+/// A kernel at sizes, and its candidates there.
+pub struct Space {
+    /// The kernel's name in the plan.
+    pub label: String,
+    /// What it computes.
+    pub spec: KernelSpec,
+    /// Its run-time parameters.
+    pub sizes: Vec<i64>,
+    /// Its output the first time, as `y float32 [1, 128]`.
+    pub output: String,
+    /// How many steps are like this.
+    pub steps: usize,
+    /// Whether they run once, when a session starts.
+    pub once: bool,
+    /// Elements of its inputs.
+    pub input_lens: Vec<usize>,
+    /// Elements of its output.
+    pub output_len: usize,
+    /// Its legal schedules, the default first.
+    pub candidates: Vec<Schedule>,
+}
+
+impl Space {
+    /// The schedule of an untuned run.
+    ///
+    /// # Errors
+    /// [`Error::Limit`] where the device allows none.
+    pub fn default(&self) -> Result<&Schedule, Error> {
+        self.candidates.first().ok_or_else(|| Error::Limit {
+            place: self.label.clone(),
+            message: "no legal schedule on this device".into(),
+        })
+    }
+}
+
 impl Planned {
+    /// Every kernel at its sizes, in the order of the plan's steps.
+    pub fn spaces(&self, caps: &Caps) -> Vec<Space> {
+        let mut found: Vec<(usize, Space)> = Vec::new();
+        for step in &self.plan.steps {
+            let kernel = &self.plan.kernels[step.kernel];
+            let sizes: Vec<i64> =
+                step.params.iter().map(|p| self.symbols.get(p).copied().unwrap_or(0)).collect();
+            let same = |(number, space): &&mut (usize, Space)| *number == step.kernel && space.sizes == sizes;
+            if let Some((_, space)) = found.iter_mut().find(same) {
+                space.steps += 1;
+                continue;
+            }
+            let shape = &self.layout.shapes[step.output];
+            let tensor = &self.plan.tensors[step.output];
+            let len = |t: &usize| self.layout.shapes[*t].iter().product();
+            let space = Space {
+                label: kernel.label.clone(),
+                spec: kernel.spec.clone(),
+                output: format!("{} {} {}", tensor.name, tensor.dtype, crate::table::shape(shape)),
+                steps: 1,
+                once: self.is_once(step),
+                input_lens: step.inputs.iter().map(len).collect(),
+                output_len: len(&step.output),
+                candidates: candidates(&kernel.spec, &sizes, caps),
+                sizes,
+            };
+            found.push((step.kernel, space));
+        }
+        found.into_iter().map(|(_, space)| space).collect()
+    }
+
     /// Whether the step runs once, when a session starts.
     pub fn is_once(&self, step: &Step) -> bool {
         matches!(self.plan.tensors[step.output].origin, Origin::Once)

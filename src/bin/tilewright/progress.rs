@@ -60,3 +60,13 @@ fn bar(stage: Stage, total: u64) -> ProgressBar {
     let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
     ProgressBar::new(total).with_style(style).with_finish(ProgressFinish::AndClear)
 }
+
+/// A bar that counts, with a message; hidden where nobody would see it.
+pub fn counted(what: &str) -> ProgressBar {
+    if !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template("{prefix}  {bar:20} {pos} / {len}  {wide_msg}");
+    let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::new(0).with_style(style).with_prefix(what.to_owned())
+}

@@ -48,8 +48,8 @@ pub fn run(args: &RunArgs) -> Result<()> {
         adapter: args.adapter.clone().unwrap_or_default(),
         dims,
         allow_f64_as_f32: args.allow_f64_as_f32,
+        records: args.records.to_read(),
         progress: progress::on_progress(),
-        ..SessionOptions::default()
     };
     let start = Instant::now();
     let session = Session::load(&args.model, &options)?;

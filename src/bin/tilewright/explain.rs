@@ -1,0 +1,165 @@
+//! `tilewright explain`: what is known of each kernel of a model, and which schedule a run uses.
+
+use serde_json::{Value as Json, json};
+use tilewright::kernel::Schedule;
+use tilewright::tune::{Key, Record, Store, winner};
+use tilewright::{AdapterInfo, Error, onnx, ops};
+
+use crate::failure::{Failure, Result, print, print_json};
+use crate::planned::{self, Machine, Outcome, Space};
+use crate::store::{date, short_hash};
+use crate::table::{quoted, shape};
+use crate::tuning_args::ExplainArgs;
+use crate::{devices, fill, trials};
+
+/// A kernel, its record, and what follows for a run.
+struct Explained<'a> {
+    space: &'a Space,
+    key: Key,
+    record: Option<&'a Record>,
+    schedule: &'a Schedule,
+    why: String,
+    /// Records of the same kernel that do not apply, in words.
+    others: Vec<String>,
+}
+
+/// Explain every kernel, or the one asked for.
+pub fn explain(args: &ExplainArgs) -> Result<()> {
+    let graph = onnx::open(&args.model)?;
+    let dims = fill::sizes(&graph.inputs, &args.dims)?;
+    let files = fill::files(&graph.inputs, &args.inputs)?;
+    let mut shapes = Vec::new();
+    if !files.is_empty() {
+        let filled = fill::fill(&graph.inputs, &files, &dims, 0, &mut |_| {})?;
+        shapes.extend(filled.iter().map(|input| input.tensor.shape().to_vec()));
+    }
+    let unsupported = ops::unsupported(&graph);
+    if !unsupported.is_empty() {
+        return Err(Error::Unsupported { items: unsupported }.into());
+    }
+    let machine = Machine::of(Some(&args.adapter.clone().unwrap_or_default()))?;
+    let no_adapter = || Failure::Failed("records are by adapter, and this machine has none".into());
+    let adapter = machine.adapter.as_ref().ok_or_else(no_adapter)?;
+    let planned = match planned::make_at(&graph, &dims, &shapes, args.allow_f64_as_f32, &machine.caps) {
+        Outcome::Planned(planned) => planned,
+        Outcome::Failed(error) => return Err(error.into()),
+        Outcome::NeedsInputs(names) => {
+            let message = format!("no plan: it depends on what a run gives as {}", quoted(&names));
+            return Err(Failure::Failed(message));
+        }
+    };
+    let store = args.records.open()?;
+    let mut spaces = planned.spaces(&machine.caps);
+    if let Some(wanted) = &args.kernel {
+        if !spaces.iter().any(|space| space.label == *wanted) {
+            let labels: Vec<&str> = spaces.iter().map(|space| space.label.as_str()).collect();
+            let there = if labels.is_empty() { "none".into() } else { labels.join(", ") };
+            let message = format!("--kernel: the plan has no kernel {wanted:?}; there are: {there}");
+            return Err(Failure::Usage(message));
+        }
+        spaces.retain(|space| space.label == *wanted);
+    }
+    let explained: Vec<Explained> =
+        spaces.iter().map(|space| one(space, &store, adapter)).collect::<Result<_>>()?;
+    if args.json {
+        let list: Vec<Json> = explained.iter().map(to_json).collect();
+        return print_json(&json!({
+            "model": args.model.display().to_string(),
+            "adapter": devices::short_json(adapter),
+            "kernels": list,
+        }));
+    }
+    let mut texts = vec![format!("{adapter}\n")];
+    texts.extend(explained.iter().map(to_text));
+    print(&texts.join("\n"))
+}
+
+/// As a session decides.
+fn one<'a>(space: &'a Space, store: &'a Store, adapter: &AdapterInfo) -> Result<Explained<'a>> {
+    let key = Key::new(&space.spec, &space.sizes, adapter);
+    let record = store.get(&key);
+    let default = space.default()?;
+    let stored = record.map(|record| winner(&record.trials).map(|trial| (record, &trial.schedule)));
+    let (schedule, why) = match stored {
+        None => (default, "the default, as no record applies".to_owned()),
+        Some(None) => (default, "the default, as no trial of its record may win".to_owned()),
+        Some(Some((record, winner))) if space.candidates.contains(winner) => {
+            let speed_up = trials::speed_up(&record.trials).map_or(String::new(), |ratio| {
+                format!(", {} as fast as the default", trials::ratio_text(ratio))
+            });
+            (winner, format!("the stored winner of {}{speed_up}", date(record.unix_seconds)))
+        }
+        Some(Some((_, winner))) => {
+            (default, format!("the default, as the stored winner {winner} is not legal at these sizes"))
+        }
+    };
+    let others = if record.is_some() { Vec::new() } else { others(&key, store) };
+    Ok(Explained { space, key, record, schedule, why, others })
+}
+
+fn others(key: &Key, store: &Store) -> Vec<String> {
+    let differs = |other: &Key| {
+        let mut parts = Vec::new();
+        if other.bucket != key.bucket {
+            parts.push(format!("for sizes up to {}", shape(&other.bucket)));
+        }
+        let pairs = [
+            ("on", &other.adapter, &key.adapter),
+            ("through", &other.backend, &key.backend),
+            ("with driver", &other.driver, &key.driver),
+            ("compiled by", &other.compiler, &key.compiler),
+        ];
+        let parts_of = pairs.iter().filter(|(_, other, own)| other != own);
+        parts.extend(parts_of.map(|(word, other, _)| format!("{word} {other}")));
+        if other.generator != key.generator {
+            parts.push(format!("of generator {}", other.generator));
+        }
+        parts.join(", ")
+    };
+    let same = store.records().filter(|record| record.key.kernel == key.kernel);
+    let mut list: Vec<String> = same.map(|record| differs(&record.key)).collect();
+    list.sort();
+    list
+}
+
+fn to_text(explained: &Explained) -> String {
+    let Explained { space, key, record, schedule, why, others } = explained;
+    let steps = match (space.steps, space.once) {
+        (1, false) => "1 dispatch".to_owned(),
+        (n, false) => format!("{n} dispatches"),
+        (n, true) => format!("{n} when loading"),
+    };
+    let sizes = if space.sizes.is_empty() {
+        String::new()
+    } else {
+        format!("; sizes {}, recorded up to {}", shape(&space.sizes), shape(&key.bucket))
+    };
+    let hash = short_hash(&key.kernel);
+    let mut text = format!("{} {}: {steps}; hash {hash}{sizes}\n", space.label, space.output);
+    text += &format!("  uses {schedule}: {why}\n");
+    match record {
+        Some(record) => text += &trials::text(&record.trials),
+        None => text += &format!("  {} legal candidates, none measured\n", space.candidates.len()),
+    }
+    for other in others {
+        text += &format!("  there is a record {other}\n");
+    }
+    text
+}
+
+fn to_json(explained: &Explained) -> Json {
+    let Explained { space, key, record, schedule, why, others } = explained;
+    json!({
+        "kernel": space.label,
+        "output": space.output,
+        "steps": space.steps,
+        "at_load": space.once,
+        "sizes": space.sizes,
+        "key": key,
+        "schedule": schedule.to_string(),
+        "why": why,
+        "candidates": space.candidates.len(),
+        "trials": record.map(|record| trials::json(&record.trials)),
+        "other_records": others,
+    })
+}
