@@ -16,7 +16,11 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("plan", &["error", "expr", "graph", "ir", "kernel", "ops", "tensor"]),
     ("wgsl", &["error", "expr", "kernel", "tensor"]),
     ("gpu", &["error", "kernel", "wgsl"]),
-    ("session", &["error", "expr", "gpu", "graph", "ir", "kernel", "onnx", "ops", "plan", "tensor", "wgsl"]),
+    ("tune", &["error", "expr", "gpu", "kernel", "plan", "tensor", "wgsl"]),
+    (
+        "session",
+        &["error", "expr", "gpu", "graph", "ir", "kernel", "onnx", "ops", "plan", "tensor", "tune", "wgsl"],
+    ),
 ];
 
 /// Where the library may panic: file, what stands there, why.

@@ -316,7 +316,9 @@ impl Expr {
             Binary::Div | Binary::Pow if is(other, 1.0) => Some(self.clone()),
             // WGSL refuses a constant divisor of zero, and defines a variable one.
             Binary::Div if is(other, 0.0) && self.dtype().is_int() => Some(self.clone()),
-            Binary::Rem | Binary::Mod if is(other, 0.0) && self.dtype().is_int() => Some(Expr::int(self.dtype(), 0)),
+            Binary::Rem | Binary::Mod if is(other, 0.0) && self.dtype().is_int() => {
+                Some(Expr::int(self.dtype(), 0))
+            }
             Binary::Add | Binary::Sub if is(other, 0.0) && self.dtype().is_int() => Some(self.clone()),
             Binary::And if is(other, 1.0) => Some(self.clone()),
             Binary::And if is(self, 1.0) => Some(other.clone()),

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::caps::Caps;
 use super::spec::{Body, ContractBody, KernelSpec, RowResult};
 use crate::error::{Error, Result};
-use crate::expr::Idx;
+use crate::expr::{Idx, Node};
 
 /// Values of a kernel's parameters, in order.
 pub type Sizes<'a> = &'a [i64];
@@ -136,33 +136,41 @@ fn reduce_candidates(rows: i64, length: i64, stages: usize, caps: &Caps) -> Vec<
         .collect()
 }
 
+/// Register tiles of `micro_m` rows by 4 `micro_n4` columns in workgroups of `group_m` by `group_n`. The larger the
+/// tile, the fewer loads per product; a tile of more than twice the output's extent is waste and left out.
+/// On lavapipe 8x8 tiles were the fastest for all shapes of the eight test networks with M and N of at least 8
+/// (`Session::tune`); GPUs run out of registers sooner, so 4x4 stands first there.
 fn contract_candidates(body: &ContractBody, sizes: Sizes, caps: &Caps) -> Vec<Schedule> {
-    let (m, n) = (size(&body.m, sizes), size(&body.n, sizes));
-    let micro_m = if m >= 8 {
-        8
-    } else if m >= 4 {
-        4
+    let (m, n) = (size(&body.m, sizes).max(1), size(&body.n, sizes).max(1));
+    let largest = |extent: i64, most: u32| (extent as u64).next_power_of_two().min(most as u64) as u32;
+    let columns = |n4: u32| n4 as i64 * 4;
+    let most = if caps.cpu { 8 } else { 4 };
+    // An operand with a window or a condition in it is read element by element: a narrow tile keeps the code short.
+    let wide = matches!(body.b.node(), Node::Load { .. });
+    let (micro_m, micro_n4) = (largest(m, most), largest((n + 3) / 4, if wide { most / 4 } else { 1 }));
+    // Few distinct defaults, so that a change of sequence length rarely means another pipeline.
+    let lanes = if caps.cpu { 32 } else { 64 };
+    let group_m = if m <= micro_m as i64 {
+        1
+    } else if n <= 2 * columns(micro_n4) {
+        lanes / 2
     } else {
-        m.clamp(1, 2) as u32
+        lanes / 8
     };
-    let default = (if m <= 4 { 1 } else { 4 }, if m <= 4 { 32 } else { 8 }, micro_m, 1);
-    let small_n = (if m <= 4 { 1 } else { 16 }, if n <= 4 { 1 } else { 4 }, micro_m, 1);
-    let first = if n <= 16 { small_n } else { default };
-    let mut all = vec![first];
-    for micro_m in [1, 2, 4, 8] {
-        for micro_n4 in [1, 2] {
-            for (group_m, group_n) in [(8, 8), (4, 16), (16, 4), (1, 64), (4, 8), (16, 16), (1, 1)] {
-                all.push((group_m, group_n, micro_m, micro_n4));
-            }
+    let group_n = lanes / group_m;
+    let mut all = vec![(group_m, group_n, micro_m, micro_n4)];
+    let tiles: &[(u32, u32)] = if caps.cpu { &[(16, 4), (32, 4), (16, 8), (16, 2), (8, 4)] } else { &[] };
+    let common = [(8, 2), (4, 2), (8, 1), (4, 1), (2, 2), (2, 1), (1, 2), (1, 1)];
+    for &(micro_m, micro_n4) in tiles.iter().chain(&common) {
+        for (group_m, group_n) in [(16, 16), (4, 8), (8, 8), (1, 64), (4, 16), (16, 4)] {
+            all.push((group_m, group_n, micro_m, micro_n4));
         }
     }
-    let wasteful = |&(_, _, micro_m, micro_n4): &(u32, u32, u32, u32)| {
-        micro_m as i64 >= 2 * m.max(1) || micro_n4 as i64 * 4 >= 2 * n.max(4)
-    };
-    let mut kept: Vec<_> = Vec::new();
-    for (position, knobs) in all.into_iter().enumerate() {
-        let legal = fits(caps, knobs.1, knobs.0);
-        if legal && !kept.contains(&knobs) && (position == 0 || !wasteful(&knobs)) {
+    let wasteful = |micro_m: u32, micro_n4: u32| micro_m as i64 >= 2 * m || columns(micro_n4) >= 2 * n.max(4);
+    let mut kept: Vec<(u32, u32, u32, u32)> = Vec::new();
+    for knobs in all {
+        let (group_m, group_n, micro_m, micro_n4) = knobs;
+        if fits(caps, group_n, group_m) && !wasteful(micro_m, micro_n4) && !kept.contains(&knobs) {
             kept.push(knobs);
         }
     }

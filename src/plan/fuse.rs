@@ -124,7 +124,8 @@ fn sole(reading: &BTreeSet<(ValueId, Use)>) -> Option<ValueId> {
 
 /// Values that `outputs` depend on, with those that read each.
 fn users(program: &Program, outputs: &BTreeSet<ValueId>) -> BTreeMap<ValueId, BTreeSet<ValueId>> {
-    let mut users: BTreeMap<ValueId, BTreeSet<ValueId>> = outputs.iter().map(|&id| (id, BTreeSet::new())).collect();
+    let mut users: BTreeMap<ValueId, BTreeSet<ValueId>> =
+        outputs.iter().map(|&id| (id, BTreeSet::new())).collect();
     for id in (0..program.values.len() as ValueId).rev() {
         if users.contains_key(&id) {
             for source in program.value(id).sources() {
@@ -205,7 +206,8 @@ fn reads_in_place(program: &Program, body: &Expr, user: ValueId, source: ValueId
         if let Node::Load { source: s, at, .. } = e.node()
             && *s == source
         {
-            in_place &= numel(shape) == numel(program.shape(source)) && flatten(at, program.shape(source)) == own;
+            in_place &=
+                numel(shape) == numel(program.shape(source)) && flatten(at, program.shape(source)) == own;
         }
     });
     in_place
@@ -257,7 +259,9 @@ impl<'a> Fusion<'a> {
         match reading.first() {
             // Read again for every tile: only what costs a few instructions, and no row kernel's result, whose
             // statistics would be left in a kernel of their own.
-            Some((_, Use::Operand)) => one_kernel && !self.after_reductions.contains(&id) && loads <= 2 && steps <= 3 && !heavy,
+            Some((_, Use::Operand)) => {
+                one_kernel && !self.after_reductions.contains(&id) && loads <= 2 && steps <= 3 && !heavy
+            }
             Some((root, Use::Body)) => {
                 let passes = self.drafts.get(root).map_or(1, |d| d.stages.len() + 1);
                 one_kernel && (passes == 1 || loads <= 2)

@@ -279,7 +279,7 @@ impl Session {
         let outputs = prepared.finish(&self.device, &run, read)?;
         let mut state = self.lock();
         state.last_dispatches = run.recording.dispatches.len();
-        keep(&mut state.prepared, known, prepared);
+        state.keep(known, prepared);
         Ok(Outputs(outputs))
     }
 
@@ -339,7 +339,7 @@ impl Session {
                     self.store.clone(),
                     self.progress(),
                 )?;
-                keep(&mut state.prepared, known, prepared);
+                state.keep(known, prepared);
             }
         }
         Ok(())
@@ -460,9 +460,13 @@ fn latest(state: &mut State) -> Result<&mut Prepared> {
     }
 }
 
-fn keep(prepared: &mut Vec<(Known, Prepared)>, known: Known, new: Prepared) {
-    if prepared.len() >= PLANS_KEPT {
-        prepared.remove(0);
+impl State {
+    /// Keep a plan; the oldest goes, and with it the constants that no other plan uses.
+    fn keep(&mut self, known: Known, new: Prepared) {
+        if self.prepared.len() >= PLANS_KEPT {
+            self.prepared.remove(0);
+        }
+        self.prepared.push((known, new));
+        self.weights.retain(self.prepared.iter().map(|(_, prepared)| prepared.plan.as_ref()));
     }
-    prepared.push((known, new));
 }

@@ -107,14 +107,13 @@ pub fn search(
     let mut idle_rounds = 0;
     for _ in 0..ROUNDS {
         drop_slow(&mut trials);
-        for i in 0..trials.len() {
-            if trials[i].status != Status::Measured || start.elapsed() >= options.budget {
-                continue;
+        for trial in trials.iter_mut().filter(|trial| trial.status == Status::Measured) {
+            if start.elapsed() >= options.budget {
+                break;
             }
-            let guess = trials[i].best_ns();
-            match bench.sample(&trials[i].schedule, guess) {
-                Ok(ns) => trials[i].samples_ns.push(ns),
-                Err(error) => trials[i].status = Status::Failed(error.to_string()),
+            match bench.sample(&trial.schedule, trial.best_ns()) {
+                Ok(ns) => trial.samples_ns.push(ns),
+                Err(error) => trial.status = Status::Failed(error.to_string()),
             }
         }
         done(&trials);

@@ -1,4 +1,4 @@
-// group_m=8 group_n=8 micro_m=2 micro_n=4
+// group_m=16 group_n=16 micro_m=2 micro_n=4
 // out[b, m, n] = epilogue(sum over k of A[b, m, k] * B[b, k, n])
 //
 // Matrix products and convolutions (an implicit gemm: load_b does the windowing), straight from storage.
@@ -17,8 +17,8 @@ struct Params { p0: i32, p1: i32 }
 @group(0) @binding(3) var<storage, read_write> result: array<vec4<f32>>;
 @group(0) @binding(4) var<uniform> params: Params;
 
-const GROUP_M: u32 = 8u;
-const GROUP_N: u32 = 8u;
+const GROUP_M: u32 = 16u;
+const GROUP_N: u32 = 16u;
 const MICRO_M: i32 = 2;
 const MICRO_N4: i32 = 1;
 const m0: i32 = 0;
