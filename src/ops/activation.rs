@@ -105,12 +105,15 @@ fn biased(cx: &mut Cx, f: fn(&Expr) -> Expr) -> Lowering {
     Ok(vec![cx.program.elementwise(&[x, bias], |e| f(&(&e[0] + &e[1])))?])
 }
 
+/// A function of one number.
+pub(super) type Function = Box<dyn Fn(&Expr) -> Expr>;
+
 /// The activation function that recurrent networks call `name`, in any case of letters; `parameters(n)` gives
 /// the alpha, and from 2 on the beta, that the node says.
 pub(super) fn activation(
     name: &str,
     parameters: &mut dyn FnMut(usize) -> (Option<f64>, Option<f64>),
-) -> Option<Box<dyn Fn(&Expr) -> Expr>> {
+) -> Option<Function> {
     Some(match name.to_ascii_lowercase().as_str() {
         "relu" => Box::new(|x| x.larger(0.0)),
         "tanh" => Box::new(Expr::tanh),

@@ -1,7 +1,7 @@
 //! Recurrent networks, unrolled over the sequence: one small product per step, and one large product of all
 //! inputs before the first. The length of the sequence must be known when the plan is made.
 
-use super::activation::{activation, sigmoid};
+use super::activation::{Function, activation, sigmoid};
 use super::join::join;
 use super::math::{Lowering, op};
 use super::{Cx, OpDef};
@@ -56,7 +56,7 @@ struct Layer<'a> {
     /// `[D, 2 * gates * H]`.
     bias: Option<ValueId>,
     peepholes: Option<ValueId>,
-    functions: &'a [Box<dyn Fn(&Expr) -> Expr>],
+    functions: &'a [Function],
     clip: Option<f64>,
     linear_before_reset: bool,
     input_forget: bool,
@@ -305,7 +305,7 @@ fn restored(p: &mut Program, y: ValueId, lengths: ValueId, backward: &[bool]) ->
 }
 
 /// The activation functions of all directions, one after another.
-fn functions(cx: &Cx, kind: Kind, directions: usize) -> Result<Vec<Box<dyn Fn(&Expr) -> Expr>>, Stop> {
+fn functions(cx: &Cx, kind: Kind, directions: usize) -> Result<Vec<Function>, Stop> {
     let defaults = kind.activations();
     let names = cx.strings("activations")?.unwrap_or_else(|| {
         defaults.iter().cycle().take(defaults.len() * directions).map(|s| s.to_string()).collect()
@@ -317,14 +317,14 @@ fn functions(cx: &Cx, kind: Kind, directions: usize) -> Result<Vec<Box<dyn Fn(&E
         Ok(cx.floats(name)?.unwrap_or_default().into_iter().map(f64::from).collect())
     };
     let (mut alphas, mut betas) = (given("activation_alpha")?, given("activation_beta")?);
-    let mut found: Vec<Box<dyn Fn(&Expr) -> Expr>> = Vec::new();
+    let mut found: Vec<Function> = Vec::new();
     for name in names {
         let mut next = |parameters: usize| {
             let alpha = if parameters > 0 { alphas.pop_front() } else { None };
             (alpha, if parameters > 1 { betas.pop_front() } else { None })
         };
         let function = if name.eq_ignore_ascii_case("sigmoid") {
-            Some(Box::new(sigmoid) as Box<dyn Fn(&Expr) -> Expr>)
+            Some(Box::new(sigmoid) as Function)
         } else {
             activation(&name, &mut next)
         };
