@@ -62,7 +62,7 @@ pub fn page(tuned: &Tuned) -> String {
     let _ = writeln!(
         page,
         "<h2>Trials</h2>\n<p class=\"note\">Milliseconds of one dispatch, the kernel alone. The spread is from the \
-         best sample to the worst, relative to the median.</p>"
+         best sample to the worst, relative to the median. Dropped ones were clearly slower, and not sampled again.</p>"
     );
     for (number, kernel) in report.kernels.iter().enumerate() {
         kernel_trials(&mut page, number, kernel);
