@@ -228,7 +228,7 @@ fn a_tensor_larger_than_a_binding_works_or_says_both_sizes() {
     let rows = limit as i64 / 4 / columns + 1;
     match session.run(&[("x", &f32s(&[1], &[0.5])), ("shape", &i64s(&[2], &[rows, columns]))]) {
         Ok(outputs) => {
-            assert!((floats(&outputs["y"])[0] - 0.5f32.sin()).abs() < 1e-5);
+            assert!((floats(&outputs["y"])[0] - 0.5f32.sin()).abs() < 2f32.powi(-11));
             assert_eq!(outputs["sines"].shape(), [rows as usize, columns as usize]);
         }
         Err(error) => {
@@ -261,8 +261,9 @@ fn sizes_beyond_memory_are_errors() {
         }
     }
     let (x, y) = (f32s(&[2, 1], &[1.0, 2.0]), f32s(&[1, 2], &[0.0, 0.5]));
-    let z = only(&session, &[("x", &x), ("y", &y)]).unwrap();
-    assert!((floats(&z)[3] - 1f32.sin()).abs() < 1e-5);
+    let z = floats(&only(&session, &[("x", &x), ("y", &y)]).unwrap())[3];
+    // WGSL asks no more of sin than this.
+    assert!((z - 1f32.sin()).abs() < 2f32.powi(-11), "sin(1) = {z}");
 }
 
 #[test]

@@ -148,6 +148,20 @@ impl<'a> Printer<'a> {
             let (a, b) = (self.print(a), self.print(b));
             return self.name(expr, format!("select({b}, {a}, {condition})"));
         }
+        // A read beside a constant, as at the border of a window: read element 0 instead of branching. Windows
+        // have many of these, and some drivers' compilers take minutes over the branches.
+        if is_cheap(b)
+            && let Some(a) = self.guarded(a, &condition, true)
+        {
+            let b = self.print(b);
+            return self.name(expr, format!("select({b}, {a}, {condition})"));
+        }
+        if is_cheap(a)
+            && let Some(b) = self.guarded(b, &condition, false)
+        {
+            let a = self.print(a);
+            return self.name(expr, format!("select({b}, {a}, {condition})"));
+        }
         let name = self.fresh();
         let ty = device_type(a.dtype());
         self.push(format!("var {name}: {ty};"));
@@ -158,6 +172,20 @@ impl<'a> Printer<'a> {
         self.push("}".into());
         self.known.insert(expr.clone(), name.clone());
         name
+    }
+
+    /// A plain read whose offset is 0 unless `condition` is `wanted`; `None` for anything else.
+    fn guarded(&mut self, expr: &Expr, condition: &str, wanted: bool) -> Option<String> {
+        let Node::Load { source, dtype, at } = expr.node() else { return None };
+        let mut reads = 0;
+        expr.visit(&mut |e| reads += matches!(e.node(), Node::Load { .. }) as usize);
+        let [offset] = at.as_slice() else { return None };
+        if reads > 1 {
+            return None;
+        }
+        let offset = self.idx(offset);
+        let guarded = if wanted { format!("0, {offset}") } else { format!("{offset}, 0") };
+        Some(self.names.load(*source, *dtype, &format!("select({guarded}, {condition})")))
     }
 
     /// Assign `expr` to `name` in a scope of its own.
@@ -242,11 +270,11 @@ impl<'a> Printer<'a> {
         let infix = |symbol: &str| format!("({x} {symbol} {y})");
         let width = dtype.bits().min(32);
         match (op, ty) {
-            (Binary::Add | Binary::Or | Binary::BitOr | Binary::Max, "bool") => infix("||"),
-            (Binary::Mul | Binary::And | Binary::BitAnd | Binary::Min, "bool") => infix("&&"),
+            (Binary::Add | Binary::Or | Binary::BitOr | Binary::Max, "bool") => infix("|"),
+            (Binary::Mul | Binary::And | Binary::BitAnd | Binary::Min, "bool") => infix("&"),
             (Binary::Xor | Binary::BitXor | Binary::Sub, "bool") => infix("!="),
-            (Binary::Lt, "bool") => format!("(!{x} && {y})"),
-            (Binary::Le, "bool") => format!("(!{x} || {y})"),
+            (Binary::Lt, "bool") => format!("(!{x} & {y})"),
+            (Binary::Le, "bool") => format!("(!{x} | {y})"),
             (Binary::Add, _) => wrap(dtype, infix("+")),
             (Binary::Sub, _) => wrap(dtype, infix("-")),
             (Binary::Mul, _) => wrap(dtype, infix("*")),

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::{Def, Guard, Value, ValueId};
 use crate::error::Error;
-use crate::expr::{Binary, Expr, Idx, Node, Unary, flatten, numel, unflatten, vars};
+use crate::expr::{Atom, Binary, Expr, Idx, Node, Unary, flatten, numel, unflatten, vars};
 use crate::tensor::{DType, Tensor};
 
 /// Why lowering stopped.
@@ -14,6 +14,8 @@ pub enum Stop {
     Error(Error),
     /// The plan depends on the *contents* of these graph inputs: plan again with them given.
     NeedsInputs(BTreeSet<usize>),
+    /// The plan depends on sizes that are symbols here: plan again with the shapes of all inputs given.
+    NeedsShapes,
 }
 
 impl From<Error> for Stop {
@@ -279,9 +281,24 @@ impl Program {
         Ok(self.constants(id)?.into_iter().map(crate::expr::Value::to_i64).collect())
     }
 
-    /// The graph inputs that `id` is computed from, as a reason to stop.
+    /// A size as a number.
+    ///
+    /// # Errors
+    /// [`Stop::NeedsShapes`] where it is not known yet; [`Stop::Error`] where it is negative.
+    pub fn known_size(&self, size: &Idx) -> Result<usize, Stop> {
+        let size = size.as_const().ok_or(Stop::NeedsShapes)?;
+        usize::try_from(size).map_err(|_| self.error(format!("a size of {size}")))
+    }
+
+    /// A shape as numbers, as [`Program::known_size`].
+    pub fn known_shape(&self, id: ValueId) -> Result<Vec<usize>, Stop> {
+        self.shape(id).iter().map(|size| self.known_size(size)).collect()
+    }
+
+    /// The graph inputs that `id` is computed from, or that it depends on symbols, as a reason to stop.
     fn needs(&self, id: ValueId, what: &str) -> Stop {
         let (mut inputs, mut stack, mut seen) = (BTreeSet::new(), vec![id], BTreeSet::new());
+        let mut symbolic = false;
         while let Some(id) = stack.pop() {
             if !seen.insert(id) {
                 continue;
@@ -289,7 +306,15 @@ impl Program {
             if let Def::Input(number) = self.value(id).def {
                 inputs.insert(number);
             }
-            stack.extend(self.value(id).sources());
+            let value = self.value(id);
+            value.shape.iter().for_each(|size| symbolic |= has_symbol(size));
+            for expr in value.exprs() {
+                expr.visit_indices(&mut |idx| symbolic |= has_symbol(idx));
+            }
+            stack.extend(value.sources());
+        }
+        if inputs.is_empty() && symbolic {
+            return Stop::NeedsShapes;
         }
         if inputs.is_empty() {
             let name = &self.value(id).name;
@@ -324,6 +349,13 @@ impl Value {
             Def::Contract { a, b, .. } => vec![a, b],
         }
     }
+}
+
+/// Whether a symbol occurs in `idx`.
+fn has_symbol(idx: &Idx) -> bool {
+    let mut found = false;
+    idx.visit(&mut |atom| found |= matches!(atom, Atom::Sym(_)));
+    found
 }
 
 /// `offset == 0 ? content[0] : offset == 1 ? content[1] : ...`

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::caps::Caps;
 use super::spec::{Body, ContractBody, KernelSpec, RowResult};
 use crate::error::{Error, Result};
-use crate::expr::Idx;
+use crate::expr::{Idx, Node};
 
 /// Values of a kernel's parameters, in order.
 pub type Sizes<'a> = &'a [i64];
@@ -145,7 +145,9 @@ fn contract_candidates(body: &ContractBody, sizes: Sizes, caps: &Caps) -> Vec<Sc
     let largest = |extent: i64, most: u32| (extent as u64).next_power_of_two().min(most as u64) as u32;
     let columns = |n4: u32| n4 as i64 * 4;
     let most = if caps.cpu { 8 } else { 4 };
-    let (micro_m, micro_n4) = (largest(m, most), largest((n + 3) / 4, most / 4));
+    // An operand with a window or a condition in it is read element by element: a narrow tile keeps the code short.
+    let wide = matches!(body.b.node(), Node::Load { .. });
+    let (micro_m, micro_n4) = (largest(m, most), largest((n + 3) / 4, if wide { most / 4 } else { 1 }));
     // Few distinct defaults, so that a change of sequence length rarely means another pipeline.
     let lanes = if caps.cpu { 32 } else { 64 };
     let group_m = if m <= micro_m as i64 {
@@ -157,7 +159,9 @@ fn contract_candidates(body: &ContractBody, sizes: Sizes, caps: &Caps) -> Vec<Sc
     };
     let group_n = lanes / group_m;
     let mut all = vec![(group_m, group_n, micro_m, micro_n4)];
-    for (micro_m, micro_n4) in [(8, 2), (4, 2), (8, 1), (4, 1), (2, 2), (2, 1), (1, 2), (1, 1)] {
+    let tiles: &[(u32, u32)] = if caps.cpu { &[(16, 4), (32, 4), (16, 8), (16, 2), (8, 4)] } else { &[] };
+    let common = [(8, 2), (4, 2), (8, 1), (4, 1), (2, 2), (2, 1), (1, 2), (1, 1)];
+    for &(micro_m, micro_n4) in tiles.iter().chain(&common) {
         for (group_m, group_n) in [(16, 16), (4, 8), (8, 8), (1, 64), (4, 16), (16, 4)] {
             all.push((group_m, group_n, micro_m, micro_n4));
         }

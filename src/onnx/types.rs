@@ -7,7 +7,7 @@ use crate::graph::{Dim, ValueInfo};
 use crate::tensor::DType;
 
 /// The declared input or output. `place` names it in messages. `within` a subgraph, ONNX does not demand
-/// a type; the graph's types do.
+/// a type.
 pub(super) fn value_info(place: &str, within: bool, proto: ValueInfoProto) -> Result<ValueInfo, Fault> {
     let ValueInfoProto { name, r#type } = proto;
     match r#type.filter(is_declared).and_then(|t| t.value) {
@@ -26,7 +26,8 @@ pub(super) fn value_info(place: &str, within: bool, proto: ValueInfoProto) -> Re
             | TypeValue::Map(_)
             | TypeValue::Opaque(_)),
         ) => Err(Fault::Unsupported(format!("{place} is no tensor but {}", describe(&other)))),
-        None if within => Err(Fault::Unsupported(format!("{place} declares no type"))),
+        // What the value turns out to be decides; nobody reads this dtype.
+        None if within => Ok(ValueInfo { name, dtype: DType::F32, shape: None }),
         None => Err(Fault::Wrong(Error::model(place, "declares no type"))),
     }
 }

@@ -69,6 +69,10 @@ pub const OPS: &[OpDef] = &[
         let alpha = cx.float_or("alpha", 1.0)?;
         function(cx, |x| x * sigmoid(&(x * alpha)))
     }),
+    op("SwiGLU", 28, "a / (1 + e^(-alpha * a)) * b", |cx| {
+        let (a, b, alpha) = (cx.input(0)?, cx.input(1)?, cx.float_or("alpha", 1.0)?);
+        Ok(vec![cx.program.elementwise(&[a, b], |e| &e[0] * sigmoid(&(&e[0] * alpha)) * &e[1])?])
+    }),
     op("ThresholdedRelu", 1, "x > alpha ? x : 0", |cx| {
         let alpha = cx.float_or("alpha", 1.0)?;
         function(cx, |x| x.at_most(alpha).select(&Expr::float(x.dtype(), 0.0), x))
@@ -101,6 +105,48 @@ fn biased(cx: &mut Cx, f: fn(&Expr) -> Expr) -> Lowering {
     Ok(vec![cx.program.elementwise(&[x, bias], |e| f(&(&e[0] + &e[1])))?])
 }
 
+/// The activation function that recurrent networks call `name`, in any case of letters; `parameters(n)` gives
+/// the alpha, and from 2 on the beta, that the node says.
+pub(super) fn activation(
+    name: &str,
+    parameters: &mut dyn FnMut(usize) -> (Option<f64>, Option<f64>),
+) -> Option<Box<dyn Fn(&Expr) -> Expr>> {
+    Some(match name.to_ascii_lowercase().as_str() {
+        "relu" => Box::new(|x| x.larger(0.0)),
+        "tanh" => Box::new(Expr::tanh),
+        "softsign" => Box::new(|x| x / (x.abs() + 1.0)),
+        "softplus" => Box::new(softplus),
+        "leakyrelu" => {
+            let alpha = parameters(1).0.unwrap_or(0.01);
+            Box::new(move |x| x.below(0.0).select(&(x * alpha), x))
+        }
+        "thresholdedrelu" => {
+            let alpha = parameters(1).0.unwrap_or(1.0);
+            Box::new(move |x| x.below(alpha).select(&Expr::float(x.dtype(), 0.0), x))
+        }
+        "elu" => {
+            let alpha = parameters(1).0.unwrap_or(1.0);
+            Box::new(move |x| x.below(0.0).select(&((x.exp() - 1.0) * alpha), x))
+        }
+        "hardsigmoid" => {
+            let (alpha, beta) = parameters(2);
+            let (alpha, beta) = (alpha.unwrap_or(0.2), beta.unwrap_or(0.5));
+            Box::new(move |x| hard_sigmoid(x, alpha, beta))
+        }
+        "affine" => {
+            let (alpha, beta) = parameters(2);
+            let (alpha, beta) = (alpha.unwrap_or(1.0), beta.unwrap_or(0.0));
+            Box::new(move |x| x * alpha + beta)
+        }
+        "scaledtanh" => {
+            let (alpha, beta) = parameters(2);
+            let (alpha, beta) = (alpha.unwrap_or(1.0), beta.unwrap_or(1.0));
+            Box::new(move |x| (x * beta).tanh() * alpha)
+        }
+        _ => return None,
+    })
+}
+
 /// `1 / (1 + e^-x)`.
 pub(super) fn sigmoid(x: &Expr) -> Expr {
     Expr::int(x.dtype(), 1) / (x.unary(Unary::Neg).exp() + 1.0)
@@ -122,7 +168,7 @@ fn log1p(y: &Expr) -> Expr {
 }
 
 /// `x / 2 * (1 + erf(x / sqrt 2))`.
-fn gelu(x: &Expr) -> Expr {
+pub(super) fn gelu(x: &Expr) -> Expr {
     x * 0.5 * ((x * std::f64::consts::FRAC_1_SQRT_2).erf() + 1.0)
 }
 
@@ -134,7 +180,7 @@ fn gelu_tanh(x: &Expr) -> Expr {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{check, f32s};
+    use super::super::case::{check, f32s};
     use crate::graph::Attribute::{Float, String};
 
     #[test]

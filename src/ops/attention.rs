@@ -187,7 +187,7 @@ pub(super) fn split_heads(p: &mut Program, x: ValueId, heads: i64) -> Result<Val
 }
 
 /// `x` after `past` along axis 2.
-fn append(p: &mut Program, past: ValueId, x: ValueId) -> ValueId {
+pub(super) fn append(p: &mut Program, past: ValueId, x: ValueId) -> ValueId {
     let len = p.shape(past)[2].clone();
     let mut shape = p.shape(x).to_vec();
     shape[2] = &shape[2] + &len;
@@ -206,12 +206,12 @@ fn groups(p: &Program, q: ValueId, k: ValueId) -> Vec<Idx> {
 }
 
 /// The query head of key head `kv` and group position `g`.
-fn head(kv: &Idx, g: &[Idx], groups: &[Idx]) -> Idx {
+pub(super) fn head(kv: &Idx, g: &[Idx], groups: &[Idx]) -> Idx {
     flatten(&[std::slice::from_ref(kv), g].concat(), &[&[Idx::from(0i64)], groups].concat())
 }
 
 /// `out[b, h, g, s, t] = sum_d Q[b, h * G + g, s, d] * K[b, h, t, d]`.
-fn scores(p: &mut Program, q: ValueId, k: ValueId) -> Result<ValueId, Stop> {
+pub(super) fn scores(p: &mut Program, q: ValueId, k: ValueId) -> Result<ValueId, Stop> {
     let (q_shape, k_shape) = (p.shape(q).to_vec(), p.shape(k).to_vec());
     p.equate(&q_shape[3], &k_shape[3], "head sizes of query and key")?;
     let groups = groups(p, q, k);
@@ -246,7 +246,7 @@ fn masked(p: &mut Program, scores: ValueId, q: ValueId, mask: &Mask) -> ValueId 
 }
 
 /// `out[b, h, g, s, d] = sum_t P[b, h, g, s, t] * V[b, h, t, d]`.
-fn weighted(p: &mut Program, weights: ValueId, v: ValueId) -> ValueId {
+pub(super) fn weighted(p: &mut Program, weights: ValueId, v: ValueId) -> ValueId {
     let (w_shape, v_shape) = (p.shape(weights).to_vec(), p.shape(v).to_vec());
     let last = w_shape.len() - 1;
     let extents = Axes {
@@ -264,7 +264,7 @@ fn weighted(p: &mut Program, weights: ValueId, v: ValueId) -> ValueId {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{check, f32s, run};
+    use super::super::case::{check, f32s, run};
     use crate::graph::Attribute::Int;
     use crate::tensor::Tensor;
 

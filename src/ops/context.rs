@@ -4,7 +4,7 @@ use crate::error::Error;
 use crate::expr::{Expr, Idx};
 use crate::graph::{Attribute, Node};
 use crate::ir::{Program, Stop, ValueId};
-use crate::ops::Known;
+use crate::ops::{Known, Scope};
 use crate::tensor::{DType, Tensor};
 
 /// The node being lowered.
@@ -19,6 +19,8 @@ pub struct Cx<'a> {
     pub inputs: Vec<Option<ValueId>>,
     /// What is known beyond the graph.
     pub known: &'a Known,
+    /// The names that the node's subgraphs see.
+    pub scope: &'a Scope<'a>,
 }
 
 impl Cx<'_> {
@@ -99,6 +101,15 @@ impl Cx<'_> {
             None => Ok(default.into()),
             Some(Attribute::String(v)) => Ok(v.clone()),
             Some(other) => Err(self.wrong(name, "a string", other)),
+        }
+    }
+
+    /// A list of strings.
+    pub fn strings(&self, name: &str) -> Result<Option<Vec<String>>, Stop> {
+        match self.node.attributes.get(name) {
+            None => Ok(None),
+            Some(Attribute::Strings(v)) => Ok(Some(v.clone())),
+            Some(other) => Err(self.wrong(name, "strings", other)),
         }
     }
 

@@ -170,7 +170,7 @@ fn transposed(cx: &mut Cx) -> Lowering {
 }
 
 /// The input position `(o + pad - k * dilation) / stride`, and whether it exists.
-fn source(window: &Window, o: &Idx, k: &Idx) -> (Idx, Expr) {
+pub(super) fn source(window: &Window, o: &Idx, k: &Idx) -> (Idx, Expr) {
     let stride = Idx::from(window.stride);
     // Shifted by whole strides so that what is divided is never negative.
     let reach = &(&window.kernel - &Idx::from(1i64)) * &Idx::from(window.dilation);
@@ -261,19 +261,19 @@ fn causal(cx: &mut Cx) -> Lowering {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{check, f32s, ints, range, refusal};
+    use super::super::case::{check, count, f32s, list, refusal};
     use crate::graph::Attribute::{Int, String};
 
     #[test]
     fn three_by_three_with_and_without_padding() {
         // The example of Conv in ONNX's operator documentation.
-        let (x, w) = (range(&[1, 1, 5, 5]), f32s(&[1, 1, 3, 3], &[1.0; 9]));
+        let (x, w) = (count(&[1, 1, 5, 5]), f32s(&[1, 1, 3, 3], &[1.0; 9]));
         let padded = [
             12.0, 21.0, 27.0, 33.0, 24.0, 33.0, 54.0, 63.0, 72.0, 51.0, 63.0, 99.0, 108.0, 117.0, 81.0, 93.0,
             144.0, 153.0, 162.0, 111.0, 72.0, 111.0, 117.0, 123.0, 84.0,
         ];
         let inputs = [x, w];
-        check("Conv", 11, &[("pads", ints(&[1; 4]))], &inputs, &f32s(&[1, 1, 5, 5], &padded));
+        check("Conv", 11, &[("pads", list(&[1; 4]))], &inputs, &f32s(&[1, 1, 5, 5], &padded));
         check(
             "Conv",
             11,
@@ -284,21 +284,21 @@ mod tests {
         let valid = [54.0, 63.0, 72.0, 99.0, 108.0, 117.0, 144.0, 153.0, 162.0];
         check("Conv", 11, &[], &inputs, &f32s(&[1, 1, 3, 3], &valid));
         let strided = [12.0, 27.0, 24.0, 63.0, 108.0, 81.0, 72.0, 117.0, 84.0];
-        let attributes = [("pads", ints(&[1; 4])), ("strides", ints(&[2, 2]))];
+        let attributes = [("pads", list(&[1; 4])), ("strides", list(&[2, 2]))];
         check("Conv", 11, &attributes, &inputs, &f32s(&[1, 1, 3, 3], &strided));
     }
 
     #[test]
     fn groups_dilation_and_bias() {
-        let (x, w) = (range(&[1, 2, 4]), f32s(&[2, 1, 2], &[1.0, 2.0, 3.0, 4.0]));
-        let attributes = [("group", Int(2)), ("dilations", ints(&[2]))];
+        let (x, w) = (count(&[1, 2, 4]), f32s(&[2, 1, 2], &[1.0, 2.0, 3.0, 4.0]));
+        let attributes = [("group", Int(2)), ("dilations", list(&[2]))];
         let want = f32s(&[1, 2, 2], &[14.0, 17.0, 26.0, 33.0]);
         check("Conv", 11, &attributes, &[x, w, f32s(&[2], &[10.0, -10.0])], &want);
     }
 
     #[test]
     fn a_group_that_does_not_divide_is_refused() {
-        let error = refusal("Conv", 11, &[("group", Int(2))], &[range(&[1, 3, 4]), range(&[2, 1, 2])]);
+        let error = refusal("Conv", 11, &[("group", Int(2))], &[count(&[1, 3, 4]), count(&[2, 1, 2])]);
         assert_eq!(error, "Conv \"node\": group=2 must divide 3 input and 2 output channels");
     }
 
@@ -308,8 +308,8 @@ mod tests {
         let inputs = [x, w];
         check("ConvTranspose", 11, &[], &inputs, &f32s(&[1, 1, 5], &[1.0, 12.0, 123.0, 230.0, 300.0]));
         let want = [1.0, 10.0, 102.0, 20.0, 203.0, 30.0, 300.0];
-        check("ConvTranspose", 11, &[("strides", ints(&[2]))], &inputs, &f32s(&[1, 1, 7], &want));
-        let attributes = [("strides", ints(&[2])), ("pads", ints(&[1, 2]))];
+        check("ConvTranspose", 11, &[("strides", list(&[2]))], &inputs, &f32s(&[1, 1, 7], &want));
+        let attributes = [("strides", list(&[2])), ("pads", list(&[1, 2]))];
         check("ConvTranspose", 11, &attributes, &inputs, &f32s(&[1, 1, 4], &want[1..5]));
     }
 }

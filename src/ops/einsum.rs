@@ -174,7 +174,7 @@ fn product(p: &mut Program, a: &Term, b: &Term, sizes: &Sizes, later: &dyn Fn(&L
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{check, f32s, range, refusal};
+    use super::super::case::{check, count, f32s, refusal};
     use crate::graph::Attribute::{self, String};
 
     fn equation(text: &str) -> [(&'static str, Attribute); 1] {
@@ -183,7 +183,7 @@ mod tests {
 
     #[test]
     fn equations() {
-        let (a, b) = (range(&[2, 2]), f32s(&[2, 2], &[1.0, 2.0, 3.0, 4.0]));
+        let (a, b) = (count(&[2, 2]), f32s(&[2, 2], &[1.0, 2.0, 3.0, 4.0]));
         let rows: &[(&str, &[usize], &[f32])] = &[
             ("ij,jk->ik", &[2, 2], &[3.0, 4.0, 11.0, 16.0]),
             ("ij,jk", &[2, 2], &[3.0, 4.0, 11.0, 16.0]),

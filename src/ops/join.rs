@@ -3,7 +3,7 @@
 use super::math::{Lowering, op};
 use super::{Cx, OpDef};
 use crate::expr::{Binary, Expr, Idx, vars};
-use crate::ir::{Stop, ValueId};
+use crate::ir::{Program, Stop, ValueId};
 use crate::tensor::DType;
 
 /// The family.
@@ -29,19 +29,23 @@ fn concat(cx: &mut Cx) -> Lowering {
         }
     }
     parts.retain(|&part| !cx.program.shape(part)[axis].is(0));
-    while parts.len() > MOST_AT_ONCE {
-        parts = parts.chunks(MOST_AT_ONCE).map(|some| join(cx, some, axis)).collect();
-    }
-    Ok(vec![if parts.is_empty() { first } else { join(cx, &parts, axis) }])
+    Ok(vec![if parts.is_empty() { first } else { join(cx.program, parts, axis) }])
 }
 
 /// Inputs that one kernel reads at the most: more are joined in groups first, since devices limit bindings.
 const MOST_AT_ONCE: usize = 4;
 
-/// Tensors of one shape but for `axis`, one after another along it.
-fn join(cx: &mut Cx, parts: &[ValueId], axis: usize) -> ValueId {
-    let mut shape = cx.program.shape(parts[0]).to_vec();
-    let sizes: Vec<Idx> = parts.iter().map(|&part| cx.program.shape(part)[axis].clone()).collect();
+/// At least one tensor, of one shape but for `axis`, one after another along it.
+pub(super) fn join(p: &mut Program, mut parts: Vec<ValueId>, axis: usize) -> ValueId {
+    while parts.len() > MOST_AT_ONCE {
+        parts = parts.chunks(MOST_AT_ONCE).map(|some| join_few(p, some, axis)).collect();
+    }
+    join_few(p, &parts, axis)
+}
+
+fn join_few(p: &mut Program, parts: &[ValueId], axis: usize) -> ValueId {
+    let mut shape = p.shape(parts[0]).to_vec();
+    let sizes: Vec<Idx> = parts.iter().map(|&part| p.shape(part)[axis].clone()).collect();
     shape[axis] = sizes.iter().fold(Idx::from(0i64), |sum, d| &sum + d);
     let at = vars(0, &shape);
     let position = Expr::index(at[axis].clone(), DType::I64);
@@ -52,7 +56,7 @@ fn join(cx: &mut Cx, parts: &[ValueId], axis: usize) -> ValueId {
         start = &start - size;
         let mut inside = at.clone();
         inside[axis] = if size.is(1) { Idx::from(0i64) } else { &at[axis] - &start };
-        let here = cx.program.load(part, &inside);
+        let here = p.load(part, &inside);
         body = Some(match body {
             None => here,
             Some(later) => position.binary(Binary::Lt, &end).select(&here, &later),
@@ -60,7 +64,7 @@ fn join(cx: &mut Cx, parts: &[ValueId], axis: usize) -> ValueId {
     }
     match body {
         None => parts[0],
-        Some(body) => cx.program.map(shape, body),
+        Some(body) => p.map(shape, body),
     }
 }
 

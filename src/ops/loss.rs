@@ -72,7 +72,7 @@ fn loss(cx: &mut Cx, x: ValueId) -> Result<ValueId, Stop> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{check, f32s};
+    use super::super::case::{check, f32s};
     use crate::graph::Attribute::{Int, String};
     use crate::tensor::Tensor;
 

@@ -127,7 +127,7 @@ fn fused_matmul(cx: &mut Cx) -> Lowering {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{check, f32s, range, refusal, run};
+    use super::super::case::{check, count, f32s, refusal, run};
     use crate::graph::Attribute::{Float, Int};
     use crate::tensor::Tensor;
 
@@ -147,7 +147,7 @@ mod tests {
     #[test]
     fn every_combination_of_ranks() {
         for (a, b, shape) in SHAPES {
-            let got = run("MatMul", 13, &[], &[range(a), range(b)], 1);
+            let got = run("MatMul", 13, &[], &[count(a), count(b)], 1);
             assert_eq!(got[0].shape(), *shape, "{a:?} x {b:?}");
             // The last element of both operands' last row and column, summed by hand.
             let (m, k) = (a.iter().product::<usize>() / 3, 3);
@@ -160,7 +160,7 @@ mod tests {
 
     #[test]
     fn gemm_scales_transposes_and_adds() {
-        let (a, b, c) = (range(&[2, 3]), range(&[3, 2]), f32s(&[2], &[1.0, -1.0]));
+        let (a, b, c) = (count(&[2, 3]), count(&[3, 2]), f32s(&[2], &[1.0, -1.0]));
         check("Gemm", 13, &[], &[a.clone(), b.clone(), c.clone()], &f32s(&[2, 2], &[11.0, 12.0, 29.0, 39.0]));
         let attributes =
             [("transA", Int(1)), ("transB", Int(1)), ("alpha", Float(0.5)), ("beta", Float(2.0))];
@@ -180,7 +180,7 @@ mod tests {
 
     #[test]
     fn sizes_that_do_not_fit_are_named() {
-        let error = refusal("MatMul", 13, &[], &[range(&[2, 3]), range(&[4, 2])]);
+        let error = refusal("MatMul", 13, &[], &[count(&[2, 3]), count(&[4, 2])]);
         assert_eq!(error, "MatMul \"node\": inner axes of a matrix product: 3 and 4 must be equal");
     }
 }

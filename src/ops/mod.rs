@@ -9,31 +9,47 @@ mod attention;
 mod case;
 mod cast;
 mod context;
+#[cfg(test)]
+mod contrib_tests;
+mod control;
 mod conv;
+mod deform;
+mod det;
 mod einsum;
 mod fill;
+mod filter;
+mod fourier;
+mod fused;
+mod fused_attention;
 mod index;
 mod join;
+mod linear_attention;
 mod loss;
 mod math;
 mod matmul;
+mod nbits;
 mod norm;
 mod pad;
 mod pool;
 mod quantize;
+mod recurrent;
 mod reduce;
 mod resize;
+mod roi;
 mod rotary;
+mod sample;
 mod scatter;
+mod scope;
 mod shape;
 mod softmax;
-#[cfg(test)]
-mod testing;
+mod topk;
+mod unpool;
 mod window;
 
 pub use context::Cx;
+pub use scope::Scope;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::error::Error;
 use crate::expr::Idx;
@@ -78,6 +94,20 @@ pub const FAMILIES: &[(&str, &[OpDef])] = &[
     ("Reductions", reduce::OPS),
     ("Rotary embeddings", rotary::OPS),
     ("Softmax", softmax::OPS),
+    ("Order", topk::OPS),
+    ("Sampling", sample::OPS),
+    ("Fourier transforms", fourier::OPS),
+    ("Regions of interest", roi::OPS),
+    ("Inverses of windows", unpool::OPS),
+    ("Selections by contents", filter::OPS),
+    ("Determinants", det::OPS),
+    ("Linear attention", linear_attention::OPS),
+    ("Deformable convolutions", deform::OPS),
+    ("Fusions", fused::OPS),
+    ("Fused attention", fused_attention::OPS),
+    ("Weights in blocks", nbits::OPS),
+    ("Control flow", control::OPS),
+    ("Recurrent networks", recurrent::OPS),
 ];
 
 /// The row of an operator.
@@ -112,7 +142,9 @@ pub struct Lowered {
 /// The operators of `graph` that no row serves, one sentence each.
 pub fn unsupported(graph: &Graph) -> Vec<String> {
     let mut nodes: BTreeMap<(String, String), Vec<&str>> = BTreeMap::new();
-    for node in &graph.nodes {
+    let mut all = Vec::new();
+    scope::all_nodes(graph, &mut all);
+    for node in all {
         let known = find(&node.domain, &node.op).is_some_and(|op| {
             op.since <= graph.opsets.get(&node.domain).copied().unwrap_or(1) || !node.domain.is_empty()
         });
@@ -143,50 +175,17 @@ pub fn lower(graph: &Graph, known: &Known) -> Result<Lowered, Stop> {
         return Err(Error::Unsupported { items }.into());
     }
     let mut program = Program::default();
-    let mut scope: HashMap<&str, ValueId> = HashMap::new();
+    let mut scope = Scope::default();
     let mut inputs = Vec::new();
     for (number, info) in graph.inputs.iter().enumerate() {
         let id = input(&mut program, number, info, known)?;
         inputs.push(id);
         scope.insert(&info.name, id);
     }
-    for (name, tensor) in &graph.initializers {
-        program.place = name.clone();
-        let id = program.weight(tensor.clone());
-        scope.insert(name, id);
-    }
-    for node in &graph.nodes {
-        program.place = node.place();
-        let at = |name: &String| match name.as_str() {
-            "" => Ok(None),
-            name => scope
-                .get(name)
-                .copied()
-                .map(Some)
-                .ok_or_else(|| Error::model(node.place(), format!("input {name:?} does not exist"))),
-        };
-        let node_inputs = node.inputs.iter().map(at).collect::<Result<Vec<_>, _>>()?;
-        let op =
-            find(&node.domain, &node.op).ok_or_else(|| Error::model(node.place(), "unknown operator"))?;
-        let opset = graph.opsets.get(&node.domain).copied().unwrap_or(1);
-        let mut cx = Cx { program: &mut program, node, opset, inputs: node_inputs, known };
-        let outputs = (op.lower)(&mut cx)?;
-        for (name, &id) in node.outputs.iter().zip(&outputs) {
-            if program.values[id as usize].name == node.place() {
-                program.values[id as usize].name = name.clone();
-            }
-            scope.insert(name, id);
-        }
-        let missing = node.outputs.iter().skip(outputs.len()).find(|name| !name.is_empty());
-        if let Some(name) = missing {
-            return Err(
-                Error::Unsupported { items: vec![format!("output {name:?} of {}", node.place())] }.into()
-            );
-        }
-    }
+    scope::walk(&mut program, graph, &mut scope, known)?;
     let mut outputs = Vec::new();
     for info in &graph.outputs {
-        let id = scope.get(info.name.as_str()).copied();
+        let id = scope.get(&info.name);
         let id = id.ok_or_else(|| Error::model(info.name.clone(), "no node makes this graph output"))?;
         outputs.push((info.name.clone(), id));
     }

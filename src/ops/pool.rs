@@ -156,15 +156,15 @@ fn average_pool(cx: &mut Cx) -> Lowering {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{check, f32s, ints, range, run};
+    use super::super::case::{check, count, f32s, list, run};
     use crate::graph::Attribute::Int;
 
     #[test]
     fn padding_counts_on_demand() {
-        let x = range(&[1, 1, 4]);
+        let x = count(&[1, 1, 4]);
         let attributes = |extra: &[(&'static str, i64)]| {
             let extra = extra.iter().map(|&(name, value)| (name, Int(value)));
-            [("kernel_shape", ints(&[3])), ("pads", ints(&[1, 1]))]
+            [("kernel_shape", list(&[3])), ("pads", list(&[1, 1]))]
                 .into_iter()
                 .chain(extra)
                 .collect::<Vec<_>>()
@@ -180,20 +180,20 @@ mod tests {
 
     #[test]
     fn ceil_mode_adds_a_window_that_starts_inside() {
-        let attributes = [("kernel_shape", ints(&[3])), ("strides", ints(&[2])), ("ceil_mode", Int(1))];
-        let x = range(&[1, 1, 6]);
+        let attributes = [("kernel_shape", list(&[3])), ("strides", list(&[2])), ("ceil_mode", Int(1))];
+        let x = count(&[1, 1, 6]);
         check("MaxPool", 12, &attributes, std::slice::from_ref(&x), &f32s(&[1, 1, 3], &[2.0, 4.0, 5.0]));
         check("AveragePool", 19, &attributes, &[x], &f32s(&[1, 1, 3], &[1.0, 3.0, 4.5]));
         // A window that would start past the input is left out.
-        let attributes = [("kernel_shape", ints(&[1])), ("strides", ints(&[2])), ("ceil_mode", Int(1))];
-        check("MaxPool", 12, &attributes, &[range(&[1, 1, 4])], &f32s(&[1, 1, 2], &[0.0, 2.0]));
+        let attributes = [("kernel_shape", list(&[1])), ("strides", list(&[2])), ("ceil_mode", Int(1))];
+        check("MaxPool", 12, &attributes, &[count(&[1, 1, 4])], &f32s(&[1, 1, 2], &[0.0, 2.0]));
     }
 
     #[test]
     fn where_the_largest_is() {
         let x = f32s(&[1, 2, 2, 2], &[1.0, 4.0, 4.0, 0.0, 7.0, 6.0, 5.0, 4.0]);
         for (order, want) in [(0, [1i64, 4]), (1, [1, 4])] {
-            let attributes = [("kernel_shape", ints(&[2, 2])), ("storage_order", Int(order))];
+            let attributes = [("kernel_shape", list(&[2, 2])), ("storage_order", Int(order))];
             let got = run("MaxPool", 12, &attributes, std::slice::from_ref(&x), 2);
             assert_eq!(got[0].to_vec::<f32>().unwrap(), [4.0, 7.0]);
             assert_eq!(got[1].to_vec::<i64>().unwrap(), want, "order {order}");
@@ -202,7 +202,7 @@ mod tests {
 
     #[test]
     fn global_pools_keep_their_axes() {
-        let x = range(&[1, 2, 2, 2]);
+        let x = count(&[1, 2, 2, 2]);
         for (op, want) in [("GlobalAveragePool", [1.5, 5.5]), ("GlobalMaxPool", [3.0, 7.0])] {
             check(op, 1, &[], std::slice::from_ref(&x), &f32s(&[1, 2, 1, 1], &want));
         }

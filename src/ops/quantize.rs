@@ -216,7 +216,7 @@ fn dynamic(cx: &mut Cx) -> Lowering {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{check, f32s, run};
+    use super::super::case::{check, f32s, run};
     use crate::graph::Attribute::Int;
     use crate::tensor::Tensor;
 

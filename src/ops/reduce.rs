@@ -172,7 +172,7 @@ fn running(cx: &mut Cx, combine: Combine) -> Lowering {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{check, f32s, ints, range, run};
+    use super::super::case::{check, count, f32s, list, run};
     use crate::graph::Attribute::{self, Int};
     use crate::tensor::Tensor;
 
@@ -192,7 +192,7 @@ mod tests {
         ];
         for (op, want) in rows {
             for (keep, shape) in [(1, vec![2, 1]), (0, vec![2])] {
-                let attributes = [("axes", ints(&[-1])), ("keepdims", Int(keep))];
+                let attributes = [("axes", list(&[-1])), ("keepdims", Int(keep))];
                 check(op, 11, &attributes, std::slice::from_ref(&x), &f32s(&shape, want));
             }
         }
@@ -200,7 +200,7 @@ mod tests {
 
     #[test]
     fn empty_axes_reduce_all_or_nothing() {
-        let x = range(&[2, 3]);
+        let x = count(&[2, 3]);
         let axes = Tensor::from_slice::<i64>(&[0], &[]).unwrap();
         check("ReduceSum", 13, &[], &[x.clone(), axes.clone()], &f32s(&[1, 1], &[15.0]));
         check("ReduceSum", 13, &[("noop_with_empty_axes", Int(1))], &[x.clone(), axes], &x);
@@ -211,7 +211,7 @@ mod tests {
         let inf = f32::INFINITY;
         let x = f32s(&[3, 2], &[-inf, -inf, inf, 1.0, 500.0, 500.0]);
         let want = f32s(&[3], &[-inf, inf, 500.693_15]);
-        check("ReduceLogSumExp", 11, &[("axes", ints(&[1])), ("keepdims", Int(0))], &[x], &want);
+        check("ReduceLogSumExp", 11, &[("axes", list(&[1])), ("keepdims", Int(0))], &[x], &want);
     }
 
     #[test]

@@ -103,7 +103,7 @@ fn angle(p: &Program, cache: ValueId, positions: Option<&Positions>, at: [&Idx; 
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{check, f32s};
+    use super::super::case::{check, f32s};
     use crate::graph::Attribute::Int;
     use crate::tensor::Tensor;
 

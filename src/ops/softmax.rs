@@ -86,7 +86,7 @@ fn hardmax(cx: &mut Cx) -> Lowering {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{check, f32s, range};
+    use super::super::case::{check, count, f32s};
     use crate::graph::Attribute::Int;
 
     #[test]
@@ -117,6 +117,6 @@ mod tests {
         let want = f32s(&[2, 3], &[0.0, 1.0, 0.0, 1.0, 0.0, 0.0]);
         check("Hardmax", 13, &[], &[x], &want);
         let want = f32s(&[1, 2, 2], &[0.0, 0.0, 0.0, 1.0]);
-        check("Hardmax", 11, &[], &[range(&[1, 2, 2])], &want);
+        check("Hardmax", 11, &[], &[count(&[1, 2, 2])], &want);
     }
 }

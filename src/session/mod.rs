@@ -160,6 +160,8 @@ struct State {
     weights: Weights,
     /// Inputs whose contents the plan depends on.
     needed: BTreeSet<usize>,
+    /// Whether the plan depends on the sizes of symbols.
+    needs_shapes: bool,
     /// Plans by what was known when they were made, the latest last.
     prepared: Vec<(Known, Prepared)>,
     last_dispatches: usize,
@@ -208,6 +210,10 @@ impl Session {
             // Planned at the first run, when the inputs are there.
             Err(Stop::NeedsInputs(inputs)) => {
                 session.lock().needed.extend(inputs);
+                Ok(session)
+            }
+            Err(Stop::NeedsShapes) => {
+                session.lock().needs_shapes = true;
                 Ok(session)
             }
             Err(Stop::Error(error)) => Err(error),
@@ -273,7 +279,7 @@ impl Session {
         let outputs = prepared.finish(&self.device, &run, read)?;
         let mut state = self.lock();
         state.last_dispatches = run.recording.dispatches.len();
-        keep(&mut state.prepared, known, prepared);
+        state.keep(known, prepared);
         Ok(Outputs(outputs))
     }
 
@@ -333,7 +339,7 @@ impl Session {
                     self.store.clone(),
                     self.progress(),
                 )?;
-                keep(&mut state.prepared, known, prepared);
+                state.keep(known, prepared);
             }
         }
         Ok(())
@@ -342,6 +348,10 @@ impl Session {
     /// A plan that fits these inputs, standing last in the list.
     fn ready<'a>(&self, state: &'a mut State, feeds: &[Tensor]) -> Result<&'a mut Prepared> {
         let mut known = self.known();
+        let shapes = || feeds.iter().enumerate().map(|(i, t)| (i, t.shape().to_vec())).collect();
+        if state.needs_shapes {
+            known.shapes = shapes();
+        }
         loop {
             known.contents = state.needed.iter().map(|&i| (i, feeds[i].clone())).collect();
             match self.prepare(state, known.clone()) {
@@ -350,7 +360,12 @@ impl Session {
                     state.needed.extend(inputs);
                     continue;
                 }
-                Err(Stop::NeedsInputs(_)) => {
+                Err(Stop::NeedsShapes) if known.shapes.is_empty() => {
+                    state.needs_shapes = true;
+                    known.shapes = shapes();
+                    continue;
+                }
+                Err(Stop::NeedsInputs(_) | Stop::NeedsShapes) => {
                     return Err(Error::Unsupported {
                         items: vec!["a shape that depends on computed values".into()],
                     });
@@ -368,7 +383,7 @@ impl Session {
             tracing::info!(
                 "the symbolic plan's assumptions do not hold for these inputs; planning for their sizes"
             );
-            known.shapes = feeds.iter().enumerate().map(|(i, t)| (i, t.shape().to_vec())).collect();
+            known.shapes = shapes();
         }
         latest(state)
     }
@@ -445,9 +460,13 @@ fn latest(state: &mut State) -> Result<&mut Prepared> {
     }
 }
 
-fn keep(prepared: &mut Vec<(Known, Prepared)>, known: Known, new: Prepared) {
-    if prepared.len() >= PLANS_KEPT {
-        prepared.remove(0);
+impl State {
+    /// Keep a plan; the oldest goes, and with it the constants that no other plan uses.
+    fn keep(&mut self, known: Known, new: Prepared) {
+        if self.prepared.len() >= PLANS_KEPT {
+            self.prepared.remove(0);
+        }
+        self.prepared.push((known, new));
+        self.weights.retain(self.prepared.iter().map(|(_, prepared)| prepared.plan.as_ref()));
     }
-    prepared.push((known, new));
 }

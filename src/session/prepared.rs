@@ -1,6 +1,6 @@
 //! A plan with its device resources: weights, kernels, arenas, and the recorded commands per shape.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::convert::{from_device, to_device};
@@ -29,6 +29,18 @@ const WEIGHT_BUFFER_BYTES: u64 = 256 << 20;
 impl Weights {
     fn key(tensor: &Tensor) -> (usize, usize, crate::tensor::DType) {
         (tensor.bytes().as_ptr() as usize, tensor.bytes().len(), tensor.dtype())
+    }
+
+    /// Free what none of `plans` uses.
+    pub fn retain<'a>(&mut self, plans: impl Iterator<Item = &'a Plan>) {
+        let used: HashSet<_> = plans
+            .flat_map(|plan| &plan.tensors)
+            .filter_map(|tensor| match &tensor.origin {
+                Origin::Weight(data) => Some(Weights::key(data)),
+                Origin::Input(_) | Origin::Once | Origin::Run => None,
+            })
+            .collect();
+        self.uploaded.retain(|key, _| used.contains(key));
     }
 
     /// Upload those of `wanted` that are not there yet.

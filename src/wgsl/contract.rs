@@ -94,8 +94,9 @@ fn load_a(scope: &mut Scope, body: &ContractBody, sum: &str) {
         return scope.text(&format!("{signature} {{ return vec4<Sum>({text}); }}"));
     }
     element(scope, "a_at", &["b", "m", "k"], &body.a, sum);
-    let one = |i: usize| guarded(&body.k, &format!("k + {i}"), &format!("a_at(b, m, k + {i})"), i);
-    four(scope, signature, one);
+    let lanes: Vec<String> =
+        (0..4).map(|i| within_k(&body.k, i, "Sum()", |k| format!("a_at(b, m, {k})"))).collect();
+    scope.text(&format!("{signature} {{\n    return vec4<Sum>({});\n}}", lanes.join(", ")));
 }
 
 fn load_b(scope: &mut Scope, body: &ContractBody, sum: &str) {
@@ -110,19 +111,10 @@ fn load_b(scope: &mut Scope, body: &ContractBody, sum: &str) {
     // Vectors along N are rows of the tile as they are.
     if let (Some((input, offset)), true) = (consecutive(&body.b, N), in_fours(&body.n)) {
         offset_slot(scope, offset);
-        let row = |scope: &Scope, k: &str| {
-            format!("vec4<Sum>({})", scope.vector_load(input, &format!("offset_b(b, {k}, n)")))
-        };
-        let mut rows = Vec::new();
-        let mut text = format!("{signature} {{\n    var tile = Tile();\n");
-        for i in 0..4 {
-            let at = format!("k + {i}");
-            let load = row(scope, &at);
-            rows.push(guarded_statement(&body.k, &at, &format!("tile.k{i} = {load};"), i));
-        }
-        text.push_str(&rows.join("\n"));
-        text.push_str("\n    return tile;\n}");
-        return scope.text(&text);
+        let row =
+            |k: &str| format!("vec4<Sum>({})", scope.vector_load(input, &format!("offset_b(b, {k}, n)")));
+        let rows: Vec<String> = (0..4).map(|i| within_k(&body.k, i, "vec4<Sum>()", row)).collect();
+        return scope.text(&tile(signature, &rows));
     }
     // Vectors along K are its columns.
     if let (Some((input, offset)), true) = (consecutive(&body.b, K), in_fours(&body.k)) {
@@ -140,20 +132,21 @@ fn load_b(scope: &mut Scope, body: &ContractBody, sum: &str) {
         return scope.text(&text);
     }
     element(scope, "b_at", &["b", "k", "n"], &body.b, sum);
-    let clamp = if in_fours(&body.n) { "n" } else { "min(n, size_n() - 1)" };
-    let mut text = String::from("fn row_b(b: i32, k: i32, n: i32) -> vec4<Sum> {\n");
-    let at = |i: usize| if clamp == "n" { format!("n + {i}") } else { format!("min(n + {i}, size_n() - 1)") };
+    let at =
+        |i: usize| if in_fours(&body.n) { format!("n + {i}") } else { format!("min(n + {i}, size_n() - 1)") };
     let loads: Vec<String> = (0..4).map(|i| format!("b_at(b, k, {})", at(i))).collect();
-    text.push_str(&format!("    return vec4<Sum>({});\n}}", loads.join(", ")));
-    scope.text(&text);
-    let mut text = format!("{signature} {{\n    var tile = Tile();\n");
-    for i in 0..4 {
-        let k = format!("k + {i}");
-        text.push_str(&guarded_statement(&body.k, &k, &format!("tile.k{i} = row_b(b, {k}, n);"), i));
-        text.push('\n');
-    }
-    text.push_str("    return tile;\n}");
-    scope.text(&text);
+    let loads = loads.join(", ");
+    scope.text(&format!(
+        "fn row_b(b: i32, k: i32, n: i32) -> vec4<Sum> {{\n    return vec4<Sum>({loads});\n}}"
+    ));
+    let rows: Vec<String> =
+        (0..4).map(|i| within_k(&body.k, i, "vec4<Sum>()", |k| format!("row_b(b, {k}, n)"))).collect();
+    scope.text(&tile(signature, &rows));
+}
+
+/// A tile of four rows.
+fn tile(signature: &str, rows: &[String]) -> String {
+    format!("{signature} {{\n    return Tile(\n        {},\n    );\n}}", rows.join(",\n        "))
 }
 
 /// `fn name(vars) -> Sum`, one element of an operand.
@@ -167,30 +160,14 @@ fn element(scope: &mut Scope, name: &str, parameters: &[&str], expr: &Expr, sum:
     });
 }
 
-/// `load` where position `i` of four along K exists, else zero.
-fn guarded(k: &Idx, at: &str, load: &str, i: usize) -> String {
-    if in_fours(k) || i == 0 {
-        return format!("v[{i}] = {load};");
+/// What `load` gives at position `k + i`, `zero` where that is beyond the end of K. Without a branch: each of a
+/// tile's many elements would have one, and some drivers' compilers take minutes over that.
+fn within_k(size: &Idx, i: usize, zero: &str, load: impl Fn(&str) -> String) -> String {
+    if in_fours(size) || i == 0 {
+        return load(&format!("k + {i}"));
     }
-    format!("if ({at} < size_k()) {{ v[{i}] = {load}; }}")
-}
-
-fn guarded_statement(k: &Idx, at: &str, statement: &str, i: usize) -> String {
-    if in_fours(k) || i == 0 {
-        return format!("    {statement}");
-    }
-    format!("    if ({at} < size_k()) {{ {statement} }}")
-}
-
-fn four(scope: &mut Scope, signature: &str, one: impl Fn(usize) -> String) {
-    let lines: Vec<String> = (0..4).map(|i| format!("    {}", one(i))).collect();
-    let lines = lines
-        .join("\n")
-        .replace("v[0]", "v.x")
-        .replace("v[1]", "v.y")
-        .replace("v[2]", "v.z")
-        .replace("v[3]", "v.w");
-    scope.text(&format!("{signature} {{\n    var v = vec4<Sum>();\n{lines}\n    return v;\n}}"));
+    let clamped = load(&format!("min(k + {i}, size_k() - 1)"));
+    format!("select({zero}, {clamped}, k + {i} < size_k())")
 }
 
 fn store(scope: &mut Scope, spec: &KernelSpec, body: &ContractBody) {

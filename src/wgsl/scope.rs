@@ -218,21 +218,28 @@ impl<'a> Scope<'a> {
 
 /// The text of the named scalar functions and of those they call.
 fn helper_text(mut names: BTreeSet<&'static str>) -> String {
-    let functions: Vec<(&str, String)> = HELPERS
+    if names.is_empty() {
+        return String::new();
+    }
+    // Name, and text from after `fn ` to before the closing brace.
+    let functions: Vec<(&str, &str)> = HELPERS
         .split("\nfn ")
         .skip(1)
-        .map(|text| {
-            let name = text.split('(').next().unwrap_or_default();
-            let body = text.split("\n}\n").next().unwrap_or_default();
-            (name, format!("fn {body}\n}}\n"))
+        .filter_map(|text| {
+            Some((text.split_once('(')?.0, text.split_once("\n}\n").map_or(text, |(body, _)| body)))
         })
         .collect();
     // A function calls only those above it.
     for (name, text) in functions.iter().rev() {
         if names.contains(name) {
-            let called = functions.iter().map(|(other, _)| *other);
-            names.extend(called.filter(|other| other != name && text.contains(&format!("{other}("))));
+            let calls = |other: &str| {
+                text.match_indices(other).any(|(at, _)| text[at + other.len()..].starts_with('('))
+            };
+            names.extend(
+                functions.iter().map(|(other, _)| *other).filter(|other| other != name && calls(other)),
+            );
         }
     }
-    functions.iter().filter(|(name, _)| names.contains(name)).map(|(_, text)| text.as_str()).collect()
+    let wanted = functions.iter().filter(|(name, _)| names.contains(name));
+    wanted.map(|(_, body)| format!("fn {body}\n}}\n")).collect()
 }

@@ -80,9 +80,12 @@ fn rename(text: &str, variable: &str, index: usize) -> String {
     let mut out = String::with_capacity(text.len());
     let mut word = String::new();
     let flush = |word: &mut String, out: &mut String| {
-        let parts: Vec<&str> =
-            word.split('_').map(|part| if part == from { to.as_str() } else { part }).collect();
-        out.push_str(&parts.join("_"));
+        for (i, part) in word.split('_').enumerate() {
+            if i > 0 {
+                out.push('_');
+            }
+            out.push_str(if part == from { &to } else { part });
+        }
         word.clear();
     };
     for c in text.chars() {

@@ -160,6 +160,10 @@ impl Net {
                 Err(tilewright::ir::Stop::NeedsInputs(needed)) => {
                     known.contents.extend(needed.into_iter().map(|i| (i, inputs[i].clone())));
                 }
+                Err(tilewright::ir::Stop::NeedsShapes) => {
+                    let item = "a size that is not known though all shapes are given";
+                    return Err(tilewright::Error::Unsupported { items: vec![item.into()] });
+                }
             }
         };
         let wanted: Vec<_> = lowered.outputs.iter().map(|(_, id)| *id).collect();

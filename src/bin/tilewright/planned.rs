@@ -66,7 +66,7 @@ pub struct Planned {
 pub enum Outcome {
     /// A plan.
     Planned(Box<Planned>),
-    /// None without the contents of these inputs, or without the shapes of those that declare none.
+    /// None without the contents or the shapes of these inputs.
     NeedsInputs(Vec<String>),
     /// None.
     Failed(Error),
@@ -92,6 +92,9 @@ pub fn make_at(
         Err(Stop::NeedsInputs(numbers)) => {
             let names = numbers.iter().filter_map(|&number| graph.inputs.get(number));
             Outcome::NeedsInputs(names.map(|info| info.name.clone()).collect())
+        }
+        Err(Stop::NeedsShapes) => {
+            Outcome::NeedsInputs(graph.inputs.iter().map(|info| info.name.clone()).collect())
         }
     }
 }

@@ -1,0 +1,284 @@
+//! Attention as exporters fuse it for transformers.
+
+use super::attention::{append, head, scores, split_heads, weighted};
+use super::reduce::widen;
+use super::softmax::{softmax, softmax_masked};
+use super::{Cx, OpDef};
+use crate::expr::{Expr, Idx, vars};
+use crate::ir::{Program, Stop, ValueId};
+use crate::tensor::DType;
+
+type Lowering = Result<Vec<ValueId>, Stop>;
+
+const fn ms(name: &'static str, doc: &'static str, lower: fn(&mut Cx) -> Lowering) -> OpDef {
+    OpDef { name, domain: "com.microsoft", since: 1, doc, lower }
+}
+
+/// The family.
+pub const OPS: &[OpDef] = &[
+    ms(
+        "MultiHeadAttention",
+        "softmax(Q K^T * scale + masks) V; packed QKV and shared buffers are not supported",
+        multi_head,
+    ),
+    ms(
+        "GroupQueryAttention",
+        "causal attention with grouped heads, a cache and rotary embeddings; sinks, quantized and window-sized \
+         caches are not supported",
+        group_query,
+    ),
+];
+
+/// Where a score is: batch, query head, query and key.
+struct Place {
+    batch: Idx,
+    head: Idx,
+    query: Idx,
+    key: Idx,
+}
+
+fn number(i: &Idx) -> Expr {
+    Expr::index(i.clone(), DType::I32)
+}
+
+/// `f(scaled score, place)` softmaxed and applied to the values: `[B, S, H * D]`.
+fn attend(
+    p: &mut Program,
+    [q, k, v]: [ValueId; 3],
+    scale: &Expr,
+    may_hide_rows: bool,
+    f: impl FnOnce(&Program, Expr, &Place) -> Expr,
+) -> Result<ValueId, Stop> {
+    let raw = scores(p, q, k)?;
+    let shape = p.shape(raw).to_vec();
+    let at = vars(0, &shape);
+    let last = shape.len() - 1;
+    let place = Place {
+        batch: at[0].clone(),
+        head: head(&at[1], &at[2..last - 1], &shape[2..last - 1]),
+        query: at[last - 1].clone(),
+        key: at[last].clone(),
+    };
+    let score = p.load(raw, &at);
+    let body = f(p, &score * scale.cast(score.dtype()), &place);
+    let masked = p.map(shape, body);
+    let (wide, dtype) = widen(p, masked);
+    let softmax = if may_hide_rows { softmax_masked } else { softmax };
+    let weights = softmax(p, wide, &[last])?;
+    let weights = p.cast(weights, dtype);
+    let y = weighted(p, weights, v);
+    let [b, h, s, _] = p.shape(q) else { return Err(p.error("queries want four axes")) };
+    let out = vec![b.clone(), h.clone(), s.clone(), p.shape(v)[3].clone()];
+    let y = p.reshape(y, out.clone())?;
+    let y = p.transpose(y, &[0, 2, 1, 3]);
+    p.reshape(y, vec![out[0].clone(), out[2].clone(), &out[1] * &out[3]])
+}
+
+fn scale(cx: &Cx, q: ValueId) -> Result<Expr, Stop> {
+    let given = cx.float_or("scale", 0.0)?;
+    if given != 0.0 {
+        return Ok(Expr::float(DType::F32, given));
+    }
+    let size = Expr::index(cx.program.shape(q)[3].clone(), DType::I64).cast(DType::F32);
+    Ok(Expr::float(DType::F32, 1.0) / size.sqrt())
+}
+
+fn refuse(cx: &Cx, inputs: &[(usize, &str)], attributes: &[(&str, i64)]) -> Result<(), Stop> {
+    if let Some((_, name)) = inputs.iter().find(|(i, _)| cx.optional(*i).is_some()) {
+        return Err(cx.unsupported(name));
+    }
+    for (name, default) in attributes {
+        let value = cx.int_or(name, *default)?;
+        if value != *default {
+            return Err(cx.unsupported(format!("{name}={value}")));
+        }
+    }
+    Ok(())
+}
+
+fn multi_head(cx: &mut Cx) -> Lowering {
+    refuse(cx, &[(8, "past_sequence_length"), (9, "cache_indirection")], &[])?;
+    let heads = cx.int_or("num_heads", 0)?;
+    let mut inputs = [cx.input(0)?, cx.input(1)?, cx.input(2)?];
+    let mut offset = Idx::from(0i64);
+    for x in &mut inputs {
+        match cx.program.rank(*x) {
+            3 => {
+                let width = cx.program.shape(*x)[2].clone();
+                if let Some(bias) = cx.optional(3) {
+                    let shape = cx.program.shape(*x).to_vec();
+                    let at = vars(0, &shape);
+                    let sum = cx.program.load(*x, &at) + cx.program.load(bias, &[&at[2] + &offset]);
+                    *x = cx.program.map(shape, sum);
+                }
+                offset = &offset + &width;
+                *x = split_heads(cx.program, *x, heads)?;
+            }
+            // Keys and values of cross attention come split.
+            4 if cx.optional(3).is_none() => {}
+            rank => return Err(cx.unsupported(format!("packed inputs, of {rank} axes"))),
+        }
+    }
+    let [q, mut k, mut v] = inputs;
+    let mut past_len = Idx::from(0i64);
+    if let (Some(key), Some(value)) = (cx.optional(6), cx.optional(7)) {
+        past_len = cx.program.shape(key)[2].clone();
+        (k, v) = (append(cx.program, key, k), append(cx.program, value, v));
+    }
+    let (padding, bias) = (cx.optional(4), cx.optional(5));
+    let filter = cx.float_or("mask_filter_value", -10000.0)?;
+    let causal = cx.int_or("unidirectional", 0)? != 0;
+    if padding.is_some_and(|mask| !(1..=3).contains(&cx.program.rank(mask))) {
+        return Err(cx.error("key_padding_mask wants 1 to 3 axes"));
+    }
+    let scale = scale(cx, q)?;
+    let y = attend(cx.program, [q, k, v], &scale, false, |p, mut score, at| {
+        let dtype = score.dtype();
+        if let Some(mask) = padding {
+            let here = [at.batch.clone(), at.query.clone(), at.key.clone()];
+            let kept = match p.rank(mask) {
+                1 => number(&at.key).below(p.load(mask, &here[..1]).cast(DType::I32)),
+                2 => Expr::int(DType::I32, 0).below(p.load(mask, &[at.batch.clone(), at.key.clone()])),
+                _ => Expr::int(DType::I32, 0).below(p.load(mask, &here)),
+            };
+            score = &score + kept.select(&Expr::int(dtype, 0), &Expr::float(dtype, filter));
+        }
+        if let Some(bias) = bias {
+            score = &score + added(p, bias, at);
+        }
+        let visible = number(&at.key).at_most(number(&(&at.query + &past_len)));
+        if causal { visible.select(&score, &Expr::float(dtype, f64::NEG_INFINITY)) } else { score }
+    })?;
+    Ok(vec![y, k, v])
+}
+
+/// The element of a bias of four axes that broadcasts over the scores.
+fn added(p: &Program, bias: ValueId, at: &Place) -> Expr {
+    p.load_broadcast(bias, &[at.batch.clone(), at.head.clone(), at.query.clone(), at.key.clone()])
+}
+
+fn group_query(cx: &mut Cx) -> Lowering {
+    let names =
+        [(11, "head_sink"), (12, "k_scale"), (13, "v_scale"), (14, "q_norm_weight"), (15, "k_norm_weight")];
+    refuse(cx, &names, &[])?;
+    let attributes = [("smooth_softmax", 0), ("sliding_window_cache", 0), ("qk_output", 0), ("causal", 1)];
+    refuse(cx, &[(16, "query_seqlens")], &attributes)?;
+    let (heads, kv_heads) = (cx.int_or("num_heads", 0)?, cx.int_or("kv_num_heads", 0)?);
+    let (lengths, total) = (cx.input(5)?, cx.program.sizes(cx.input(6)?)?);
+    let total = total.first().cloned().ok_or_else(|| cx.error("total_sequence_length is empty"))?;
+    let packed = cx.input(0)?;
+    let mut inputs = match (cx.optional(1), cx.optional(2)) {
+        (Some(k), Some(v)) => [packed, k, v],
+        _ => unpacked(cx.program, packed, heads, kv_heads),
+    };
+    for (x, heads) in inputs.iter_mut().zip([heads, kv_heads, kv_heads]) {
+        *x = split_heads(cx.program, *x, heads)?;
+    }
+    let [mut q, mut k, v] = inputs;
+    let queries = cx.program.shape(q)[2].clone();
+    // How many keys each row has in the cache: none where the new ones are all there are.
+    let prompt = number(&queries).equals(number(&total));
+    let before = |p: &Program, b: &Idx| {
+        let len = p.load_broadcast(lengths, std::slice::from_ref(b)).cast(DType::I32);
+        prompt.select(&Expr::int(DType::I32, 0), &(len + Expr::int(DType::I32, 1) - number(&queries)))
+    };
+    if cx.int_or("do_rotary", 0)? != 0 {
+        let caches = [cx.input(7)?, cx.input(8)?];
+        let interleaved = cx.int_or("rotary_interleaved", 0)? != 0;
+        let named = cx.optional(9);
+        let position = |p: &Program, b: &Idx, s: &Idx| match named {
+            Some(named) => p.load_broadcast(named, &[b.clone(), s.clone()]).cast(DType::I32),
+            None => before(p, b) + number(s),
+        };
+        for x in [&mut q, &mut k] {
+            *x = rotated(cx.program, *x, caches, interleaved, &position);
+        }
+    }
+    let (softcap, window) = (cx.float_or("softcap", 0.0)?, cx.int_or("local_window_size", -1)?);
+    let (bias, past) = (cx.optional(10), cx.optional(3).zip(cx.optional(4)));
+    let scale = scale(cx, q)?;
+    let p = &mut *cx.program;
+    let cached = |p: &mut Program, past: ValueId, new: ValueId| {
+        let mut shape = p.shape(new).to_vec();
+        shape[2] = p.shape(past)[2].larger(&total);
+        let at = vars(0, &shape);
+        let start = before(p, &at[0]);
+        let mut source = at.clone();
+        source[2] = (number(&at[2]) - &start).to_position(&queries);
+        let mut old = at.clone();
+        old[2] = number(&at[2]).to_position(&shape[2]);
+        let here = number(&at[2]);
+        let zero = Expr::int(p.dtype(new), 0);
+        let end = &start + number(&queries);
+        let fresh = here.below(end).select(&p.load(new, &source), &zero);
+        let body = here.below(&start).select(&p.load(past, &old), &fresh);
+        p.map(shape, body)
+    };
+    let (k, v) = match past {
+        Some((key, value)) => (cached(p, key, k), cached(p, value, v)),
+        None => (k, v),
+    };
+    let y = attend(p, [q, k, v], &scale, false, |p, score, at| {
+        let hidden = Expr::float(score.dtype(), f64::NEG_INFINITY);
+        let mut score = if softcap > 0.0 { (&score / softcap).tanh() * softcap } else { score };
+        if let Some(bias) = bias {
+            score = &score + added(p, bias, at);
+        }
+        let own = before(p, &at.batch) + number(&at.query);
+        let mut visible = number(&at.key).at_most(&own);
+        if window >= 0 {
+            visible = visible.and(own.below(number(&at.key) + Expr::int(DType::I32, window)));
+        }
+        visible.select(&score, &hidden)
+    })?;
+    Ok(vec![y, k, v])
+}
+
+/// Queries, keys and values that lie side by side in the last axis.
+fn unpacked(p: &mut Program, x: ValueId, heads: i64, kv_heads: i64) -> [ValueId; 3] {
+    let shape = p.shape(x).to_vec();
+    let last = shape.len() - 1;
+    let size = shape[last].div(&Idx::from((heads + 2 * kv_heads).max(1)));
+    [(0, heads), (heads, kv_heads), (heads + kv_heads, kv_heads)].map(|(first, count)| {
+        let mut part = shape.clone();
+        part[last] = &size * &Idx::from(count);
+        p.view(x, part, |i| {
+            let mut at = i.to_vec();
+            at[last] = &at[last] + &(&size * &Idx::from(first));
+            at
+        })
+    })
+}
+
+/// `[B, H, S, D]` with the pairs of the first `2 * width of the caches` elements turned.
+fn rotated(
+    p: &mut Program,
+    x: ValueId,
+    [cos, sin]: [ValueId; 2],
+    interleaved: bool,
+    position: &dyn Fn(&Program, &Idx, &Idx) -> Expr,
+) -> ValueId {
+    let shape = p.shape(x).to_vec();
+    let at = vars(0, &shape);
+    let (rows, half) = (p.shape(cos)[0].clone(), p.shape(cos)[1].clone());
+    let two = Idx::from(2i64);
+    let d = &at[3];
+    let row = position(p, &at[0], &at[2]).to_position(&rows);
+    let (pair, odd) = if interleaved {
+        (d.div(&two), number(&d.rem(&two)).equals(Expr::int(DType::I32, 1)))
+    } else {
+        (d.rem(&half), number(&half).at_most(number(d)))
+    };
+    let neighbour = |by: i64| {
+        let step = if interleaved { Idx::from(by) } else { &half * &Idx::from(by) };
+        let mut there = at.clone();
+        there[3] = number(&(d + &step)).to_position(&shape[3]);
+        p.load(x, &there)
+    };
+    let here = p.load(x, &at);
+    let pair = number(&pair).to_position(&half);
+    let (c, s) = (p.load(cos, &[row.clone(), pair.clone()]), p.load(sin, &[row, pair]));
+    let turned = odd.select(&(&here * &c + neighbour(-1) * &s), &(&here * &c - neighbour(1) * &s));
+    let body = number(d).below(number(&(&half * &two))).select(&turned, &here);
+    p.map(shape, body)
+}

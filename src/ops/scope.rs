@@ -1,0 +1,96 @@
+//! The walk over a graph's nodes, and the names that they see: their own graph's, and those of the graphs
+//! around it.
+
+use std::collections::HashMap;
+
+use super::{Cx, Known, find};
+use crate::error::Error;
+use crate::graph::{Attribute, Graph, Node};
+use crate::ir::{Program, Stop, ValueId};
+
+/// Values by name.
+#[derive(Debug, Default)]
+pub struct Scope<'a> {
+    names: HashMap<String, ValueId>,
+    outer: Option<&'a Scope<'a>>,
+}
+
+impl Scope<'_> {
+    /// The value called `name` here or, if there is none, further out.
+    pub fn get(&self, name: &str) -> Option<ValueId> {
+        self.names.get(name).copied().or_else(|| self.outer?.get(name))
+    }
+
+    /// Name a value; the name hides one further out.
+    pub fn insert(&mut self, name: &str, id: ValueId) {
+        self.names.insert(name.into(), id);
+    }
+}
+
+/// Add the values of `graph`'s initializers and nodes.
+pub(super) fn walk(
+    program: &mut Program,
+    graph: &Graph,
+    scope: &mut Scope,
+    known: &Known,
+) -> Result<(), Stop> {
+    for (name, tensor) in &graph.initializers {
+        program.place = name.clone();
+        let id = program.weight(tensor.clone());
+        scope.insert(name, id);
+    }
+    for node in &graph.nodes {
+        program.place = node.place();
+        let at = |name: &String| match name.as_str() {
+            "" => Ok(None),
+            name => scope
+                .get(name)
+                .map(Some)
+                .ok_or_else(|| Error::model(node.place(), format!("input {name:?} does not exist"))),
+        };
+        let inputs = node.inputs.iter().map(at).collect::<Result<Vec<_>, _>>()?;
+        let op =
+            find(&node.domain, &node.op).ok_or_else(|| Error::model(node.place(), "unknown operator"))?;
+        let opset = graph.opsets.get(&node.domain).copied().unwrap_or(1);
+        let outputs = (op.lower)(&mut Cx { program, node, opset, inputs, known, scope })?;
+        for (name, &id) in node.outputs.iter().zip(&outputs) {
+            if program.values[id as usize].name == node.place() {
+                program.values[id as usize].name = name.clone();
+            }
+            scope.insert(name, id);
+        }
+        let missing = node.outputs.iter().skip(outputs.len()).find(|name| !name.is_empty());
+        if let Some(name) = missing {
+            let item = format!("output {name:?} of {}", node.place());
+            return Err(Error::Unsupported { items: vec![item] }.into());
+        }
+    }
+    Ok(())
+}
+
+/// The outputs of the subgraph `graph` of `cx`'s node, given its inputs.
+pub(super) fn body(cx: &mut Cx, graph: &Graph, inputs: &[ValueId]) -> Result<Vec<ValueId>, Stop> {
+    if graph.inputs.len() != inputs.len() {
+        return Err(cx.error(format!("a subgraph of {} inputs got {}", graph.inputs.len(), inputs.len())));
+    }
+    let mut scope = Scope { names: HashMap::new(), outer: Some(cx.scope) };
+    for (info, &id) in graph.inputs.iter().zip(inputs) {
+        scope.insert(&info.name, id);
+    }
+    walk(cx.program, graph, &mut scope, cx.known)?;
+    cx.program.place = cx.node.place();
+    let missing = |name: &str| cx.error(format!("no node makes the subgraph's output {name:?}"));
+    graph.outputs.iter().map(|info| scope.get(&info.name).ok_or_else(|| missing(&info.name))).collect()
+}
+
+/// All nodes of `graph`, those of the graphs in its nodes' attributes included.
+pub(super) fn all_nodes<'a>(graph: &'a Graph, found: &mut Vec<&'a Node>) {
+    for node in &graph.nodes {
+        found.push(node);
+        for attribute in node.attributes.values() {
+            if let Attribute::Graph(inner) = attribute {
+                all_nodes(inner, found);
+            }
+        }
+    }
+}
