@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use tilewright::TunedKernel;
-use tilewright::tune::{Trial, winner};
+use tilewright::tune::Trial;
 
 use crate::store::date;
 use crate::trials::{self, Samples, ms, ms_text, ratio_text};
@@ -27,7 +27,11 @@ pub fn page(tuned: &Tuned) -> String {
     facts(&mut page, tuned, &subject);
     let ratio = report.before_ns as f64 / report.after_ns.max(1) as f64;
     let _ = writeln!(page, "<h2>Whole run</h2>\n<div class=\"whole\">");
-    let class = if slower(report) { "big slower" } else { "big" };
+    let class = match ratio {
+        _ if slower(report) => "big slower",
+        _ if ratio > 1.0 => "big faster",
+        _ => "big",
+    };
     let _ = writeln!(page, "<p class=\"{class}\">{}</p>", ratio_text(ratio));
     let most = report.before_ns.max(report.after_ns);
     bars(&mut page, ["before", "after"], [Some(report.before_ns), Some(report.after_ns)], most);
@@ -58,7 +62,7 @@ pub fn page(tuned: &Tuned) -> String {
     let _ = writeln!(
         page,
         "<h2>Trials</h2>\n<p class=\"note\">Milliseconds of one dispatch, the kernel alone. The spread is from the \
-         best sample to the worst, relative to the median.</p>"
+         best sample to the worst, relative to the median. Dropped ones were clearly slower, and not sampled again.</p>"
     );
     for (number, kernel) in report.kernels.iter().enumerate() {
         kernel_trials(&mut page, number, kernel);
@@ -105,11 +109,9 @@ fn bars(page: &mut String, names: [&str; 2], times_ns: [Option<u64>; 2], most: u
 fn kernel_trials(page: &mut String, number: usize, kernel: &TunedKernel) {
     let trials = &kernel.trials;
     let uses = if kernel.uses == 1 { "once a run".into() } else { format!("{} times a run", kernel.uses) };
-    let won = winner(trials).map_or("-".into(), |trial| escaped(&trial.schedule.to_string()));
     let _ = writeln!(
         page,
         "<details open id=\"k{number}\"><summary>{} <span class=\"what\">{}, {uses}</span></summary>\n\
-         <p class=\"note\">winner: <code>{won}</code></p>\n\
          <table><thead><tr><th>schedule</th><th class=\"n\">best</th><th class=\"n\">median</th>\
          <th class=\"n\">spread</th><th>status</th></tr></thead><tbody>",
         escaped(&kernel.label),

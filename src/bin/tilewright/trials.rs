@@ -96,8 +96,7 @@ pub fn reason(trial: &Trial, trials: &[Trial]) -> String {
     };
     let why = match &trial.status {
         Status::Measured | Status::Dropped if is_winner(trial, trials) => String::new(),
-        Status::Measured => slower,
-        Status::Dropped => format!("{slower}, not measured to the end"),
+        Status::Measured | Status::Dropped => slower,
         Status::Wrong(why) | Status::Failed(why) => why.lines().next().unwrap_or_default().to_owned(),
         Status::Unmeasured => "the time was spent before its turn".into(),
     };
@@ -182,7 +181,7 @@ mod tests {
         let want = [
             ("winner", ""),
             ("slower", "the default; 2.00x the winner's time"),
-            ("dropped", "4.00x the winner's time, not measured to the end"),
+            ("dropped", "4.00x the winner's time"),
             ("wrong", "element 0 is 1"),
             ("failed", "no such thing"),
             ("not tried", "the time was spent before its turn"),
