@@ -120,7 +120,8 @@ impl Session {
         for (number, job) in jobs.iter().enumerate() {
             let kernel = &plan.kernels[plan.steps[job.step].kernel];
             let share = job.total_ns as f64 / time_left.max(1) as f64;
-            let budget = options.budget.saturating_sub(start.elapsed()).mul_f64(share);
+            let left = options.budget.saturating_sub(start.elapsed());
+            let budget = Duration::try_from_secs_f64(left.as_secs_f64() * share).unwrap_or(left);
             time_left -= job.total_ns;
             let list = candidates(&kernel.spec, &job.sizes, device.caps());
             let key = Key::new(&kernel.spec, &job.sizes, device.info());

@@ -194,9 +194,17 @@ fn drop_slow(trials: &mut [Trial]) {
     }
 }
 
-/// The fastest trial; the default where none is faster.
+/// A candidate must beat the default by this much: less is noise.
+const MARGIN: f64 = 0.05;
+
+/// The fastest trial; the default, which is the first, where none is clearly faster.
 pub fn winner(trials: &[Trial]) -> Option<&Trial> {
-    trials.iter().filter(|t| t.best_ns().is_some()).min_by_key(|t| t.best_ns())
+    let fastest = trials.iter().filter(|t| t.best_ns().is_some()).min_by_key(|t| t.best_ns())?;
+    let default = trials.first().filter(|t| t.best_ns().is_some());
+    let clear = |default: &Trial| {
+        fastest.best_ns().zip(default.best_ns()).is_some_and(|(f, d)| (f as f64) < d as f64 * (1.0 - MARGIN))
+    };
+    Some(default.filter(|default| !clear(default)).unwrap_or(fastest))
 }
 
 #[cfg(test)]

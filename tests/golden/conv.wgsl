@@ -52,27 +52,21 @@ fn b_at(b: i32, k: i32, n: i32) -> Sum {
     let x5 = n % params.p2;
     let x6 = k % 3;
     let x7 = (x5 + x6 - 1);
-    let x8 = (((0 <= x4) && (x4 < params.p1)) && ((0 <= x7) && (x7 < params.p2)));
-    var x9: f32;
-    if (x8) {
-        let x10 = k / 9;
-        let x11 = t1[(params.p1 * params.p2 * b * 8 + params.p1 * params.p2 * x10 - params.p2 + params.p2 * x3 + n + x6 - 1)];
-        x9 = x11;
-    } else {
-        x9 = 0.0f;
-    }
-    return x9;
+    let x8 = (((0 <= x4) & (x4 < params.p1)) & ((0 <= x7) & (x7 < params.p2)));
+    let x9 = k / 9;
+    let x10 = select(0.0f, t1[select(0, (params.p1 * params.p2 * b * 8 + params.p1 * params.p2 * x9 - params.p2 + params.p2 * x3 + n + x6 - 1), x8)], x8);
+    return x10;
 }
 fn row_b(b: i32, k: i32, n: i32) -> vec4<Sum> {
     return vec4<Sum>(b_at(b, k, min(n + 0, size_n() - 1)), b_at(b, k, min(n + 1, size_n() - 1)), b_at(b, k, min(n + 2, size_n() - 1)), b_at(b, k, min(n + 3, size_n() - 1)));
 }
 fn load_b(b: i32, k: i32, n: i32) -> Tile {
-    var tile = Tile();
-    tile.k0 = row_b(b, k + 0, n);
-    tile.k1 = row_b(b, k + 1, n);
-    tile.k2 = row_b(b, k + 2, n);
-    tile.k3 = row_b(b, k + 3, n);
-    return tile;
+    return Tile(
+        row_b(b, k + 0, n),
+        row_b(b, k + 1, n),
+        row_b(b, k + 2, n),
+        row_b(b, k + 3, n),
+    );
 }
 fn epilogue(b: i32, m: i32, n: i32, sum: Sum) -> f32 {
     let x1 = t2[m];

@@ -64,12 +64,12 @@ fn offset_b(b: i32, k: i32, n: i32) -> i32 {
     return (n + k * 256);
 }
 fn load_b(b: i32, k: i32, n: i32) -> Tile {
-    var tile = Tile();
-    tile.k0 = vec4<Sum>(t1v[offset_b(b, k + 0, n) / 4]);
-    tile.k1 = vec4<Sum>(t1v[offset_b(b, k + 1, n) / 4]);
-    tile.k2 = vec4<Sum>(t1v[offset_b(b, k + 2, n) / 4]);
-    tile.k3 = vec4<Sum>(t1v[offset_b(b, k + 3, n) / 4]);
-    return tile;
+    return Tile(
+        vec4<Sum>(t1v[offset_b(b, k + 0, n) / 4]),
+        vec4<Sum>(t1v[offset_b(b, k + 1, n) / 4]),
+        vec4<Sum>(t1v[offset_b(b, k + 2, n) / 4]),
+        vec4<Sum>(t1v[offset_b(b, k + 3, n) / 4]),
+    );
 }
 fn epilogue(b: i32, m: i32, n: i32, sum: Sum) -> f32 {
     let x1 = t2[n];
