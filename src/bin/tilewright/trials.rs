@@ -62,10 +62,10 @@ pub fn tried(trials: &[Trial]) -> usize {
     trials.iter().filter(|trial| trial.status != Status::Unmeasured).count()
 }
 
-/// The fastest first; what cannot win comes last, in the order of the search.
+/// The winner first, then by time; what cannot win comes last, in the order of the search.
 pub fn sorted(trials: &[Trial]) -> Vec<&Trial> {
     let mut sorted: Vec<&Trial> = trials.iter().collect();
-    sorted.sort_by_key(|trial| trial.best_ns().unwrap_or(u64::MAX));
+    sorted.sort_by_key(|trial| (!is_winner(trial, trials), trial.best_ns().unwrap_or(u64::MAX)));
     sorted
 }
 
@@ -73,6 +73,7 @@ pub fn sorted(trials: &[Trial]) -> Vec<&Trial> {
 pub fn status(trial: &Trial, trials: &[Trial]) -> &'static str {
     match trial.status {
         Status::Measured | Status::Dropped if is_winner(trial, trials) => "winner",
+        Status::Measured if is_tie(trial, trials) => "tie",
         Status::Measured => "slower",
         Status::Dropped => "dropped",
         Status::Wrong(_) => "wrong",
@@ -86,6 +87,12 @@ pub fn is_winner(trial: &Trial, trials: &[Trial]) -> bool {
     winner(trials).is_some_and(|winner| winner.schedule == trial.schedule)
 }
 
+/// Whether it was faster than the winner, which is then the default, by too little to count.
+fn is_tie(trial: &Trial, trials: &[Trial]) -> bool {
+    let best = winner(trials).and_then(Trial::best_ns);
+    trial.best_ns().zip(best).is_some_and(|(ns, best)| ns <= best)
+}
+
 /// Why a trial did not win; what distinguishes the default and the winner.
 pub fn reason(trial: &Trial, trials: &[Trial]) -> String {
     let default = trials.first().is_some_and(|first| first.schedule == trial.schedule);
@@ -96,6 +103,9 @@ pub fn reason(trial: &Trial, trials: &[Trial]) -> String {
     };
     let why = match &trial.status {
         Status::Measured | Status::Dropped if is_winner(trial, trials) => String::new(),
+        Status::Measured | Status::Dropped if is_tie(trial, trials) => {
+            format!("{slower}: too close to count")
+        }
         Status::Measured | Status::Dropped => slower,
         Status::Wrong(why) | Status::Failed(why) => why.lines().next().unwrap_or_default().to_owned(),
         Status::Unmeasured => "the time was spent before its turn".into(),
