@@ -47,6 +47,7 @@ impl Call {
 
     #[track_caller]
     pub fn parsed(&self) -> Json {
+        assert_eq!(self.stdout.lines().count(), 1, "JSON is one line: {self:?}");
         serde_json::from_str(&self.stdout).unwrap_or_else(|e| panic!("{e}: {self:?}"))
     }
 }

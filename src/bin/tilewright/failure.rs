@@ -78,9 +78,9 @@ pub fn print(text: &str) -> Result<()> {
     }
 }
 
-/// Print a JSON value, as [`print`].
+/// Print a JSON value on one line, as [`print`]: tools read the last line of what comes.
 pub fn print_json(value: &serde_json::Value) -> Result<()> {
-    print(&format!("{value:#}\n"))
+    print(&format!("{value}\n"))
 }
 
 /// A line on the standard error; nothing can be done where that is closed.
