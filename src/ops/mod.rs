@@ -54,7 +54,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::error::Error;
 use crate::expr::Idx;
 use crate::graph::{Dim, Graph, ValueInfo};
-use crate::ir::{Def, Program, Stop, Value, ValueId};
+use crate::ir::{Def, Program, Stop, ValueId};
 use crate::tensor::Tensor;
 
 /// One operator.
@@ -217,10 +217,4 @@ fn input(program: &mut Program, number: usize, info: &ValueInfo, known: &Known) 
     let id = program.add(info.dtype, shape, Def::Input(number));
     program.values[id as usize].name = info.name.clone();
     Ok(id)
-}
-
-/// A value for tests and messages.
-pub fn describe(value: &Value) -> String {
-    let shape: Vec<String> = value.shape.iter().map(|d| d.to_string()).collect();
-    format!("{} {}[{}]", value.name, value.dtype, shape.join(", "))
 }

@@ -182,7 +182,6 @@ fn place_arena(
             let offset = busy.iter().fold(0u64, |free, &(start, stop)| {
                 if free + size_bytes[t] <= start { free } else { free.max(stop.next_multiple_of(alignment)) }
             });
-            // `fold` may have passed a gap that fits by moving on; it never moves back, so check the gap found.
             if offset + size_bytes[t] > limit && !placed.is_empty() {
                 over.push(t);
                 continue;
