@@ -7,26 +7,38 @@ use crate::expr::{Value, read_element, write_element};
 use crate::kernel::storage_type;
 use crate::tensor::{DType, Tensor};
 
-/// The elements as the device stores them; borrowed where the forms agree.
+/// A tensor's elements as the device stores them; borrowed where the forms agree.
 ///
 /// # Errors
 /// [`Error::Limit`] naming tensor, position and value of a 64-bit integer that does not fit 32 bits.
 pub fn to_device<'a>(name: &str, tensor: &'a Tensor, f16: bool) -> Result<Cow<'a, [u8]>> {
-    let bytes: &[u8] = tensor.bytes();
+    elements_to_device(name, tensor.dtype(), tensor.bytes(), 0..tensor.len(), f16)
+}
+
+/// A part of a tensor as the device stores it: `bytes` holds the elements numbered `elements`.
+///
+/// # Errors
+/// As [`to_device`].
+pub fn elements_to_device<'a>(
+    name: &str,
+    dtype: DType,
+    bytes: &'a [u8],
+    elements: std::ops::Range<usize>,
+    f16: bool,
+) -> Result<Cow<'a, [u8]>> {
     let words = |f: &mut dyn FnMut(usize, Value) -> Result<[u8; 4]>| -> Result<Cow<'a, [u8]>> {
-        let mut out = Vec::with_capacity(tensor.len() * 4);
-        for i in 0..tensor.len() {
-            let value = read_element(tensor.dtype(), bytes, i)
-                .ok_or_else(|| Error::limit(name, format!("{} has no form on the device", tensor.dtype())))?;
-            out.extend(f(i, value)?);
+        let mut out = Vec::with_capacity(elements.len() * 4);
+        for (i, number) in elements.clone().enumerate() {
+            let value = read_element(dtype, bytes, i)
+                .ok_or_else(|| Error::limit(name, format!("{dtype} has no form on the device")))?;
+            out.extend(f(number, value)?);
         }
         Ok(Cow::Owned(out))
     };
     let too_wide = |i: usize, v: String| {
-        let dtype = tensor.dtype();
         Error::limit(name, format!("element {i} is {v}, and the device holds {dtype} in 32 bits"))
     };
-    match (tensor.dtype(), storage_type(tensor.dtype(), f16)) {
+    match (dtype, storage_type(dtype, f16)) {
         (DType::F32 | DType::I32 | DType::U32, _) | (DType::F16, "f16") => Ok(Cow::Borrowed(bytes)),
         (DType::U64, _) => words(&mut |i, v| {
             let v = v.to_i64() as u64;
@@ -41,20 +53,34 @@ pub fn to_device<'a>(name: &str, tensor: &'a Tensor, f16: bool) -> Result<Cow<'a
     }
 }
 
-/// A tensor from the device's form of its elements.
+/// A tensor from the device's form of its elements; `bytes` may go on after the last.
 ///
 /// # Errors
 /// [`Error::Limit`] for dtypes without a form on the device.
 pub fn from_device(name: &str, dtype: DType, shape: &[usize], bytes: Vec<u8>, f16: bool) -> Result<Tensor> {
+    Tensor::new(dtype, shape, elements_from_device(name, dtype, shape.iter().product(), bytes, f16)?)
+}
+
+/// The first `len` elements of the device's form, as ONNX has them.
+///
+/// # Errors
+/// As [`from_device`].
+pub fn elements_from_device(
+    name: &str,
+    dtype: DType,
+    len: usize,
+    mut bytes: Vec<u8>,
+    f16: bool,
+) -> Result<Vec<u8>> {
     let stored = match (dtype, storage_type(dtype, f16)) {
         (DType::F32 | DType::I32 | DType::U32, _) | (DType::F16, "f16") => {
-            return Tensor::new(dtype, shape, bytes);
+            bytes.truncate(dtype.size_bytes(len));
+            return Ok(bytes);
         }
         (_, "i32") => DType::I32,
         (_, "u32") => DType::U32,
         _ => DType::F32,
     };
-    let len: usize = shape.iter().product();
     let mut out = Vec::with_capacity(dtype.size_bytes(len));
     for i in 0..len {
         let value = read_element(stored, &bytes, i);
@@ -62,7 +88,7 @@ pub fn from_device(name: &str, dtype: DType, shape: &[usize], bytes: Vec<u8>, f1
             return Err(Error::limit(name, format!("{dtype} cannot be read back from the device")));
         }
     }
-    Tensor::new(dtype, shape, out)
+    Ok(out)
 }
 
 #[cfg(test)]
@@ -74,6 +100,13 @@ mod tests {
         let tensor = Tensor::from_slice(&[2], &[1i64, 1 << 40]).unwrap();
         let error = to_device("ids", &tensor, true).unwrap_err().to_string();
         assert_eq!(error, "ids: element 1 is 1099511627776, and the device holds int64 in 32 bits");
+    }
+
+    #[test]
+    fn a_part_is_named_by_the_elements_of_the_whole() {
+        let bytes = [0u8; 8].into_iter().chain((1i64 << 40).to_le_bytes()).collect::<Vec<_>>();
+        let error = elements_to_device("ids", DType::I64, &bytes, 100..102, true).unwrap_err().to_string();
+        assert_eq!(error, "ids: element 101 is 1099511627776, and the device holds int64 in 32 bits");
     }
 
     #[test]
