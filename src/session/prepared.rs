@@ -9,7 +9,7 @@ use super::{Progress, Stage};
 use crate::error::{Error, Result};
 use crate::expr::{Expr, Value, write_element};
 use crate::gpu::{BindGroup, Binding, Buffer, Device, Dispatch, Kernel, Readback, Recording};
-use crate::kernel::{KernelSpec, Schedule, candidates, grid, storage_bytes};
+use crate::kernel::{KernelSpec, Schedule, broken_rule, default_schedule, grid, storage_bytes};
 use crate::plan::{Layout, Origin, Plan, PlanOutput, Source, Step, SymbolValues, TensorId};
 use crate::tensor::Tensor;
 use crate::tune::{Key, Store};
@@ -379,8 +379,6 @@ impl Prepared {
             for part in windows::parts(device.caps(), &plan, step, &sizes, inputs, output)? {
                 let spec = part.split.as_ref().map_or(&kernel.spec, |split| &split.spec);
                 let schedule = self.schedule(device, spec, &part.sizes);
-                let schedule = schedule
-                    .ok_or_else(|| Error::limit(&kernel.label, "no legal schedule on this device"))?;
                 let workgroups = grid(&kernel.label, spec, &schedule, &part.sizes, device.caps())?;
                 if workgroups.contains(&0) {
                     continue;
@@ -418,16 +416,15 @@ impl Prepared {
     }
 
     /// The schedule that was measured to be the fastest, where there is one and it is legal here, else the default.
-    fn schedule(&self, device: &Device, spec: &KernelSpec, sizes: &[i64]) -> Option<Schedule> {
-        let legal = candidates(spec, sizes, device.caps());
+    fn schedule(&self, device: &Device, spec: &KernelSpec, sizes: &[i64]) -> Schedule {
         let store = self.store.lock().unwrap_or_else(PoisonError::into_inner);
         if !store.is_empty()
             && let Some(winner) = store.winner(&Key::new(spec, sizes, device.info()))
-            && legal.contains(winner)
+            && broken_rule(spec, winner, sizes, device.caps()).is_none()
         {
-            return Some(winner.clone());
+            return winner.clone();
         }
-        legal.into_iter().next()
+        default_schedule(spec, sizes, device.caps())
     }
 
     /// Forget the recorded commands: the next run chooses schedules anew.
