@@ -10,8 +10,8 @@ use crate::kernel::{Caps, KernelSpec, Schedule, grid, storage_bytes};
 use crate::plan::{Layout, Origin, Plan, Source, Step, SymbolValues, TensorId, bound_bytes};
 use crate::wgsl::{self, Bound, Rendered, Target};
 
-/// Picks the schedule of a kernel at given values of its parameters; `None` where none is legal.
-pub type Choose<'a> = &'a dyn Fn(&KernelSpec, &[i64]) -> Option<Schedule>;
+/// Picks the schedule of a kernel at given values of its parameters.
+pub type Choose<'a> = &'a dyn Fn(&KernelSpec, &[i64]) -> Schedule;
 
 /// A rendered kernel.
 #[derive(Clone, Debug)]
@@ -176,8 +176,6 @@ impl Recorder<'_> {
         let planned = &self.plan.kernels[step.kernel];
         let spec = part.split.as_ref().map_or(&planned.spec, |split| &split.spec);
         let schedule = (self.choose)(spec, &part.sizes);
-        let schedule =
-            schedule.ok_or_else(|| Error::limit(&planned.label, "no legal schedule on this device"))?;
         let workgroups = grid(&planned.label, spec, &schedule, &part.sizes, self.caps)?;
         if workgroups.contains(&0) {
             return Ok(None);

@@ -7,7 +7,7 @@ use super::{Progress, Stage};
 use crate::commands::{self, Commands, Kernels, Memory, Produced, Range, Recorder, from_device, to_device};
 use crate::error::{Error, Result};
 use crate::gpu::{Binding, Buffer, Device, Dispatch, Kernel, Readback, Recording};
-use crate::kernel::{Caps, KernelSpec, Schedule, candidates, storage_bytes};
+use crate::kernel::{Caps, KernelSpec, Schedule, broken_rule, default_schedule, storage_bytes};
 use crate::plan::{Layout, Origin, Plan, Step, SymbolValues};
 use crate::tensor::Tensor;
 use crate::tune::{Key, Store};
@@ -355,19 +355,12 @@ impl Prepared {
 }
 
 /// The schedule that was measured to be the fastest, where there is one and it is legal here, else the default.
-fn schedule(
-    spec: &KernelSpec,
-    sizes: &[i64],
-    caps: &Caps,
-    store: &Store,
-    device: &Device,
-) -> Option<Schedule> {
-    let legal = candidates(spec, sizes, caps);
+fn schedule(spec: &KernelSpec, sizes: &[i64], caps: &Caps, store: &Store, device: &Device) -> Schedule {
     if !store.is_empty()
         && let Some(winner) = store.winner(&Key::new(spec, sizes, device.info()))
-        && legal.contains(winner)
+        && broken_rule(spec, winner, sizes, caps).is_none()
     {
-        return Some(winner.clone());
+        return winner.clone();
     }
-    legal.into_iter().next()
+    default_schedule(spec, sizes, caps)
 }

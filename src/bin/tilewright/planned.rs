@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use tilewright::gpu::Device;
 use tilewright::graph::Graph;
 use tilewright::ir::Stop;
-use tilewright::kernel::{Caps, KernelSpec, Schedule, candidates};
+use tilewright::kernel::{Caps, KernelSpec, Schedule, candidates, default_schedule};
 use tilewright::ops::Known;
 use tilewright::plan::{Layout, Origin, Plan, Step, SymbolValues, plan};
 use tilewright::wgsl::{self, Dialect, Target};
@@ -266,7 +266,7 @@ impl Planned {
     /// The text of every kernel, once for each schedule that its steps have by default.
     ///
     /// # Errors
-    /// As [`wgsl::render`]; [`Error::Limit`] where the device allows no schedule.
+    /// As [`wgsl::render`].
     pub fn kernels(&self, caps: &Caps) -> Result<Vec<KernelSource>, Error> {
         let target = Target { f16: caps.f16, dialect: Dialect::Naga };
         let mut found: Vec<(usize, KernelSource)> = Vec::new();
@@ -274,12 +274,7 @@ impl Planned {
             let kernel = &self.plan.kernels[step.kernel];
             let sizes: Vec<i64> =
                 step.params.iter().map(|p| self.symbols.get(p).copied().unwrap_or(0)).collect();
-            let no_schedule = || Error::Limit {
-                place: kernel.label.clone(),
-                message: "no legal schedule on this device".into(),
-            };
-            let schedule =
-                candidates(&kernel.spec, &sizes, caps).into_iter().next().ok_or_else(no_schedule)?;
+            let schedule = default_schedule(&kernel.spec, &sizes, caps);
             let same = |(number, source): &&mut (usize, KernelSource)| {
                 *number == step.kernel && source.schedule == schedule
             };
