@@ -57,6 +57,8 @@ mod session;
 pub mod tensor;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod tune;
+#[cfg(target_arch = "wasm32")]
+pub mod web;
 pub mod wgsl;
 
 pub use error::{Error, Result};
