@@ -65,7 +65,7 @@ export function submit(gpu: Gpu, staging: Staging, run: Run, given: readonly Giv
     errors.catch(() => {}); // of a lost device; it is awaited below
   }
   const mapped = mappable?.mapAsync(1 /* READ */, 0, size);
-  return { outputs: finish(gpu, staging, dispatches, errors, mapped, mappable, results) };
+  return { outputs: finish(gpu, staging, dispatches, errors, mapped, mappable, size, results) };
 }
 
 /** Writes the inputs that are in memory; those on the device are to be copied. */
@@ -136,6 +136,7 @@ async function finish(
   errors: Promise<(GPUError | null)[]>,
   mapped: Promise<void> | undefined,
   mappable: GPUBuffer | undefined,
+  size: number,
   results: readonly Result[],
 ): Promise<Record<string, Tensor>> {
   mapped?.catch(() => {}); // it is awaited after the errors, which say why
@@ -155,7 +156,7 @@ async function finish(
     throw new TilewrightError('device', `device error in run: ${messageOf(error)}`, { cause: error });
   }
   const outputs: Record<string, Tensor> = {};
-  const all = mappable === undefined ? new Uint8Array(0) : new Uint8Array(mappable.getMappedRange());
+  const all = mappable === undefined ? new Uint8Array(0) : new Uint8Array(mappable.getMappedRange(0, size));
   let at = 0;
   for (const { output, into, read, known, buffer } of results) {
     if (buffer !== undefined) {
