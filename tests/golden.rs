@@ -46,7 +46,7 @@ fn kernel_text(net: &Net, output: &str, sizes: i64, wanted: impl Fn(&Schedule) -
     let spec = &plan.kernels[step.kernel].spec;
     let sizes = vec![sizes; spec.params];
     let schedule = candidates(spec, &sizes, &caps()).into_iter().find(|s| wanted(s)).unwrap();
-    let target = Target { f16: caps().f16, dialect: Dialect::Browser };
+    let target = Target { floats: caps().floats(), dialect: Dialect::Browser };
     let text = render(output, spec, &schedule, target).unwrap().shader.source;
     format!("// {schedule}\n{text}")
 }

@@ -883,7 +883,7 @@ fn programs_are_planned_and_rendered_alike_every_time() {
             let mut text = plan.to_string();
             for kernel in &plan.kernels {
                 for schedule in candidates(&kernel.spec, &vec![3; kernel.spec.params], &caps).iter().take(3) {
-                    let target = Target { f16: true, dialect: Dialect::Browser };
+                    let target = Target { floats: caps.floats(), dialect: Dialect::Browser };
                     text += &render(&kernel.label, &kernel.spec, schedule, target).unwrap().shader.source;
                 }
             }

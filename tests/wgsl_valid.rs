@@ -247,7 +247,7 @@ fn check(label: &str, spec: &KernelSpec, schedule: &Schedule, caps: &Caps) -> St
     let label = format!("{label}, {schedule}");
     let mut texts = Vec::new();
     for dialect in [Dialect::Naga, Dialect::Browser] {
-        let target = Target { f16: caps.f16, dialect };
+        let target = Target { floats: caps.floats(), dialect };
         let rendered = render("kernel", spec, schedule, target).unwrap_or_else(|e| panic!("{label}: {e}"));
         assert_eq!(rendered.shader.bindings.len(), rendered.bound.len(), "{label}");
         let storage = rendered.shader.bindings.iter().filter(|kind| **kind != BindingKind::Uniform).count();
@@ -465,7 +465,7 @@ fn element(source: u32, dtype: DType) -> Expr {
 /// What is wrong with a kernel under its default schedule.
 fn default_faults(label: &str, spec: &KernelSpec, all: &mut Vec<String>) {
     for caps in devices() {
-        let target = Target { f16: caps.f16, dialect: Dialect::Browser };
+        let target = Target { floats: caps.floats(), dialect: Dialect::Browser };
         let schedules = candidates(spec, &[], &caps);
         match render("kernel", spec, &schedules[0], target) {
             Ok(rendered) => {
@@ -611,7 +611,7 @@ fn rendering_is_the_same_every_time() {
         let texts = || -> Vec<String> {
             let caps = Caps::default();
             let plan = net.plan(&caps);
-            let target = Target { f16: false, dialect: Dialect::Browser };
+            let target = Target { floats: Default::default(), dialect: Dialect::Browser };
             let text = |spec: &KernelSpec| {
                 let schedule = &candidates(spec, &vec![5; spec.params], &caps)[0];
                 render("kernel", spec, schedule, target).unwrap().shader.source

@@ -11,24 +11,41 @@ use crate::expr::{Expr, Value, write_element};
 use crate::gpu::{BindGroup, Binding, Buffer, Device, Dispatch, Kernel, Readback, Recording};
 use crate::kernel::{KernelSpec, Schedule, candidates, grid, storage_bytes};
 use crate::plan::{Layout, Origin, Plan, PlanOutput, Source, Step, SymbolValues, TensorId};
-use crate::tensor::Tensor;
+use crate::tensor::{DType, Tensor};
 use crate::tune::{Key, Store};
 use crate::wgsl::{self, Bound, Dialect, Target};
 
 type OnProgress<'a> = Option<&'a (dyn Fn(Progress) + Send + Sync)>;
 
-/// Uploaded constants, shared by all plans of a session: by the address and length of their bytes on the host.
+/// Uploaded constants, shared by all plans of a session.
 #[derive(Default)]
 pub struct Weights {
-    uploaded: HashMap<(usize, usize, crate::tensor::DType), (Tensor, Range)>,
+    uploaded: HashMap<WeightKey, (Tensor, Range)>,
+}
+
+/// The address and length of a constant's bytes on the host, and the dtype that the device holds it as.
+type WeightKey = (usize, usize, DType);
+
+/// A constant to upload.
+struct Wanted<'a> {
+    name: &'a str,
+    tensor: &'a Tensor,
+    dtype: DType,
+    size_bytes: u64,
+}
+
+impl Wanted<'_> {
+    fn key(&self) -> WeightKey {
+        Weights::key(self.tensor, self.dtype)
+    }
 }
 
 /// Weights are packed into buffers of at most this size.
 const WEIGHT_BUFFER_BYTES: u64 = 256 << 20;
 
 impl Weights {
-    fn key(tensor: &Tensor) -> (usize, usize, crate::tensor::DType) {
-        (tensor.bytes().as_ptr() as usize, tensor.bytes().len(), tensor.dtype())
+    fn key(tensor: &Tensor, dtype: DType) -> WeightKey {
+        (tensor.bytes().as_ptr() as usize, tensor.bytes().len(), dtype)
     }
 
     /// Free what none of `plans` uses.
@@ -36,7 +53,7 @@ impl Weights {
         let used: HashSet<_> = plans
             .flat_map(|plan| &plan.tensors)
             .filter_map(|tensor| match &tensor.origin {
-                Origin::Weight(data) => Some(Weights::key(data)),
+                Origin::Weight(data) => Some(Weights::key(data, tensor.dtype)),
                 Origin::Input(_) | Origin::Once | Origin::Run => None,
             })
             .collect();
@@ -47,36 +64,36 @@ impl Weights {
     fn upload(
         &mut self,
         device: &Device,
-        wanted: &[(&str, &Tensor, u64)],
+        wanted: &[Wanted],
         progress: OnProgress,
     ) -> Result<()> {
         let caps = device.caps();
         let alignment = caps.storage_offset_alignment as u64;
-        let mut new: Vec<_> =
-            wanted.iter().filter(|(_, t, _)| !self.uploaded.contains_key(&Weights::key(t))).collect();
-        new.sort_by_key(|(_, t, _)| Weights::key(t));
-        new.dedup_by_key(|(_, t, _)| Weights::key(t));
-        let total = new.iter().map(|(_, _, bytes)| bytes).sum();
+        let mut new: Vec<_> = wanted.iter().filter(|w| !self.uploaded.contains_key(&w.key())).collect();
+        new.sort_by_key(|w| w.key());
+        new.dedup_by_key(|w| w.key());
+        let total = new.iter().map(|w| w.size_bytes).sum();
         let mut done = 0;
         let mut rest = new.as_slice();
         while !rest.is_empty() {
             let limit = WEIGHT_BUFFER_BYTES.min(caps.max_buffer_bytes);
             let (mut end, mut offsets) = (0u64, Vec::new());
-            for (_, _, bytes) in rest {
+            for w in rest {
                 let offset = end.next_multiple_of(alignment);
-                if !offsets.is_empty() && offset + bytes > limit {
+                if !offsets.is_empty() && offset + w.size_bytes > limit {
                     break;
                 }
                 offsets.push(offset);
-                end = offset + bytes;
+                end = offset + w.size_bytes;
             }
             let (now, later) = rest.split_at(offsets.len());
             let buffer = device.buffer("weights", end)?;
-            for ((name, tensor, bytes), &offset_bytes) in now.iter().zip(&offsets) {
-                device.write(&buffer, offset_bytes, &to_device(name, tensor, caps.f16)?)?;
-                let range = Range { buffer: buffer.clone(), offset_bytes, size_bytes: *bytes };
-                self.uploaded.insert(Weights::key(tensor), ((*tensor).clone(), range));
-                done += bytes;
+            for (w, &offset_bytes) in now.iter().zip(&offsets) {
+                let bytes = to_device(w.name, w.tensor, w.dtype, caps.floats())?;
+                device.write(&buffer, offset_bytes, &bytes)?;
+                let range = Range { buffer: buffer.clone(), offset_bytes, size_bytes: w.size_bytes };
+                self.uploaded.insert(w.key(), (w.tensor.clone(), range));
+                done += w.size_bytes;
                 if let Some(progress) = progress {
                     progress(Progress { stage: Stage::Upload, done, total });
                 }
@@ -163,7 +180,7 @@ impl Prepared {
         let mut wanted = Vec::new();
         for tensor in &plan.tensors {
             if let Origin::Weight(data) = &tensor.origin {
-                let bytes = crate::plan::bound_bytes(data.len(), storage_bytes(tensor.dtype, caps.f16));
+                let bytes = crate::plan::bound_bytes(data.len(), storage_bytes(tensor.dtype, caps.floats()));
                 let limit = caps.max_buffer_bytes;
                 if bytes > limit {
                     let message = format!(
@@ -172,14 +189,15 @@ impl Prepared {
                     );
                     return Err(Error::limit(format!("tensor {:?}", tensor.name), message));
                 }
-                wanted.push((tensor.name.as_str(), data, bytes));
+                let dtype = tensor.dtype;
+                wanted.push(Wanted { name: &tensor.name, tensor: data, dtype, size_bytes: bytes });
             }
         }
         weights.upload(device, &wanted, progress)?;
         let mut stored = HashMap::new();
         for (id, tensor) in plan.tensors.iter().enumerate() {
             if let Origin::Weight(data) = &tensor.origin
-                && let Some((_, range)) = weights.uploaded.get(&Weights::key(data))
+                && let Some((_, range)) = weights.uploaded.get(&Weights::key(data, tensor.dtype))
             {
                 stored.insert(id, range.clone());
             }
@@ -212,7 +230,7 @@ impl Prepared {
             let dims = crate::plan::shape(&tensor.shape, &none, &tensor.name)?;
             let bytes = crate::plan::bound_bytes(
                 dims.iter().product(),
-                storage_bytes(tensor.dtype, device.caps().f16),
+                storage_bytes(tensor.dtype, device.caps().floats()),
             );
             let buffer = device.buffer(&tensor.name, bytes)?;
             self.stored.insert(step.output, Range { buffer, offset_bytes: 0, size_bytes: bytes });
@@ -279,7 +297,8 @@ impl Prepared {
         };
         for (input, feed) in feeds.iter().enumerate() {
             if let (Some(buffer), Some(tensor)) = (&self.inputs[input], self.plan.inputs[input]) {
-                let bytes = to_device(&self.plan.tensors[tensor].name, feed, device.caps().f16)?;
+                let planned = &self.plan.tensors[tensor];
+                let bytes = to_device(&planned.name, feed, planned.dtype, device.caps().floats())?;
                 device.write(buffer, 0, &bytes)?;
             }
         }
@@ -321,7 +340,7 @@ impl Prepared {
             let missing = || Error::model(&output.name, "the output has no memory");
             let Range { buffer, offset_bytes, .. } = range(t).ok_or_else(missing)?;
             let len: usize = layout.shapes[t].iter().product();
-            let size_bytes = (len * storage_bytes(plan.tensors[t].dtype, device.caps().f16)) as u64;
+            let size_bytes = (len * storage_bytes(plan.tensors[t].dtype, device.caps().floats())) as u64;
             readbacks.push(Readback { buffer, offset_bytes, size_bytes });
             read.push(t);
         }
@@ -444,7 +463,7 @@ impl Prepared {
     ) -> Result<&Compiled> {
         let key = (kernel, part.windowed.clone(), schedule);
         if !self.compiled.contains_key(&key) {
-            let target = Target { f16: device.caps().f16, dialect: Dialect::Naga };
+            let target = Target { floats: device.caps().floats(), dialect: Dialect::Naga };
             let planned = &self.plan.kernels[kernel];
             let spec = part.split.as_ref().map_or(&planned.spec, |split| &split.spec);
             let rendered = wgsl::render(&planned.label, spec, &key.2, target)?;
@@ -470,8 +489,9 @@ impl Prepared {
                 Source::Host(content) => host_tensor(output, &shape, content, &run.symbols)?,
                 Source::Device(_) => {
                     let missing = || Error::model(&output.name, "was not read back");
-                    let (_, bytes) = read.next().ok_or_else(missing)?;
-                    from_device(&output.name, output.dtype, &shape, bytes, device.caps().f16)?
+                    let (&held, bytes) = read.next().ok_or_else(missing)?;
+                    let (held, floats) = (self.plan.tensors[held].dtype, device.caps().floats());
+                    from_device(&output.name, output.dtype, &shape, bytes, held, floats)?
                 }
             };
             outputs.push((output.name.clone(), tensor));

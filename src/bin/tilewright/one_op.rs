@@ -198,9 +198,9 @@ impl OneOp {
     }
 
     /// Bytes of inputs and output, each once.
-    pub fn bytes(&self, f16: bool) -> f64 {
+    pub fn bytes(&self, floats: tilewright::expr::Floats) -> f64 {
         let elements: f64 = self.shapes().iter().map(|s| s.iter().map(|&n| n as f64).product::<f64>()).sum();
-        elements * tilewright::kernel::storage_bytes(self.dtype, f16) as f64
+        elements * tilewright::kernel::storage_bytes(self.dtype, floats) as f64
     }
 
     /// The model's file.

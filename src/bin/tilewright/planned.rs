@@ -277,7 +277,7 @@ impl Planned {
     /// # Errors
     /// As [`wgsl::render`]; [`Error::Limit`] where the device allows no schedule.
     pub fn kernels(&self, caps: &Caps) -> Result<Vec<KernelSource>, Error> {
-        let target = Target { f16: caps.f16, dialect: Dialect::Naga };
+        let target = Target { floats: caps.floats(), dialect: Dialect::Naga };
         let mut found: Vec<(usize, KernelSource)> = Vec::new();
         for step in &self.plan.steps {
             let kernel = &self.plan.kernels[step.kernel];
