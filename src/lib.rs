@@ -34,10 +34,13 @@
 //! | [`kernel`] | what to compute, how, and what the device allows |
 //! | [`plan`] | what becomes a kernel, what is folded into it, where tensors lie |
 //! | [`wgsl`] | a kernel as text |
+//! | [`commands`] | what a run does with memory, as plain data |
+//! | [`model`] | which plan serves a run |
 //! | [`gpu`] | adapters, buffers, pipelines, dispatch, readback |
 //!
 //! [`Session`] strings them together.
 
+pub mod commands;
 pub mod error;
 pub mod expr;
 #[cfg(not(target_arch = "wasm32"))]
@@ -45,6 +48,7 @@ pub mod gpu;
 pub mod graph;
 pub mod ir;
 pub mod kernel;
+pub mod model;
 pub mod onnx;
 pub mod ops;
 pub mod plan;

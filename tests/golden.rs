@@ -3,7 +3,7 @@
 mod support;
 
 use support::{corpus, net::Net, root};
-use tilewright::kernel::{Caps, Schedule, candidates};
+use tilewright::kernel::{Caps, ContractSchedule, MapSchedule, ReduceSchedule, Schedule};
 use tilewright::wgsl::{Dialect, Target, render};
 
 /// A device with no bearing on the machine at hand.
@@ -39,15 +39,13 @@ fn plan_text(net: &Net) -> String {
     net.plan(&caps()).to_string()
 }
 
-/// The text of the kernel that computes `output`, under the default schedule or the first that `wanted` accepts.
-fn kernel_text(net: &Net, output: &str, sizes: i64, wanted: impl Fn(&Schedule) -> bool) -> String {
+/// The text of the kernel that computes `output` under a schedule.
+fn kernel_text(net: &Net, output: &str, schedule: &Schedule) -> String {
     let plan = net.plan(&caps());
     let step = plan.steps.iter().find(|step| plan.tensors[step.output].name == output).unwrap();
     let spec = &plan.kernels[step.kernel].spec;
-    let sizes = vec![sizes; spec.params];
-    let schedule = candidates(spec, &sizes, &caps()).into_iter().find(|s| wanted(s)).unwrap();
     let target = Target { floats: caps().floats(), dialect: Dialect::Browser };
-    let text = render(output, spec, &schedule, target).unwrap().shader.source;
+    let text = render(output, spec, schedule, target).unwrap().shader.source;
     format!("// {schedule}\n{text}")
 }
 
@@ -77,25 +75,21 @@ fn kernel_of_a_map() {
         .node("Erf", "t", "e", &[])
         .node("Where", "m e t", "y", &[])
         .output("y", DType::F16);
-    compare("map.wgsl", &kernel_text(&net, "y", 100, |_| true));
+    let schedule = Schedule::Map(MapSchedule { workgroup: 64, per_invocation: 1 });
+    compare("map.wgsl", &kernel_text(&net, "y", &schedule));
 }
 
 #[test]
 fn kernel_of_rows() {
     let net = corpus::feed_forward();
-    compare(
-        "reduce.wgsl",
-        &kernel_text(&net, "norm", 100, |s| matches!(s, Schedule::Reduce(r) if r.lanes > 1)),
-    );
-    compare(
-        "reduce_serial.wgsl",
-        &kernel_text(&net, "norm", 100, |s| matches!(s, Schedule::Reduce(r) if r.lanes == 1)),
-    );
+    let schedule = |lanes, rows| Schedule::Reduce(ReduceSchedule { lanes, rows });
+    compare("reduce.wgsl", &kernel_text(&net, "norm", &schedule(64, 1)));
+    compare("reduce_serial.wgsl", &kernel_text(&net, "norm", &schedule(1, 64)));
 }
 
 #[test]
 fn kernel_of_a_contraction() {
-    let small = |s: &Schedule| matches!(s, Schedule::Contract(c) if c.micro_m == 2 && c.micro_n4 == 1);
-    compare("gemm.wgsl", &kernel_text(&corpus::feed_forward(), "y", 100, small));
-    compare("conv.wgsl", &kernel_text(&corpus::residual_block(), "y", 20, small));
+    let small = Schedule::Contract(ContractSchedule { group_m: 16, group_n: 16, micro_m: 2, micro_n4: 1 });
+    compare("gemm.wgsl", &kernel_text(&corpus::feed_forward(), "y", &small));
+    compare("conv.wgsl", &kernel_text(&corpus::residual_block(), "y", &small));
 }

@@ -72,7 +72,9 @@ fn narrow(dtype: DType, value: Value) -> Value {
 pub fn convert(to: DType, from: DType, value: Value) -> Value {
     match value {
         Value::I(v) if from == DType::U64 && to == DType::F64 => Value::F(v as u64 as f64),
-        Value::I(v) if from == DType::U64 && to.is_float() => apply_cast(to, Value::F(v as u64 as f32 as f64)),
+        Value::I(v) if from == DType::U64 && to.is_float() => {
+            apply_cast(to, Value::F(v as u64 as f32 as f64))
+        }
         Value::I(v) if to == DType::F32 => Value::F(v as f32 as f64),
         value => apply_cast(to, value),
     }

@@ -21,7 +21,9 @@ pub fn unary(op: Unary, x: &str, signed: bool) -> Text {
         Unary::Neg => Text::Call("tw_neg64"),
         Unary::Abs if signed => Text::Call("tw_abs64"),
         Unary::Sign if signed => Text::Call("tw_sign64"),
-        Unary::Sign => Text::Plain(format!("select(vec2<u32>(1u, 0u), vec2<u32>(), all({x} == vec2<u32>()))")),
+        Unary::Sign => {
+            Text::Plain(format!("select(vec2<u32>(1u, 0u), vec2<u32>(), all({x} == vec2<u32>()))"))
+        }
         Unary::Not => Text::Plain(format!("all({x} == vec2<u32>())")),
         Unary::BitNot => Text::Plain(format!("(~({x}))")),
         Unary::IsNan | Unary::IsPosInf | Unary::IsNegInf => Text::Plain("false".into()),

@@ -1,9 +1,22 @@
 //! What to compute ([`KernelSpec`]), how ([`Schedule`]), and what the device allows ([`Caps`]).
+//!
+//! A family of kernels has a file for its knobs: their points, the rules that cut them, an estimate that orders what is
+//! left, and a sound default.
 
 mod caps;
+mod contract;
+mod map;
+mod peaks;
+mod reduce;
 mod schedule;
+mod space;
 mod spec;
 
 pub use caps::{Caps, CooperativeSize};
-pub use schedule::{ContractSchedule, MapSchedule, ReduceSchedule, Schedule, Sizes, candidates, grid, size};
+pub use contract::ContractSchedule;
+pub use map::MapSchedule;
+pub use peaks::Peaks;
+pub use reduce::ReduceSchedule;
+pub use schedule::{Schedule, Sizes, grid, size};
+pub use space::{MOST_CANDIDATES, Space, broken_rule, candidates, default_schedule, estimate_ns, space};
 pub use spec::{Body, ContractBody, KernelSpec, RowResult, Stage, storage_bytes, storage_type, stored};

@@ -1,13 +1,14 @@
-//! How a kernel computes: the knobs of its skeleton, the legal candidates, and the dispatch grid.
-//!
-//! Every list of candidates starts with a sound default, so that an untuned run works.
+//! How a kernel computes: the knobs of its skeleton, and the dispatch grid.
 
 use serde::{Deserialize, Serialize};
 
 use super::caps::Caps;
-use super::spec::{Body, ContractBody, KernelSpec, RowResult};
+use super::contract::ContractSchedule;
+use super::map::MapSchedule;
+use super::reduce::ReduceSchedule;
+use super::spec::{Body, KernelSpec, RowResult};
 use crate::error::{Error, Result};
-use crate::expr::{Idx, Node};
+use crate::expr::Idx;
 
 /// Values of a kernel's parameters, in order.
 pub type Sizes<'a> = &'a [i64];
@@ -21,37 +22,6 @@ pub enum Schedule {
     Reduce(ReduceSchedule),
     /// For [`Body::Contract`].
     Contract(ContractSchedule),
-}
-
-/// Knobs of `map.wgsl`.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct MapSchedule {
-    /// Invocations per workgroup.
-    pub workgroup: u32,
-    /// Elements per invocation, a workgroup's width apart.
-    pub per_invocation: u32,
-}
-
-/// Knobs of `reduce.wgsl` (several lanes per row) and `reduce_serial.wgsl` (one).
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct ReduceSchedule {
-    /// Invocations that share a row; 1 means that each walks its row alone, without workgroup memory.
-    pub lanes: u32,
-    /// Rows per workgroup.
-    pub rows: u32,
-}
-
-/// Knobs of `gemm.wgsl`.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct ContractSchedule {
-    /// Invocations per workgroup along M.
-    pub group_m: u32,
-    /// Invocations per workgroup along N.
-    pub group_n: u32,
-    /// Rows per invocation.
-    pub micro_m: u32,
-    /// Columns per invocation, in fours.
-    pub micro_n4: u32,
 }
 
 impl std::fmt::Display for Schedule {
@@ -83,102 +53,6 @@ pub fn size(idx: &Idx, sizes: Sizes) -> i64 {
         _ => Err(()),
     })
     .unwrap_or(0)
-}
-
-/// The legal schedules of a kernel at these sizes, the default first, never empty. Legal means: workgroups
-/// within the device's limits of invocations, extents and workgroup memory.
-pub fn candidates(spec: &KernelSpec, sizes: Sizes, caps: &Caps) -> Vec<Schedule> {
-    match &spec.body {
-        Body::Map { .. } => map_candidates(caps),
-        Body::Reduce { rows, stages, result } => {
-            let own = match result {
-                RowResult::PerRow(_) => 0,
-                RowResult::PerElement { extent, .. } => size(extent, sizes),
-            };
-            let length = stages.iter().map(|s| size(&s.extent, sizes)).chain([own]).max().unwrap_or(1);
-            reduce_candidates(size(rows, sizes), length, stages.len(), caps)
-        }
-        Body::Contract(body) => contract_candidates(body, sizes, caps),
-    }
-}
-
-fn fits(caps: &Caps, x: u32, y: u32) -> bool {
-    x <= caps.max_workgroup_size[0]
-        && y <= caps.max_workgroup_size[1]
-        && x * y <= caps.max_workgroup_invocations
-}
-
-fn map_candidates(caps: &Caps) -> Vec<Schedule> {
-    let all = [(64, 1), (64, 4), (128, 1), (128, 4), (256, 1), (256, 4), (32, 1), (1, 1)];
-    let legal = all.into_iter().filter(|&(workgroup, _)| fits(caps, workgroup, 1));
-    legal
-        .map(|(workgroup, per_invocation)| Schedule::Map(MapSchedule { workgroup, per_invocation }))
-        .collect()
-}
-
-/// Rows this short are walked by one invocation: splitting them costs more in barriers than it saves.
-const SHORT_ROW: i64 = 32;
-
-fn reduce_candidates(rows: i64, length: i64, stages: usize, caps: &Caps) -> Vec<Schedule> {
-    let serial = [(1, 64), (1, 32), (1, 1)];
-    let shared = [(64, 1), (128, 1), (256, 1), (32, 2), (16, 4), (8, 8)];
-    // On a CPU adapter a row per lane keeps every SIMD lane busy without a barrier, once there are rows enough.
-    let serial_first = length <= SHORT_ROW || (caps.cpu && rows >= 16);
-    let all: Vec<(u32, u32)> = if serial_first {
-        serial.into_iter().chain(shared).collect()
-    } else {
-        shared.into_iter().chain(serial).collect()
-    };
-    let bytes = |lanes: u32, rows: u32| if lanes == 1 { 0 } else { lanes * rows * 4 * stages as u32 };
-    all.into_iter()
-        .filter(|&(lanes, rows)| fits(caps, lanes, rows) && bytes(lanes, rows) <= caps.max_workgroup_bytes)
-        .map(|(lanes, rows)| Schedule::Reduce(ReduceSchedule { lanes, rows }))
-        .collect()
-}
-
-/// Register tiles of `micro_m` rows by 4 `micro_n4` columns in workgroups of `group_m` by `group_n`. The larger the
-/// tile, the fewer loads per product; a tile of more than twice the output's extent is waste and left out.
-/// On lavapipe 8x8 tiles were the fastest for all shapes of the eight test networks with M and N of at least 8
-/// (`Session::tune`); GPUs run out of registers sooner, so 4x4 stands first there.
-fn contract_candidates(body: &ContractBody, sizes: Sizes, caps: &Caps) -> Vec<Schedule> {
-    let (m, n) = (size(&body.m, sizes).max(1), size(&body.n, sizes).max(1));
-    let largest = |extent: i64, most: u32| (extent as u64).next_power_of_two().min(most as u64) as u32;
-    let columns = |n4: u32| n4 as i64 * 4;
-    let most = if caps.cpu { 8 } else { 4 };
-    // An operand with a window or a condition in it is read element by element: a narrow tile keeps the code short.
-    let wide = matches!(body.b.node(), Node::Load { .. });
-    let (micro_m, micro_n4) = (largest(m, most), largest((n + 3) / 4, if wide { most / 4 } else { 1 }));
-    // Few distinct defaults, so that a change of sequence length rarely means another pipeline.
-    let lanes = if caps.cpu { 32 } else { 64 };
-    let group_m = if m <= micro_m as i64 {
-        1
-    } else if n <= 2 * columns(micro_n4) {
-        lanes / 2
-    } else {
-        lanes / 8
-    };
-    let group_n = lanes / group_m;
-    let mut all = vec![(group_m, group_n, micro_m, micro_n4)];
-    let tiles: &[(u32, u32)] = if caps.cpu { &[(16, 4), (32, 4), (16, 8), (16, 2), (8, 4)] } else { &[] };
-    let common = [(8, 2), (4, 2), (8, 1), (4, 1), (2, 2), (2, 1), (1, 2), (1, 1)];
-    for &(micro_m, micro_n4) in tiles.iter().chain(&common) {
-        for (group_m, group_n) in [(16, 16), (4, 8), (8, 8), (1, 64), (4, 16), (16, 4)] {
-            all.push((group_m, group_n, micro_m, micro_n4));
-        }
-    }
-    let wasteful = |micro_m: u32, micro_n4: u32| micro_m as i64 >= 2 * m || columns(micro_n4) >= 2 * n.max(4);
-    let mut kept: Vec<(u32, u32, u32, u32)> = Vec::new();
-    for knobs in all {
-        let (group_m, group_n, micro_m, micro_n4) = knobs;
-        if fits(caps, group_n, group_m) && !wasteful(micro_m, micro_n4) && !kept.contains(&knobs) {
-            kept.push(knobs);
-        }
-    }
-    kept.into_iter()
-        .map(|(group_m, group_n, micro_m, micro_n4)| {
-            Schedule::Contract(ContractSchedule { group_m, group_n, micro_m, micro_n4 })
-        })
-        .collect()
 }
 
 /// Workgroups to dispatch. Indices in shaders are 32-bit: sizes beyond that are an error.

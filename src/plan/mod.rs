@@ -205,12 +205,7 @@ fn build(lowered: &Lowered, dtypes: &[DType], caps: &Caps) -> Result<Plan> {
             Some(source) => source,
             None => Source::Device(builder.source(stored)?),
         };
-        outputs.push(PlanOutput {
-            name: name.clone(),
-            dtype,
-            shape: value.shape.clone(),
-            source,
-        });
+        outputs.push(PlanOutput { name: name.clone(), dtype, shape: value.shape.clone(), source });
     }
     Ok(Plan {
         inputs: lowered.inputs.iter().map(|id| builder.numbers.get(id).copied()).collect(),

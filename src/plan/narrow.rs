@@ -83,12 +83,9 @@ impl Narrowing {
                 let (value, _) = self.expr(value);
                 Some(value.cast(DType::I32).to_position(&self.idx(extent)))
             }
-            Atom::Sym(_)
-            | Atom::Var(_)
-            | Atom::Div(..)
-            | Atom::Mod(..)
-            | Atom::Min(..)
-            | Atom::Max(..) => None,
+            Atom::Sym(_) | Atom::Var(_) | Atom::Div(..) | Atom::Mod(..) | Atom::Min(..) | Atom::Max(..) => {
+                None
+            }
         })
     }
 

@@ -82,7 +82,11 @@ fn of_atom(atom: &Atom) -> Range {
         Atom::Data(_, extent) => below(extent),
         Atom::Div(a, b) => {
             let (a, b) = (Range::of_idx(a), Range::of_idx(b));
-            if a.low < 0 { Range::of(DType::I32) } else { Range::new(a.low / b.high.max(1), a.high / b.low.max(1)) }
+            if a.low < 0 {
+                Range::of(DType::I32)
+            } else {
+                Range::new(a.low / b.high.max(1), a.high / b.low.max(1))
+            }
         }
         Atom::Mod(a, b) => {
             let (a, b) = (Range::of_idx(a), Range::of_idx(b));
@@ -131,7 +135,9 @@ pub fn binary(op: Binary, a: Range, b: Range) -> Option<Range> {
         Binary::Rem => Range::new(if a.low >= 0 { 0 } else { -largest(a) }, largest(a)),
         Binary::Mod => Range::new(if b.low >= 0 { 0 } else { -largest(b) }, largest(b)),
         Binary::BitAnd if a.low >= 0 && b.low >= 0 => Range::new(0, a.high.min(b.high)),
-        Binary::BitAnd | Binary::BitOr | Binary::BitXor if a.fits_i32() && b.fits_i32() => Range::of(DType::I32),
+        Binary::BitAnd | Binary::BitOr | Binary::BitXor if a.fits_i32() && b.fits_i32() => {
+            Range::of(DType::I32)
+        }
         _ => return None,
     })
 }
@@ -165,7 +171,8 @@ mod tests {
                 let range = |(low, high): (i64, i64)| Range::new(low as i128, high as i128);
                 let Some(result) = binary(op, range(a), range(b)) else { continue };
                 for (x, y) in (a.0..=a.1).flat_map(|x| (b.0..=b.1).map(move |y| (x, y))) {
-                    let v = crate::expr::apply_binary(op, Value::I(x), Value::I(y), DType::I64).to_i64() as i128;
+                    let v =
+                        crate::expr::apply_binary(op, Value::I(x), Value::I(y), DType::I64).to_i64() as i128;
                     assert!(result.low <= v && v <= result.high, "{op:?}({x}, {y}) = {v} outside {result:?}");
                 }
             }

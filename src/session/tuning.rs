@@ -104,9 +104,9 @@ impl Session {
         options: &TuneOptions,
         progress: &mut dyn FnMut(TuneProgress),
     ) -> Result<TuneReport> {
-        let feeds = self.feeds(inputs)?;
         let start = Instant::now();
         let mut state = self.lock();
+        let feeds = super::feeds(&state.model, inputs)?;
         let device = &self.device;
         let prepared = self.ready(&mut state, &feeds)?;
         let plan = prepared.plan.clone();

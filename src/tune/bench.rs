@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::error::{Error, Result};
-use crate::gpu::{Binding, Buffer, Device, Dispatch, Readback, Recording};
 use crate::expr::{Floats, Value, write_element};
+use crate::gpu::{Binding, Buffer, Device, Dispatch, Readback, Recording};
 use crate::kernel::{KernelSpec, Schedule, grid, storage_bytes, stored};
 use crate::tensor::DType;
 use crate::wgsl::{self, Bound, Dialect, Target};

@@ -295,7 +295,7 @@ mod tests {
             (Op::Map, "N=7", None, 56.0, "[7]"),
         ] {
             let op = OneOp::new(op, &shape.parse().unwrap(), DType::F32).unwrap();
-            assert_eq!((op.flops(), op.bytes(false)), (flops, bytes), "{}", op.describe());
+            assert_eq!((op.flops(), op.bytes(Default::default())), (flops, bytes), "{}", op.describe());
             assert_eq!(op.shape_text(), shape);
             let graph = tilewright::onnx::parse_bytes(op.model().into()).unwrap();
             assert!(tilewright::ops::unsupported(&graph).is_empty());

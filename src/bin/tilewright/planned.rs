@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, HashSet};
 use tilewright::gpu::Device;
 use tilewright::graph::Graph;
 use tilewright::ir::Stop;
-use tilewright::kernel::{Caps, KernelSpec, Schedule, candidates};
+use tilewright::kernel::{Caps, KernelSpec, Schedule, candidates, default_schedule};
 use tilewright::ops::Known;
-use tilewright::plan::{Layout, Origin, Plan, Step, SymbolValues, plan, size};
+use tilewright::plan::{Layout, Origin, Plan, Step, SymbolValues, plan};
 use tilewright::wgsl::{self, Dialect, Target};
 use tilewright::{AdapterChoice, AdapterInfo, Error, adapters, onnx};
 
@@ -115,7 +115,7 @@ pub fn of_op(op: &OneOp, caps: &Caps) -> Result<Box<Planned>> {
 fn planned(graph: &Graph, mut known: Known, shapes: &[Vec<usize>], caps: &Caps) -> Result<Planned, Stop> {
     let mut plan = plan(graph, &known, caps)?;
     let mut symbols = symbol_values(&plan, shapes);
-    let specialised = !guards_hold(&plan, &symbols)?;
+    let specialised = plan.broken_guard(&symbols)?.is_some();
     if specialised {
         // As a session does where a symbolic plan took sizes for equal that are not, as in a broadcast of 1.
         for (number, dims) in plan.input_shapes.iter().enumerate() {
@@ -134,15 +134,6 @@ fn symbol_values(plan: &Plan, shapes: &[Vec<usize>]) -> SymbolValues {
         shapes.get(input).and_then(|shape| shape.get(axis)).map_or(DEFAULT_SIZE as i64, |&size| size as i64)
     };
     plan.symbols().into_iter().map(|(name, at)| (name, size(at))).collect()
-}
-
-fn guards_hold(plan: &Plan, symbols: &SymbolValues) -> Result<bool, Error> {
-    for guard in &plan.guards {
-        if size(&guard.left, symbols, &guard.place)? != size(&guard.right, symbols, &guard.place)? {
-            return Ok(false);
-        }
-    }
-    Ok(true)
 }
 
 /// Device memory of a session.
@@ -275,7 +266,7 @@ impl Planned {
     /// The text of every kernel, once for each schedule that its steps have by default.
     ///
     /// # Errors
-    /// As [`wgsl::render`]; [`Error::Limit`] where the device allows no schedule.
+    /// As [`wgsl::render`].
     pub fn kernels(&self, caps: &Caps) -> Result<Vec<KernelSource>, Error> {
         let target = Target { floats: caps.floats(), dialect: Dialect::Naga };
         let mut found: Vec<(usize, KernelSource)> = Vec::new();
@@ -283,12 +274,7 @@ impl Planned {
             let kernel = &self.plan.kernels[step.kernel];
             let sizes: Vec<i64> =
                 step.params.iter().map(|p| self.symbols.get(p).copied().unwrap_or(0)).collect();
-            let no_schedule = || Error::Limit {
-                place: kernel.label.clone(),
-                message: "no legal schedule on this device".into(),
-            };
-            let schedule =
-                candidates(&kernel.spec, &sizes, caps).into_iter().next().ok_or_else(no_schedule)?;
+            let schedule = default_schedule(&kernel.spec, &sizes, caps);
             let same = |(number, source): &&mut (usize, KernelSource)| {
                 *number == step.kernel && source.schedule == schedule
             };

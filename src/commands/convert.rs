@@ -7,19 +7,35 @@ use crate::expr::{Floats, read_element, write_element};
 use crate::kernel::stored;
 use crate::tensor::{DType, Tensor};
 
-/// The elements of a tensor as the device stores those of `dtype`; borrowed where the forms agree.
+/// A tensor's elements as the device holds those of `held`; borrowed where the forms agree.
 ///
 /// # Errors
 /// [`Error::Limit`] for dtypes without a form on the device.
-pub fn to_device<'a>(name: &str, tensor: &'a Tensor, dtype: DType, floats: Floats) -> Result<Cow<'a, [u8]>> {
-    let stored = stored(dtype, floats);
-    if stored == tensor.dtype() {
-        return Ok(Cow::Borrowed(tensor.bytes()));
-    }
-    convert(name, tensor.dtype(), tensor.bytes(), stored, tensor.len()).map(Cow::Owned)
+pub fn to_device<'a>(name: &str, tensor: &'a Tensor, held: DType, floats: Floats) -> Result<Cow<'a, [u8]>> {
+    elements_to_device(name, tensor.dtype(), tensor.bytes(), tensor.len(), held, floats)
 }
 
-/// A tensor of `dtype` from the elements that the device holds of a tensor of `held`.
+/// A part of a tensor as the device holds it: `bytes` are its `len` elements of `dtype`, which the plan holds as
+/// `held` (int64 that is proven to fit is held as int32).
+///
+/// # Errors
+/// As [`to_device`].
+pub fn elements_to_device<'a>(
+    name: &str,
+    dtype: DType,
+    bytes: &'a [u8],
+    len: usize,
+    held: DType,
+    floats: Floats,
+) -> Result<Cow<'a, [u8]>> {
+    let stored = stored(held, floats);
+    if stored == dtype {
+        return Ok(Cow::Borrowed(bytes));
+    }
+    convert(name, dtype, bytes, stored, len).map(Cow::Owned)
+}
+
+/// A tensor of `dtype` from the device's form of one of `held`; `bytes` may go on after the last element.
 ///
 /// # Errors
 /// [`Error::Limit`] for dtypes without a form on the device.
@@ -31,11 +47,28 @@ pub fn from_device(
     held: DType,
     floats: Floats,
 ) -> Result<Tensor> {
+    let len = shape.iter().product();
+    Tensor::new(dtype, shape, elements_from_device(name, dtype, len, bytes, held, floats)?)
+}
+
+/// The first `len` elements of the device's form, as ONNX has them.
+///
+/// # Errors
+/// As [`from_device`].
+pub fn elements_from_device(
+    name: &str,
+    dtype: DType,
+    len: usize,
+    mut bytes: Vec<u8>,
+    held: DType,
+    floats: Floats,
+) -> Result<Vec<u8>> {
     let stored = stored(held, floats);
     if stored == dtype {
-        return Tensor::new(dtype, shape, bytes);
+        bytes.truncate(dtype.size_bytes(len));
+        return Ok(bytes);
     }
-    Tensor::new(dtype, shape, convert(name, stored, &bytes, dtype, shape.iter().product())?)
+    convert(name, stored, &bytes, dtype, len)
 }
 
 fn convert(name: &str, from: DType, bytes: &[u8], to: DType, len: usize) -> Result<Vec<u8>> {
@@ -71,5 +104,14 @@ mod tests {
                 assert_eq!(back, tensor, "{tensor:?} {floats:?}");
             }
         }
+    }
+
+    #[test]
+    fn int64_that_fits_is_held_in_a_word() {
+        let tensor = Tensor::from_slice(&[2], &[-1i64, 7]).unwrap();
+        let floats = Floats::default();
+        let device = to_device("t", &tensor, DType::I32, floats).unwrap().into_owned();
+        assert_eq!(device.len(), 8);
+        assert_eq!(from_device("t", DType::I64, &[2], device, DType::I32, floats).unwrap(), tensor);
     }
 }

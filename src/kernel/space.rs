@@ -1,0 +1,120 @@
+//! The candidates of one kernel: all points of its family's knobs, cut by rules to a few dozen and put in order.
+
+use super::caps::Caps;
+use super::peaks::Peaks;
+use super::schedule::{Schedule, Sizes};
+use super::spec::{Body, KernelSpec};
+use super::{contract, map, reduce};
+
+/// Candidates that are left at the most.
+pub const MOST_CANDIDATES: usize = 64;
+/// The rule that removes what is beyond them.
+const BEYOND: &str = "beyond the 64 that the cost estimate puts first";
+
+/// What was considered, what each rule removed, and what is left.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Space {
+    /// Number of points before any rule.
+    pub raw: usize,
+    /// The rules that removed points, with how many each removed: a point counts for the first rule it breaks.
+    pub removed: Vec<(&'static str, usize)>,
+    /// The legal candidates: the default first, then by estimated time.
+    pub kept: Vec<Schedule>,
+}
+
+/// The space of a kernel at these sizes. Never empty: the default is a legal schedule.
+pub fn space(spec: &KernelSpec, sizes: Sizes, caps: &Caps) -> Space {
+    let peaks = Peaks::typical(caps);
+    let default = default_schedule(spec, sizes, caps);
+    let points = match &spec.body {
+        Body::Map { .. } => map::points(),
+        Body::Reduce { .. } => reduce::points(),
+        Body::Contract(_) => contract::points(),
+    };
+    let mut space = Space { raw: points.len(), removed: Vec::new(), kept: vec![default] };
+    let mut legal: Vec<(f64, Schedule)> = Vec::new();
+    for point in points {
+        match broken_rule(spec, &point, sizes, caps) {
+            Some(rule) => space.remove(rule, 1),
+            None => legal.push((estimate_ns(spec, &point, sizes, caps, &peaks), point)),
+        }
+    }
+    legal.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let others = legal.into_iter().map(|(_, schedule)| schedule).filter(|s| *s != space.kept[0]);
+    let mut others: Vec<Schedule> = others.collect();
+    if others.len() >= MOST_CANDIDATES {
+        space.remove(BEYOND, others.len() + 1 - MOST_CANDIDATES);
+        others.truncate(MOST_CANDIDATES - 1);
+    }
+    space.kept.extend(others);
+    space
+}
+
+impl Space {
+    fn remove(&mut self, rule: &'static str, count: usize) {
+        match self.removed.iter_mut().find(|(name, _)| *name == rule) {
+            Some((_, removed)) => *removed += count,
+            None => self.removed.push((rule, count)),
+        }
+    }
+}
+
+/// The legal schedules of a kernel at these sizes, the default first, never empty.
+pub fn candidates(spec: &KernelSpec, sizes: Sizes, caps: &Caps) -> Vec<Schedule> {
+    space(spec, sizes, caps).kept
+}
+
+/// A sound schedule without any search, which an untuned run uses.
+pub fn default_schedule(spec: &KernelSpec, sizes: Sizes, caps: &Caps) -> Schedule {
+    match &spec.body {
+        Body::Map { .. } => Schedule::Map(map::default(caps)),
+        Body::Reduce { rows, stages, result } => {
+            Schedule::Reduce(reduce::default(rows, stages, result, sizes, caps))
+        }
+        Body::Contract(body) => Schedule::Contract(contract::default(body, sizes, caps)),
+    }
+}
+
+/// The first rule that the schedule breaks for this kernel and device, if it breaks any.
+pub fn broken_rule(
+    spec: &KernelSpec,
+    schedule: &Schedule,
+    sizes: Sizes,
+    caps: &Caps,
+) -> Option<&'static str> {
+    match (&spec.body, schedule) {
+        (Body::Map { .. }, Schedule::Map(s)) => map::broken_rule(s, caps),
+        (Body::Reduce { stages, .. }, Schedule::Reduce(s)) => reduce::broken_rule(stages, s, caps),
+        (Body::Contract(body), Schedule::Contract(s)) => contract::broken_rule(body, s, sizes, caps),
+        (Body::Map { .. } | Body::Reduce { .. } | Body::Contract(_), _) => Some("of another kernel family"),
+    }
+}
+
+/// A rough time in nanoseconds, for the order in which candidates are tried; only its ratios mean anything.
+pub fn estimate_ns(spec: &KernelSpec, schedule: &Schedule, sizes: Sizes, caps: &Caps, peaks: &Peaks) -> f64 {
+    match (&spec.body, schedule) {
+        (Body::Map { len, .. }, Schedule::Map(s)) => map::estimate_ns(len, s, sizes, caps, peaks),
+        (Body::Reduce { rows, stages, result }, Schedule::Reduce(s)) => {
+            reduce::estimate_ns(rows, reduce::longest(stages, result, sizes), s, sizes, caps, peaks)
+        }
+        (Body::Contract(body), Schedule::Contract(s)) => contract::estimate_ns(body, s, sizes, caps, peaks),
+        (Body::Map { .. } | Body::Reduce { .. } | Body::Contract(_), _) => f64::INFINITY,
+    }
+}
+
+/// Whether a workgroup of `x` by `y` invocations is within the device's limits.
+pub(super) fn fits(caps: &Caps, x: u32, y: u32) -> bool {
+    x <= caps.max_workgroup_size[0]
+        && y <= caps.max_workgroup_size[1]
+        && x * y <= caps.max_workgroup_invocations
+}
+
+/// The rule of [`fits`].
+pub(super) const INVOCATIONS: &str = "more invocations per workgroup than the device allows";
+/// The rule of workgroup memory.
+pub(super) const WORKGROUP_MEMORY: &str = "more workgroup memory than the device has";
+
+/// `1, 2, 4, ..` up to `last`, which is a power of two.
+pub(super) fn powers_of_two(last: u32) -> impl Iterator<Item = u32> + Clone {
+    (0..=last.trailing_zeros()).map(|exponent| 1 << exponent)
+}
