@@ -250,7 +250,7 @@ fn check(label: &str, spec: &KernelSpec, schedule: &Schedule, sizes: &[i64], cap
     for pass in passes(spec, schedule, sizes, caps) {
         let mut texts = Vec::new();
         for dialect in [Dialect::Naga, Dialect::Browser] {
-            let target = Target { f16: caps.f16, dialect };
+            let target = Target { floats: caps.floats(), dialect };
             let rendered = render("kernel", &pass.spec, &pass.schedule, target)
                 .unwrap_or_else(|e| panic!("{label}: {e}"));
             assert_eq!(rendered.shader.bindings.len(), rendered.bound.len(), "{label}");
@@ -476,7 +476,7 @@ fn element(source: u32, dtype: DType) -> Expr {
 /// What is wrong with a kernel under its default schedule.
 fn default_faults(label: &str, spec: &KernelSpec, all: &mut Vec<String>) {
     for caps in devices() {
-        let target = Target { f16: caps.f16, dialect: Dialect::Browser };
+        let target = Target { floats: caps.floats(), dialect: Dialect::Browser };
         let schedule = default_schedule(spec, &[], &caps);
         match render_passes("kernel", spec, &schedule, &[], &caps, target) {
             Ok(passes) => {
@@ -622,7 +622,7 @@ fn rendering_is_the_same_every_time() {
         let texts = || -> Vec<String> {
             let caps = Caps::default();
             let plan = net.plan(&caps);
-            let target = Target { f16: false, dialect: Dialect::Browser };
+            let target = Target { floats: Default::default(), dialect: Dialect::Browser };
             let text = |spec: &KernelSpec| {
                 let sizes = vec![5; spec.params];
                 let schedule = default_schedule(spec, &sizes, &caps);

@@ -1,5 +1,7 @@
 //! What a device allows: plain data, read from the adapter and never assumed.
 
+use crate::expr::Floats;
+
 /// A matrix size of the device's cooperative-matrix instructions.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct CooperativeSize {
@@ -52,6 +54,13 @@ pub struct Caps {
     pub cpu: bool,
     /// Cooperative-matrix sizes; empty where there are none.
     pub cooperative: Vec<CooperativeSize>,
+}
+
+impl Caps {
+    /// The floats of its shaders.
+    pub fn floats(&self) -> Floats {
+        Floats { f16: self.f16, f64: self.f64 }
+    }
 }
 
 impl Default for Caps {

@@ -185,7 +185,7 @@ impl Rate {
     pub fn of(op: &OneOp, caps: &Caps, ns: u64) -> Rate {
         // Billions a second are units a nanosecond.
         let per_ns = |amount: f64| amount / ns.max(1) as f64;
-        Rate { gflops: op.flops().map(per_ns), gbytes: per_ns(op.bytes(caps.f16)) }
+        Rate { gflops: op.flops().map(per_ns), gbytes: per_ns(op.bytes(caps.floats())) }
     }
 
     /// For people.
