@@ -65,7 +65,7 @@ impl Range {
         let mut sum = Range::new(0, 0);
         for (atoms, factor) in idx.terms() {
             let factor = Range::new(*factor as i128, *factor as i128);
-            let term = atoms.iter().map(of_atom).fold(factor, |product, atom| mul(product, atom));
+            let term = atoms.iter().map(of_atom).fold(factor, mul);
             sum = Range::new(sum.low.saturating_add(term.low), sum.high.saturating_add(term.high));
         }
         let all = Range::of(DType::I32);
