@@ -12,7 +12,7 @@ mod schedule;
 mod space;
 mod spec;
 
-pub use caps::{Caps, CooperativeSize};
+pub use caps::{AdapterKind, Caps, CooperativeSize};
 pub use contract::ContractSchedule;
 pub use map::MapSchedule;
 pub use peaks::Peaks;
