@@ -7,10 +7,13 @@ use std::time::Duration;
 use support::net::Net;
 use tilewright::gpu::Device;
 use tilewright::kernel::{ContractSchedule, KernelSpec, MapSchedule, ReduceSchedule, Schedule, candidates};
-use tilewright::tune::{Bench, FORMAT, Key, Record, SearchOptions, Status, Store, Trial, search, winner};
+use tilewright::tune::{
+    Bench, FORMAT, Key, Line, Record, SearchOptions, Status, Store, Trial, search, winner,
+};
 use tilewright::{DType, Session, SessionOptions, Tensor, TuneOptions};
 
-const SEARCH: SearchOptions = SearchOptions { budget: Duration::from_secs(20), most_candidates: usize::MAX };
+const SEARCH: SearchOptions =
+    SearchOptions { budget: Duration::from_secs(20), most_candidates: usize::MAX, enough_ns: None };
 
 /// A product and a softmax over it.
 fn net() -> Net {
@@ -147,7 +150,7 @@ fn without_a_budget_the_default_is_measured_alone() {
     let (spec, inputs, output) = kernel(&product(), "gemm", &device);
     let legal = candidates(&spec, &[], device.caps());
     let mut bench = Bench::new(&device, "gemm", &spec, &[], &inputs, output).unwrap();
-    let options = SearchOptions { budget: Duration::ZERO, most_candidates: 5 };
+    let options = SearchOptions { budget: Duration::ZERO, most_candidates: 5, enough_ns: None };
     let trials = search(&mut bench, &legal, &options, &mut |_| {}).unwrap();
     assert_eq!(trials.len(), legal.len().min(5));
     assert_eq!(trials[0].status, Status::Measured);
@@ -185,7 +188,7 @@ fn winners_are_stored_used_by_the_next_session_and_change_no_result() {
         assert!(report.before_ns > 0 && report.after_ns > 0);
     }
     let store = Store::open(&path).unwrap();
-    assert_eq!((store.records().count(), store.damaged.len()), (2, 0));
+    assert_eq!((store.records().count(), store.damaged().len()), (2, 0));
     assert_eq!(std::fs::read_to_string(&path).unwrap().lines().count(), 4);
     let next = session(Some(&path));
     let tuned = next.run(&[("x", &x)]).unwrap();
@@ -228,18 +231,20 @@ fn a_planted_winner_is_used_and_one_that_is_not_legal_is_not() {
     for (number, planted) in legal[1..].iter().take(6).chain([&illegal]).enumerate() {
         let path = folder.path().join(number.to_string());
         let trial = |schedule: &Schedule, ns| Trial {
-            schedule: schedule.clone(),
             status: Status::Measured,
             samples_ns: vec![ns],
+            ..Trial::new(schedule.clone())
         };
         let record = Record {
             format: FORMAT,
-            key: Key::new(&kernel.spec, &[40], plain.adapter()),
+            key: Key::new(&kernel.spec, &[40], &plain.adapter().into()),
+            kind: plain.adapter().kind,
             label: kernel.label.clone(),
             trials: vec![trial(&legal[0], 200), trial(planted, 100)],
+            in_model_ns: None,
             unix_seconds: 0,
         };
-        Store::open(&path).unwrap().add(record).unwrap();
+        Store::open(&path).unwrap().add(Line::Kernel(record)).unwrap();
         let session = session(Some(&path));
         close(&want["y"], &session.run(&[("x", &x)]).unwrap()["y"]);
         let used = schedules(&session);

@@ -14,7 +14,7 @@ mod space;
 mod spec;
 mod split_k;
 
-pub use caps::{Caps, CooperativeSize};
+pub use caps::{AdapterKind, Caps, CooperativeSize};
 pub use contract::ContractSchedule;
 pub use map::MapSchedule;
 pub use passes::{Pass, Slot, passes};

@@ -10,7 +10,7 @@ use crate::gpu::{Binding, Buffer, Device, Dispatch, Kernel, Readback, Recording}
 use crate::kernel::{Caps, KernelSpec, Schedule, broken_rule, default_schedule, storage_bytes};
 use crate::plan::{Layout, Origin, Plan, Step, SymbolValues};
 use crate::tensor::{DType, Tensor};
-use crate::tune::{Key, Store};
+use crate::tune::{Key, Platform, Store};
 use crate::wgsl::{Dialect, Target};
 
 type OnProgress<'a> = Option<&'a (dyn Fn(Progress) + Send + Sync)>;
@@ -371,7 +371,7 @@ impl Prepared {
 /// The schedule that was measured to be the fastest, where there is one and it is legal here, else the default.
 fn schedule(spec: &KernelSpec, sizes: &[i64], caps: &Caps, store: &Store, device: &Device) -> Schedule {
     if !store.is_empty()
-        && let Some(winner) = store.winner(&Key::new(spec, sizes, device.info()))
+        && let Some(winner) = store.winner(&Key::new(spec, sizes, &Platform::from(device.info())))
         && broken_rule(spec, winner, sizes, caps).is_none()
     {
         return winner.clone();

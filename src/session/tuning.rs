@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::kernel::candidates;
 use crate::plan::Plan;
 use crate::tensor::Tensor;
-use crate::tune::{Bench, Key, Record, SearchOptions, Status, Trial, search, winner};
+use crate::tune::{Bench, FORMAT, Key, Line, Platform, Record, SearchOptions, Status, Trial, search, winner};
 
 /// How much to tune.
 #[derive(Clone, Debug)]
@@ -125,8 +125,9 @@ impl Session {
             let budget = Duration::try_from_secs_f64(left.as_secs_f64() * share).unwrap_or(left);
             time_left -= job.total_ns;
             let list = candidates(&kernel.spec, &job.sizes, device.caps());
-            let key = Key::new(&kernel.spec, &job.sizes, device.info());
-            let search_options = SearchOptions { budget, most_candidates: options.most_candidates };
+            let key = Key::new(&kernel.spec, &job.sizes, &Platform::from(device.info()));
+            let search_options =
+                SearchOptions { budget, most_candidates: options.most_candidates, enough_ns: None };
             let mut tell = |trials: &[Trial]| {
                 let label = &kernel.label;
                 progress(TuneProgress { kernel: number, kernels: jobs.len(), label, trials });
@@ -148,7 +149,10 @@ impl Session {
             for kernel in &kernels {
                 let (key, label) = (kernel.key.clone(), format!("{} {}", kernel.label, kernel.output));
                 let trials = kernel.trials.clone();
-                store.add(Record { format: crate::tune::FORMAT, key, label, trials, unix_seconds })?;
+                let kind = device.info().kind;
+                let record =
+                    Record { format: FORMAT, key, kind, label, trials, in_model_ns: None, unix_seconds };
+                store.add(Line::Kernel(record))?;
             }
         }
         prepared.forget_runs();
