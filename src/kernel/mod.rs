@@ -6,15 +6,18 @@
 mod caps;
 mod contract;
 mod map;
+mod passes;
 mod peaks;
 mod reduce;
 mod schedule;
 mod space;
 mod spec;
+mod split_k;
 
 pub use caps::{Caps, CooperativeSize};
 pub use contract::ContractSchedule;
 pub use map::MapSchedule;
+pub use passes::{Pass, Slot, passes};
 pub use peaks::Peaks;
 pub use reduce::ReduceSchedule;
 pub use schedule::{Schedule, Sizes, grid, size};
