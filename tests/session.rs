@@ -141,8 +141,8 @@ fn int64_is_exact() {
     let b: Vec<i64> = edges.iter().flat_map(|_| edges).collect();
     let pairs = || a.iter().copied().zip(b.iter().copied());
     let inputs = [("a", &i64s(&[a.len()], &a)), ("b", &i64s(&[b.len()], &b))];
-    type Reference = fn(i64, i64) -> i64;
-    let ops: [(&str, Reference); 8] = [
+    type Exact = fn(i64, i64) -> i64;
+    let ops: [(&str, Exact); 8] = [
         ("Add", i64::wrapping_add),
         ("Sub", i64::wrapping_sub),
         ("Mul", i64::wrapping_mul),
