@@ -268,7 +268,7 @@ impl Planned {
     /// # Errors
     /// As [`wgsl::render`].
     pub fn kernels(&self, caps: &Caps) -> Result<Vec<KernelSource>, Error> {
-        let target = Target { f16: caps.f16, dialect: Dialect::Naga };
+        let target = Target { floats: caps.floats(), dialect: Dialect::Naga };
         let mut found: Vec<(usize, KernelSource)> = Vec::new();
         for step in &self.plan.steps {
             let kernel = &self.plan.kernels[step.kernel];
@@ -282,7 +282,9 @@ impl Planned {
                 source.steps += 1;
                 continue;
             }
-            let wgsl = wgsl::render(&kernel.label, &kernel.spec, &schedule, target)?.shader.source;
+            let passes = wgsl::render_passes(&kernel.label, &kernel.spec, &schedule, &sizes, caps, target)?;
+            let texts: Vec<String> = passes.into_iter().map(|(_, pass)| pass.shader.source).collect();
+            let wgsl = texts.join("\n");
             found.push((step.kernel, KernelSource { label: kernel.label.clone(), schedule, steps: 1, wgsl }));
         }
         found.sort_by_key(|(number, _)| *number);
