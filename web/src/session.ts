@@ -194,17 +194,16 @@ export class InferenceSession extends EventTarget {
       for (const input of ready.needs) core.give(input, this.#contents(input, given));
       ready = core.prepare(feeds);
     }
-    const { live, order, outputs } = ready;
     const preparing = progress(this.#options, signal);
     const plan = await hostPlan(device, ready.plan, preparing);
-    const kept = new Set(live);
+    const kept = new Set(ready.live);
     for (const [number, old] of device.plans) {
       if (kept.has(number)) continue;
       device.plans.delete(number);
       old.destroy();
     }
     device.weights.retain(kept);
-    const run = await recorded(core, plan, order, outputs, preparing);
+    const run = await recorded(core, plan, ready, preparing);
     // What depends on contents is asked of the core every time.
     plan.keep(ready.by_contents ? `${key};last` : key, run);
     return run;
