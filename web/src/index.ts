@@ -13,4 +13,5 @@ export { type ErrorKind, TilewrightError } from './error.js';
 export { type ExternalData, type OutputLocation, type Progress, type RunOptions, type SessionOptions } from './options.js';
 export { type Feeds, type Fetches, InferenceSession, type TensorLike, type ValueMetadata } from './session.js';
 export { type FileLike } from './source.js';
+export { createWorkerSession, type WorkerSession } from './worker-session.js';
 export { type GpuBufferOptions, Tensor, type TensorLocation } from './tensor.js';
