@@ -31,6 +31,8 @@ export interface Feed {
 export interface Output {
   readonly name: string;
   readonly type: NumericType;
+  /** The type that the plan holds it as: int64 that is proven to fit is held as int32. */
+  readonly held: NumericType;
   readonly shape: readonly number[];
   /** Whether the core knows it; else it is read back. */
   readonly known: boolean;
@@ -44,6 +46,8 @@ export type Ready =
       readonly plan: number;
       readonly live: readonly number[];
       readonly order: readonly number[];
+      /** By input of the model, the type that the plan holds it as; `null` for one that it does not read. */
+      readonly held: readonly (NumericType | null)[];
       readonly by_contents: boolean;
       readonly outputs: readonly Output[];
     };
@@ -53,6 +57,7 @@ export interface Constant {
   readonly tensor: number;
   readonly name: string;
   readonly type: NumericType;
+  readonly held: NumericType;
   readonly elements: number;
   readonly device_bytes: number;
   readonly place: { readonly file: string; readonly offset: number; readonly bytes: number } | null;
@@ -192,18 +197,35 @@ export class Core {
   }
 }
 
-/** Types whose elements are the same in memory and on the device. */
-export function sameOnDevice(type: NumericType, f16: boolean): boolean {
-  return type === 'float32' || type === 'int32' || type === 'uint32' || (type === 'float16' && f16);
+/** Whether elements of `type` that a plan holds as `held` are the same in memory and on the device. */
+export function sameOnDevice(type: NumericType, held: NumericType, f16: boolean): boolean {
+  if (type !== held) return false;
+  return WHOLE_WORDS.has(type) || (type === 'float16' && f16);
 }
 
-/** Elements from number `first` on, in their form on the device. */
-export function toDevice(name: string, type: NumericType, bytes: Uint8Array, first: number, count: number, f16: boolean): Uint8Array {
-  if (sameOnDevice(type, f16)) return bytes;
-  return call(() => wasm.convert_to_device(name, type, bytes, first, count, f16));
+const WHOLE_WORDS: ReadonlySet<NumericType> = new Set(['float32', 'int32', 'uint32', 'int64', 'uint64']);
+
+/** `count` elements in the device's form of `held`. */
+export function toDevice(
+  name: string,
+  type: NumericType,
+  held: NumericType,
+  bytes: Uint8Array,
+  count: number,
+  f16: boolean,
+): Uint8Array {
+  if (sameOnDevice(type, held, f16)) return bytes;
+  return call(() => wasm.convert_to_device(name, type, held, bytes, count, f16));
 }
 
-/** The first `count` elements of their form on the device, as ONNX has them. */
-export function fromDevice(name: string, type: NumericType, bytes: Uint8Array, count: number, f16: boolean): Uint8Array {
-  return call(() => wasm.convert_from_device(name, type, bytes, count, f16));
+/** The first `count` elements of the device's form of `held`, as ONNX has those of `type`. */
+export function fromDevice(
+  name: string,
+  type: NumericType,
+  held: NumericType,
+  bytes: Uint8Array,
+  count: number,
+  f16: boolean,
+): Uint8Array {
+  return call(() => wasm.convert_from_device(name, type, held, bytes, count, f16));
 }

@@ -1,4 +1,5 @@
 // A plan of the core with its memory and kernels on the device, and the runs recorded of it.
+import type { NumericType } from './dtype.js';
 import type { Core, Output } from './core.js';
 import { TilewrightError } from './error.js';
 import { type Gpu, scoped, type Turns } from './gpu.js';
@@ -35,6 +36,8 @@ export interface Run {
   readonly recording: Recording;
   /** By input of the model, its position among the feeds. */
   readonly order: readonly number[];
+  /** By input of the model, the type that the plan holds it as. */
+  readonly held: readonly (NumericType | null)[];
   readonly outputs: readonly Output[];
   /** By output, its elements where the core knows them. */
   readonly known: readonly (Uint8Array | undefined)[];
@@ -198,11 +201,10 @@ export function replay(pass: GPUComputePassEncoder, dispatches: readonly Dispatc
 export async function recorded(
   core: Core,
   plan: HostPlan,
-  order: readonly number[],
-  outputs: readonly Output[],
+  { order, held, outputs }: Pick<Run, 'order' | 'held' | 'outputs'>,
   preparing: Preparing,
 ): Promise<Run> {
   const known = outputs.map((output, i) => (output.known ? core.knownOutput(i) : undefined));
   const recording = await plan.realise(decode(core.words()), preparing);
-  return { plan, recording, order, outputs, known };
+  return { plan, recording, order, held, outputs, known };
 }

@@ -177,7 +177,7 @@ export class InferenceSession {
       for (const input of ready.needs) core.give(input, this.#contents(input, given));
       ready = core.prepare(feeds);
     }
-    const { live, order, outputs } = ready;
+    const { live } = ready;
     const preparing = progress(this.#options, signal);
     const plan = await hostPlan(device, ready.plan, preparing);
     const kept = new Set(live);
@@ -187,7 +187,7 @@ export class InferenceSession {
       old.destroy();
     }
     device.weights.retain(kept);
-    const run = await recorded(core, plan, order, outputs, preparing);
+    const run = await recorded(core, plan, ready, preparing);
     // What depends on contents is asked of the core every time.
     plan.keep(ready.by_contents ? `${key};last` : key, run);
     return run;
