@@ -31,11 +31,9 @@ export interface Feed {
 export interface Output {
   readonly name: string;
   readonly type: NumericType;
-  /** The type that the plan holds it as: int64 that is proven to fit is held as int32. */
-  readonly held: NumericType;
   readonly shape: readonly number[];
-  /** Whether the core knows it; else it is read back. */
-  readonly known: boolean;
+  /** The type that the device holds its elements as; `null` where the core knows it and it is not read back. */
+  readonly stored: NumericType | null;
 }
 
 /** A run as the core prepares it, or which inputs' contents it wants first. */
@@ -46,8 +44,8 @@ export type Ready =
       readonly plan: number;
       readonly live: readonly number[];
       readonly order: readonly number[];
-      /** By input of the model, the type that the plan holds it as; `null` for one that it does not read. */
-      readonly held: readonly (NumericType | null)[];
+      /** By input of the model, the type that the device holds its elements as; `null` where no kernel reads it. */
+      readonly inputs: readonly (NumericType | null)[];
       readonly by_contents: boolean;
       readonly outputs: readonly Output[];
     };
@@ -57,7 +55,8 @@ export interface Constant {
   readonly tensor: number;
   readonly name: string;
   readonly type: NumericType;
-  readonly held: NumericType;
+  /** The type that the device holds its elements as. */
+  readonly stored: NumericType;
   readonly elements: number;
   readonly device_bytes: number;
   readonly place: { readonly file: string; readonly offset: number; readonly bytes: number } | null;
@@ -197,35 +196,7 @@ export class Core {
   }
 }
 
-/** Whether elements of `type` that a plan holds as `held` are the same in memory and on the device. */
-export function sameOnDevice(type: NumericType, held: NumericType, f16: boolean): boolean {
-  if (type !== held) return false;
-  return WHOLE_WORDS.has(type) || (type === 'float16' && f16);
-}
-
-const WHOLE_WORDS: ReadonlySet<NumericType> = new Set(['float32', 'int32', 'uint32', 'int64', 'uint64']);
-
-/** `count` elements in the device's form of `held`. */
-export function toDevice(
-  name: string,
-  type: NumericType,
-  held: NumericType,
-  bytes: Uint8Array,
-  count: number,
-  f16: boolean,
-): Uint8Array {
-  if (sameOnDevice(type, held, f16)) return bytes;
-  return call(() => wasm.convert_to_device(name, type, held, bytes, count, f16));
-}
-
-/** The first `count` elements of the device's form of `held`, as ONNX has those of `type`. */
-export function fromDevice(
-  name: string,
-  type: NumericType,
-  held: NumericType,
-  bytes: Uint8Array,
-  count: number,
-  f16: boolean,
-): Uint8Array {
-  return call(() => wasm.convert_from_device(name, type, held, bytes, count, f16));
+/** `count` elements of one type as another: between ONNX's form and the device's. */
+export function convert(name: string, from: NumericType, bytes: Uint8Array, to: NumericType, count: number): Uint8Array {
+  return from === to ? bytes : call(() => wasm.convert(name, from, bytes, to, count));
 }
