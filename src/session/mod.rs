@@ -11,14 +11,14 @@ use crate::error::{Error, Result};
 use crate::gpu::{AdapterChoice, AdapterInfo, Device};
 use crate::graph::{Graph, ValueInfo};
 use crate::ir::Stop;
-use crate::model::{Given, Model};
+use crate::model::{Computed, Given, Model};
 use crate::onnx;
 use crate::plan::Plan;
 use crate::tensor::Tensor;
 use crate::tune::Store;
 
+use prepared::{Earlier, Prepared, Weights};
 pub use prepared::{KernelText, StepTime};
-use prepared::{Prepared, Weights};
 pub use tuning::{TuneOptions, TuneProgress, TuneReport, TunedKernel};
 
 /// How a session is made.
@@ -229,12 +229,24 @@ impl Session {
     pub fn run(&self, inputs: &[(&str, &Tensor)]) -> Result<Outputs> {
         let mut state = self.lock();
         let feeds = feeds(&state.model, inputs)?;
-        let prepared = self.ready(&mut state, &feeds)?;
-        let run = prepared.start(&self.device, &feeds, self.progress())?;
-        let read = self.device.run(&run.recording)?;
-        let outputs = prepared.finish(&self.device, &run, read)?;
-        state.last_dispatches = run.recording.dispatches.len();
-        Ok(Outputs(outputs))
+        let mut earlier = Earlier::default();
+        let mut dispatches = 0;
+        loop {
+            let exact = state.model.exact_counts;
+            let Some(prepared) = self.ready(&mut state, &feeds, &earlier.computed)? else {
+                (earlier, dispatches) = (Earlier::default(), 0);
+                continue;
+            };
+            let run = prepared.start(&self.device, &feeds, &earlier, self.progress())?;
+            let read = self.device.run(&run.recording)?;
+            let outputs = prepared.finish(&self.device, &run, read)?;
+            dispatches += run.recording.dispatches.len();
+            if prepared.plan.next.is_none() {
+                state.last_dispatches = dispatches;
+                return Ok(Outputs(outputs));
+            }
+            earlier.add(prepared, &run, &outputs, exact)?;
+        }
     }
 
     /// [`Session::run`], waiting for the device without blocking.
@@ -244,21 +256,36 @@ impl Session {
     pub async fn run_async(&self, inputs: &[(&str, &Tensor)]) -> Result<Outputs> {
         // The lock is not held while waiting: the plan's buffers are taken out for the run, and a run that
         // starts meanwhile makes its own.
-        let (feeds, mut planned) = {
-            let mut state = self.lock();
-            let feeds = feeds(&state.model, inputs)?;
-            self.ready(&mut state, &feeds)?;
-            (feeds, state.model.take_latest()?)
-        };
-        let prepared = &mut planned.kept;
-        let run = prepared.start(&self.device, &feeds, self.progress())?;
-        let read = self.device.run_async(&run.recording).await?;
-        let outputs = prepared.finish(&self.device, &run, read)?;
-        let State { model, weights, last_dispatches } = &mut *self.lock();
-        *last_dispatches = run.recording.dispatches.len();
-        model.keep(planned);
-        weights.retain(model.plans().iter().map(|planned| planned.plan.as_ref()));
-        Ok(Outputs(outputs))
+        let feeds = feeds(&self.lock().model, inputs)?;
+        let mut earlier = Earlier::default();
+        let mut dispatches = 0;
+        loop {
+            let mut planned = {
+                let mut state = self.lock();
+                if self.ready(&mut state, &feeds, &earlier.computed)?.is_none() {
+                    (earlier, dispatches) = (Earlier::default(), 0);
+                    continue;
+                }
+                state.model.take_latest()?
+            };
+            let prepared = &mut planned.kept;
+            let run = prepared.start(&self.device, &feeds, &earlier, self.progress())?;
+            let read = self.device.run_async(&run.recording).await?;
+            let outputs = prepared.finish(&self.device, &run, read)?;
+            dispatches += run.recording.dispatches.len();
+            let State { model, weights, last_dispatches } = &mut *self.lock();
+            let is_last = planned.plan.next.is_none();
+            if is_last {
+                *last_dispatches = dispatches;
+            } else {
+                earlier.add(&planned.kept, &run, &outputs, model.exact_counts)?;
+            }
+            model.keep(planned);
+            weights.retain(model.plans().iter().map(|planned| planned.plan.as_ref()));
+            if is_last {
+                return Ok(Outputs(outputs));
+            }
+        }
     }
 
     /// Run once and time every dispatch; `None` where the device has no timestamps.
@@ -268,10 +295,24 @@ impl Session {
     pub fn profile(&self, inputs: &[(&str, &Tensor)]) -> Result<Option<Vec<StepTime>>> {
         let mut state = self.lock();
         let feeds = feeds(&state.model, inputs)?;
-        let prepared = self.ready(&mut state, &feeds)?;
-        let run = prepared.start(&self.device, &feeds, self.progress())?;
-        let times = self.device.profile(&run.recording)?;
-        Ok(times.map(|times| prepared.step_times(&run, &times)))
+        let mut earlier = Earlier::default();
+        let mut all = Vec::new();
+        loop {
+            let exact = state.model.exact_counts;
+            let Some(prepared) = self.ready(&mut state, &feeds, &earlier.computed)? else {
+                (earlier, all) = (Earlier::default(), Vec::new());
+                continue;
+            };
+            let run = prepared.start(&self.device, &feeds, &earlier, self.progress())?;
+            let Some(times) = self.device.profile(&run.recording)? else { return Ok(None) };
+            all.extend(prepared.step_times(&run, &times));
+            if prepared.plan.next.is_none() {
+                return Ok(Some(all));
+            }
+            let read = self.device.run(&run.recording)?;
+            let outputs = prepared.finish(&self.device, &run, read)?;
+            earlier.add(prepared, &run, &outputs, exact)?;
+        }
     }
 
     /// The WGSL of every kernel compiled so far.
@@ -297,26 +338,33 @@ impl Session {
         Prepared::new(&self.device, plan.clone(), weights, self.store.clone(), self.progress())
     }
 
-    /// A plan that fits these inputs, with its device resources.
-    fn ready<'a>(&self, state: &'a mut State, feeds: &[Tensor]) -> Result<&'a mut Prepared> {
+    /// A plan that fits these inputs, with its device resources; `None` where the run must begin again.
+    fn ready<'a>(
+        &self,
+        state: &'a mut State,
+        feeds: &[Tensor],
+        computed: &Computed,
+    ) -> Result<Option<&'a mut Prepared>> {
         let shapes: Vec<Vec<usize>> = feeds.iter().map(|feed| feed.shape().to_vec()).collect();
         let State { model, weights, .. } = state;
         let mut is_new = false;
-        let ready = model.ready(&shapes, &|i| feeds.get(i).cloned(), self.device.caps(), &mut |plan| {
-            is_new = true;
-            self.prepared(plan, weights)
-        });
+        let ready =
+            model.ready(&shapes, &|i| feeds.get(i).cloned(), computed, self.device.caps(), &mut |plan| {
+                is_new = true;
+                self.prepared(plan, weights)
+            });
         match ready {
-            Ok(_) => {}
+            Ok(Some(_)) => {}
+            Ok(None) => return Ok(None),
             Err(Stop::Error(error)) => return Err(error),
-            Err(Stop::NeedsInputs(_) | Stop::NeedsShapes) => {
+            Err(Stop::NeedsInputs(_) | Stop::NeedsShapes | Stop::NeedsValue(_)) => {
                 return Err(Error::model("session", "the plan wants an input that the model does not have"));
             }
         }
         if is_new {
             weights.retain(model.plans().iter().map(|planned| planned.plan.as_ref()));
         }
-        Ok(&mut model.latest()?.kept)
+        Ok(Some(&mut model.latest()?.kept))
     }
 }
 

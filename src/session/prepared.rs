@@ -8,7 +8,8 @@ use crate::commands::{self, Commands, Kernels, Memory, Produced, Range, Recorder
 use crate::error::{Error, Result};
 use crate::gpu::{Binding, Buffer, Device, Dispatch, Kernel, Readback, Recording};
 use crate::kernel::{Caps, KernelSpec, Schedule, broken_rule, default_schedule, storage_bytes};
-use crate::plan::{Layout, Origin, Plan, Step, SymbolValues};
+use crate::model::Computed;
+use crate::plan::{Layout, Origin, Plan, Step, SymbolValues, TensorId};
 use crate::tensor::{DType, Tensor};
 use crate::tune::{Key, Store};
 use crate::wgsl::{Dialect, Target};
@@ -143,6 +144,38 @@ impl Run {
     }
 }
 
+/// A tensor that a stage of a run left on the device.
+struct Resident {
+    buffer: Buffer,
+    offset_bytes: u64,
+    size_bytes: u64,
+}
+
+/// What the earlier stages of a run leave for the next.
+#[derive(Default)]
+pub struct Earlier {
+    /// What its plan knows.
+    pub computed: Computed,
+    resident: Vec<Resident>,
+}
+
+impl Earlier {
+    /// Add a stage that has run; `outputs` is what was read back of it.
+    pub fn add(
+        &mut self,
+        prepared: &Prepared,
+        run: &Run,
+        outputs: &[(String, Tensor)],
+        exact: bool,
+    ) -> Result<()> {
+        let (Some(next), [(_, read)]) = (&prepared.plan.next, outputs) else { return Ok(()) };
+        self.computed.add(&prepared.plan, read, &run.layout.shapes, exact);
+        let resident = next.live.iter().map(|&(_, tensor)| prepared.binding(run, tensor));
+        self.resident = resident.collect::<Result<_>>()?;
+        Ok(())
+    }
+}
+
 /// A plan with everything that does not change from run to run.
 pub struct Prepared {
     pub plan: Arc<Plan>,
@@ -203,9 +236,16 @@ impl Prepared {
         Ok(prepared)
     }
 
-    /// Upload the inputs and give the commands for their shapes.
-    pub fn start(&mut self, device: &Device, feeds: &[Tensor], progress: OnProgress) -> Result<Run> {
-        let shapes: Vec<Vec<usize>> = feeds.iter().map(|feed| feed.shape().to_vec()).collect();
+    /// Upload the inputs, take over what earlier stages left, and give the commands for their shapes.
+    pub fn start(
+        &mut self,
+        device: &Device,
+        feeds: &[Tensor],
+        earlier: &Earlier,
+        progress: OnProgress,
+    ) -> Result<Run> {
+        let given = feeds.iter().map(|feed| feed.shape().to_vec());
+        let shapes: Vec<Vec<usize>> = given.chain(earlier.computed.shapes()).collect();
         let symbols = self.plan.symbol_values(&shapes);
         let run = match self.runs.iter().position(|run| run.symbols == symbols) {
             Some(position) => {
@@ -234,7 +274,32 @@ impl Prepared {
                 device.write(&place.buffer, 0, &bytes)?;
             }
         }
+        for (position, from) in earlier.resident.iter().enumerate() {
+            if let Some(to) = self.memory.get(&Memory::Input(feeds.len() + position)) {
+                let to = (&to.buffer, to.offset_bytes);
+                device.copy((&from.buffer, from.offset_bytes), to, from.size_bytes)?;
+            }
+        }
         Ok(run)
+    }
+
+    /// Where a tensor lies after a run.
+    fn binding(&self, run: &Run, tensor: TensorId) -> Result<Resident> {
+        let size_bytes = run.layout.size_bytes[tensor];
+        let missing = || Error::model(&self.plan.tensors[tensor].name, "a tensor of the plan has no memory");
+        let at = |memory: Memory, offset: u64| {
+            let place = self.memory.get(&memory).ok_or_else(missing)?;
+            let offset_bytes = place.offset_bytes + offset;
+            Ok(Resident { buffer: place.buffer.clone(), offset_bytes, size_bytes })
+        };
+        match self.plan.tensors[tensor].origin {
+            Origin::Weight(_) | Origin::Once => at(Memory::Constant(tensor), 0),
+            Origin::Input(number) => at(Memory::Input(number), 0),
+            Origin::Run => {
+                let place = run.layout.places.get(&tensor).ok_or_else(missing)?;
+                at(Memory::Arena(place.arena), place.offset_bytes)
+            }
+        }
     }
 
     /// What `record` makes of this plan on this device.

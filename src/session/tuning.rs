@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::Session;
+use super::prepared::Earlier;
 use crate::error::{Error, Result};
 use crate::kernel::candidates;
 use crate::plan::Plan;
@@ -109,9 +110,12 @@ impl Session {
         let mut state = self.lock();
         let feeds = super::feeds(&state.model, inputs)?;
         let device = &self.device;
-        let prepared = self.ready(&mut state, &feeds)?;
+        let earlier = Earlier::default();
+        // Where a run has several stages, the first is tuned.
+        let prepared = self.ready(&mut state, &feeds, &earlier.computed)?;
+        let prepared = prepared.ok_or_else(|| Error::model("session", "no plan"))?;
         let plan = prepared.plan.clone();
-        let run = prepared.start(device, &feeds, self.progress())?;
+        let run = prepared.start(device, &feeds, &earlier, self.progress())?;
         // Some drivers compile at the first dispatch.
         device.run(&run.recording)?;
         let (before_ns, times) = prepared.whole_run(device, &run, WHOLE_RUNS)?;
@@ -152,7 +156,7 @@ impl Session {
             }
         }
         prepared.forget_runs();
-        let run = prepared.start(device, &feeds, self.progress())?;
+        let run = prepared.start(device, &feeds, &earlier, self.progress())?;
         device.run(&run.recording)?;
         let (after_ns, _) = prepared.whole_run(device, &run, WHOLE_RUNS)?;
         Ok(TuneReport { kernels, before_ns, after_ns })

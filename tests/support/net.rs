@@ -155,12 +155,18 @@ impl Net {
         let mut known = Known { shapes, contents, ..Known::default() };
         let lowered = loop {
             match ops::lower(&self.graph(), &known) {
-                Ok(lowered) => break lowered,
+                Ok(lowered) => match &lowered.next {
+                    None => break lowered,
+                    Some(next) => {
+                        let value = lowered.program.evaluate(inputs, &[next.value])?.remove(0);
+                        known.given.insert(next.value, tilewright::ir::Given::Elements(value));
+                    }
+                },
                 Err(tilewright::ir::Stop::Error(error)) => return Err(error),
                 Err(tilewright::ir::Stop::NeedsInputs(needed)) => {
                     known.contents.extend(needed.into_iter().map(|i| (i, inputs[i].clone())));
                 }
-                Err(tilewright::ir::Stop::NeedsShapes) => {
+                Err(tilewright::ir::Stop::NeedsShapes | tilewright::ir::Stop::NeedsValue(_)) => {
                     let item = "a size that is not known though all shapes are given";
                     return Err(tilewright::Error::Unsupported { items: vec![item.into()] });
                 }
