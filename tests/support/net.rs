@@ -24,6 +24,11 @@ pub fn int(name: &str, value: i64) -> Attribute {
     AttributeProto { i: Some(value), ..attribute(name, AttributeType::Int) }
 }
 
+/// A graph.
+pub fn graph(name: &str, net: &Net) -> Attribute {
+    AttributeProto { g: Some(Box::new(net.0.clone())), ..attribute(name, AttributeType::Graph) }
+}
+
 /// A list of integers.
 pub fn ints(name: &str, values: &[i64]) -> Attribute {
     AttributeProto { ints: values.to_vec(), ..attribute(name, AttributeType::Ints) }
