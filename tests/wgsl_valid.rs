@@ -21,6 +21,11 @@ use tilewright::wgsl::{BindingKind, Bound, Dialect, SKELETONS, Target, render, r
 
 /// What is wrong with a kernel's text, if anything.
 fn faults(text: &str, f16: bool) -> Vec<String> {
+    faults_with(text, f16, false)
+}
+
+/// The same for a device that may have 64-bit floats.
+fn faults_with(text: &str, f16: bool, f64: bool) -> Vec<String> {
     let module = match naga::front::wgsl::parse_str(text) {
         Ok(module) => module,
         Err(error) => return vec![error.emit_to_string(text)],
@@ -28,6 +33,7 @@ fn faults(text: &str, f16: bool) -> Vec<String> {
     // `quantizeToF16` is in every WGSL; 16-bit types are not.
     let mut allowed = Capabilities::SHADER_FLOAT16_IN_FLOAT32;
     allowed.set(Capabilities::SHADER_FLOAT16, f16);
+    allowed.set(Capabilities::FLOAT64, f64);
     if let Err(error) = Validator::new(ValidationFlags::all(), allowed).validate(&module) {
         return vec![error.emit_to_string(text)];
     }
@@ -307,7 +313,7 @@ fn skeletons_are_valid_as_they_stand() {
         // A repeated part stands there once.
         assert_valid(name, text, false);
     }
-    assert_valid("scalar.wgsl", HELPERS, false);
+    assert_eq!(faults_with(HELPERS, false, true), Vec::<String>::new(), "the scalar functions");
 }
 
 #[test]

@@ -13,8 +13,9 @@ mod schedule;
 mod space;
 mod spec;
 mod split_k;
+mod work;
 
-pub use caps::{Caps, CooperativeSize};
+pub use caps::{AdapterKind, Caps, CooperativeSize};
 pub use contract::ContractSchedule;
 pub use map::MapSchedule;
 pub use passes::{Pass, Slot, passes};
@@ -23,3 +24,4 @@ pub use reduce::ReduceSchedule;
 pub use schedule::{Schedule, Sizes, grid, size};
 pub use space::{MOST_CANDIDATES, Space, broken_rule, candidates, default_schedule, estimate_ns, space};
 pub use spec::{Body, ContractBody, KernelSpec, RowResult, Stage, storage_bytes, storage_type, stored};
+pub use work::{Limit, Work};

@@ -266,6 +266,9 @@ fn through_reshapes(program: &Program, id: ValueId) -> ValueId {
 
 fn host_source(program: &Program, id: ValueId, stored: ValueId) -> Option<Source> {
     if let Def::Weight(tensor) = &program.value(stored).def {
+        if tensor.place().is_some() {
+            return None;
+        }
         let shape = crate::ir::static_shape(program.shape(id))?;
         return Some(Source::Constant(tensor.reshape(&shape).ok()?));
     }

@@ -5,6 +5,7 @@
 
 mod contract;
 mod map;
+mod probe;
 mod reduce;
 mod scope;
 mod template;
@@ -12,6 +13,8 @@ mod template;
 use crate::error::{Error, Result};
 use crate::expr::Floats;
 use crate::kernel::{Body, Caps, KernelSpec, Pass, Schedule, Sizes, passes};
+
+pub use probe::{PROBE_WORKGROUP, probe_copy, probe_fma, probe_fma_flops};
 
 /// How a kernel's binding is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -125,4 +128,6 @@ pub const SKELETONS: &[(&str, &str)] = &[
     ("reduce.wgsl", reduce::SHARED),
     ("reduce_serial.wgsl", reduce::SERIAL),
     ("gemm.wgsl", contract::SKELETON),
+    ("probe_copy.wgsl", probe::COPY),
+    ("probe_fma.wgsl", probe::FMA),
 ];
