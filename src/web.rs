@@ -13,10 +13,11 @@ use crate::commands::{
     Kernels, Produced, Recorder, elements_from_device, elements_to_device, encode, outputs, to_device,
 };
 use crate::error::{Error, Result};
+use crate::expr::Floats;
 use crate::graph::{Dim, ValueInfo};
 use crate::ir::Stop;
 use crate::kernel::{Caps, KernelSpec, default_schedule, storage_bytes};
-use crate::model::{Given, Model};
+use crate::model::{Computed, Given, Model};
 use crate::onnx;
 use crate::plan::{Origin, Plan, bound_bytes};
 use crate::tensor::{DType, Tensor};
@@ -136,6 +137,8 @@ enum Ready<'a> {
 struct Output<'a> {
     name: &'a str,
     r#type: &'static str,
+    /// The type that the device holds it as: int32 for an int64 that is proven to fit.
+    held: &'static str,
     shape: Vec<usize>,
     /// Whether [`Core::known_output`] has it; else it is read back.
     known: bool,
@@ -147,6 +150,8 @@ struct Constant<'a> {
     tensor: usize,
     name: &'a str,
     r#type: &'static str,
+    /// The type that the device holds it as.
+    held: &'static str,
     elements: usize,
     device_bytes: u64,
     /// Where its elements are; `null` where [`Core::constant`] has them.
@@ -274,12 +279,13 @@ impl Core {
             Tensor::new(given[order[i]].dtype, &shapes[i], bytes).ok()
         };
         let (caps, plans_made) = (&self.caps, &mut self.plans_made);
-        match self.model.ready(&shapes, &contents, caps, &mut |_| Ok(kept(plans_made))) {
+        match self.model.ready(&shapes, &contents, &Computed::default(), caps, &mut |_| Ok(kept(plans_made)))
+        {
             Ok(_) => {}
             Err(Stop::NeedsInputs(needs)) => {
                 return Ok(to_json(&Ready::Needs { needs: needs.into_iter().collect() })?);
             }
-            Err(Stop::NeedsShapes) => {
+            Err(Stop::NeedsShapes | Stop::NeedsValue(_)) => {
                 return Err(Error::model("session", "the plan wants shapes that are given").into());
             }
             Err(Stop::Error(error)) => return Err(error.into()),
@@ -287,18 +293,22 @@ impl Core {
         let by_contents = self.model.depends_on_contents();
         let live = self.model.plans().iter().map(|planned| planned.kept.number).collect();
         let planned = self.model.latest()?;
+        if planned.plan.next.is_some() {
+            let item = "in the browser, a shape or a condition that depends on computed values";
+            return Err(Error::Unsupported { items: vec![item.into()] }.into());
+        }
         let (plan, symbols) = (planned.plan.clone(), planned.plan.symbol_values(&shapes));
         let commands = recorder(&plan, &self.caps, &mut planned.kept.kernels, |r| r.run(&symbols))?.0;
         self.words = encode(&commands)?;
         self.known.clear();
         let mut described = Vec::new();
         for (output, produced) in plan.outputs.iter().zip(outputs(&plan, &symbols)?) {
-            let (shape, known) = match produced {
-                Produced::Known(tensor) => (tensor.shape().to_vec(), Some(tensor)),
-                Produced::Read(shape) => (shape, None),
+            let (shape, held, known) = match produced {
+                Produced::Known(tensor) => (tensor.shape().to_vec(), output.dtype, Some(tensor)),
+                Produced::Read { shape, held } => (shape, held, None),
             };
-            let (name, r#type) = (output.name.as_str(), output.dtype.name());
-            described.push(Output { name, r#type, shape, known: known.is_some() });
+            let (name, r#type, held) = (output.name.as_str(), output.dtype.name(), held.name());
+            described.push(Output { name, r#type, held, shape, known: known.is_some() });
             self.known.push(known);
         }
         let plan = planned.kept.number;
@@ -332,12 +342,12 @@ impl Core {
     /// # Errors
     /// For a plan that is no longer kept, and for a constant larger than the device's largest buffer.
     pub fn constants(&mut self, plan: u32) -> Result<String, Fault> {
-        let (f16, limit) = (self.caps.f16, self.caps.max_buffer_bytes);
+        let (floats, limit) = (self.caps.floats(), self.caps.max_buffer_bytes);
         let plan = self.planned(plan)?.plan.clone();
         let mut constants = Vec::new();
         for (number, tensor) in plan.tensors.iter().enumerate() {
             let Origin::Weight(data) = &tensor.origin else { continue };
-            let device_bytes = bound_bytes(data.len(), storage_bytes(tensor.dtype, f16));
+            let device_bytes = bound_bytes(data.len(), storage_bytes(tensor.dtype, floats));
             if device_bytes > limit {
                 let shape = data.shape();
                 let message = format!(
@@ -353,7 +363,8 @@ impl Core {
             constants.push(Constant {
                 tensor: number,
                 name: &tensor.name,
-                r#type: tensor.dtype.name(),
+                r#type: data.dtype().name(),
+                held: tensor.dtype.name(),
                 elements: data.len(),
                 device_bytes,
                 place,
@@ -367,13 +378,13 @@ impl Core {
     /// # Errors
     /// As [`convert_to_device`].
     pub fn constant(&mut self, plan: u32, tensor: usize) -> Result<Vec<u8>, Fault> {
-        let f16 = self.caps.f16;
+        let floats = self.caps.floats();
         let plan = self.planned(plan)?.plan.clone();
-        let tensor = plan.tensors.get(tensor).map(|tensor| (&tensor.name, &tensor.origin));
-        let Some((name, Origin::Weight(data))) = tensor else {
+        let tensor = plan.tensors.get(tensor).map(|tensor| (&tensor.name, tensor.dtype, &tensor.origin));
+        let Some((name, held, Origin::Weight(data))) = tensor else {
             return Err(Error::model("session", "there is no such constant").into());
         };
-        Ok(to_device(name, data, f16)?.into_owned())
+        Ok(to_device(name, data, held, floats)?.into_owned())
     }
 
     /// A kernel of a plan, by the number that its commands have for it: JSON.
@@ -422,21 +433,21 @@ impl Core {
     }
 }
 
-/// Elements `first..first + count` of a tensor in their form on the device.
+/// `count` elements of a tensor as the device holds those of `held`.
 ///
 /// # Errors
-/// `limit`, naming tensor, position and value of a 64-bit integer that does not fit 32 bits.
+/// `limit` for dtypes without a form on the device.
 #[wasm_bindgen]
 pub fn convert_to_device(
     name: &str,
     dtype: &str,
     bytes: &[u8],
-    first: usize,
     count: usize,
+    held: &str,
     f16: bool,
 ) -> Result<Vec<u8>, Fault> {
-    let dtype = dtype_named(dtype)?;
-    Ok(elements_to_device(name, dtype, bytes, first..first + count, f16)?.into_owned())
+    let (dtype, held) = (dtype_named(dtype)?, dtype_named(held)?);
+    Ok(elements_to_device(name, dtype, bytes, count, held, Floats { f16, f64: false })?.into_owned())
 }
 
 /// The first `count` elements of the device's form, as ONNX has them.
@@ -449,9 +460,11 @@ pub fn convert_from_device(
     dtype: &str,
     bytes: Vec<u8>,
     count: usize,
+    held: &str,
     f16: bool,
 ) -> Result<Vec<u8>, Fault> {
-    Ok(elements_from_device(name, dtype_named(dtype)?, count, bytes, f16)?)
+    let (dtype, held) = (dtype_named(dtype)?, dtype_named(held)?);
+    Ok(elements_from_device(name, dtype, count, bytes, held, Floats { f16, f64: false })?)
 }
 
 fn kept(plans_made: &mut u32) -> Kept {
@@ -467,7 +480,7 @@ fn recorder<T>(
     record: impl FnOnce(&mut Recorder) -> Result<T>,
 ) -> Result<T> {
     let choose = |spec: &KernelSpec, sizes: &[i64]| default_schedule(spec, sizes, caps);
-    let target = Target { f16: caps.f16, dialect: Dialect::Browser };
+    let target = Target { floats: caps.floats(), dialect: Dialect::Browser };
     record(&mut Recorder { plan, caps, target, choose: &choose, kernels })
 }
 

@@ -27,8 +27,8 @@ impl Computed {
     /// constants where `exact`.
     pub fn add(&mut self, plan: &Plan, read: &Tensor, shapes: &[Vec<usize>], exact: bool) {
         let Some(next) = &plan.next else { return };
-        let count = crate::expr::read_element(read.dtype(), read.bytes(), 0);
-        let count = count.and_then(|v| usize::try_from(v.to_i64()).ok());
+        // Counts are int32.
+        let count = read.to_vec::<i32>().ok().and_then(|counts| usize::try_from(*counts.first()?).ok());
         let given = match count {
             Some(count) if next.is_count && !exact => {
                 self.counts.insert(next.value, count);

@@ -31,6 +31,8 @@ export interface Feed {
 export interface Output {
   readonly name: string;
   readonly type: NumericType;
+  /** The type that the device holds it as: int32 for an int64 that is proven to fit. */
+  readonly held: NumericType;
   readonly shape: readonly number[];
   /** Whether the core knows it; else it is read back. */
   readonly known: boolean;
@@ -53,6 +55,8 @@ export interface Constant {
   readonly tensor: number;
   readonly name: string;
   readonly type: NumericType;
+  /** The type that the device holds it as. */
+  readonly held: NumericType;
   readonly elements: number;
   readonly device_bytes: number;
   readonly place: { readonly file: string; readonly offset: number; readonly bytes: number } | null;
@@ -192,18 +196,20 @@ export class Core {
   }
 }
 
-/** Types whose elements are the same in memory and on the device. */
-export function sameOnDevice(type: NumericType, f16: boolean): boolean {
-  return type === 'float32' || type === 'int32' || type === 'uint32' || (type === 'float16' && f16);
+const SAME_ON_DEVICE: ReadonlySet<NumericType> = new Set(['float32', 'int32', 'uint32', 'int64', 'uint64']);
+
+/** Whether elements are the same in memory and on a device that holds them as `held`. */
+export function sameOnDevice(type: NumericType, held: NumericType, f16: boolean): boolean {
+  return type === held && (SAME_ON_DEVICE.has(type) || (type === 'float16' && f16));
 }
 
-/** Elements from number `first` on, in their form on the device. */
-export function toDevice(name: string, type: NumericType, bytes: Uint8Array, first: number, count: number, f16: boolean): Uint8Array {
-  if (sameOnDevice(type, f16)) return bytes;
-  return call(() => wasm.convert_to_device(name, type, bytes, first, count, f16));
+/** Elements as a device has them that holds them as `held`. */
+export function toDevice(name: string, type: NumericType, bytes: Uint8Array, count: number, held: NumericType, f16: boolean): Uint8Array {
+  if (sameOnDevice(type, held, f16)) return bytes;
+  return call(() => wasm.convert_to_device(name, type, bytes, count, held, f16));
 }
 
 /** The first `count` elements of their form on the device, as ONNX has them. */
-export function fromDevice(name: string, type: NumericType, bytes: Uint8Array, count: number, f16: boolean): Uint8Array {
-  return call(() => wasm.convert_from_device(name, type, bytes, count, f16));
+export function fromDevice(name: string, type: NumericType, bytes: Uint8Array, count: number, held: NumericType, f16: boolean): Uint8Array {
+  return call(() => wasm.convert_from_device(name, type, bytes, count, held, f16));
 }

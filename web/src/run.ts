@@ -77,14 +77,14 @@ function inputs(gpu: Gpu, run: Run, given: readonly Given[]): { from: GPUBuffer;
     if (place === undefined) return;
     const count = elementsOf(dims);
     if (gpuBuffer !== undefined) {
-      if (!sameOnDevice(type, gpu.f16)) unsupported(`input ${JSON.stringify(name)} of type ${type} in a GPU buffer`);
+      if (!sameOnDevice(type, type, gpu.f16)) unsupported(`input ${JSON.stringify(name)} of type ${type} in a GPU buffer`);
       const size = Math.ceil(bytesOf(type, count) / 4) * 4;
       if (gpuBuffer.size < size) {
         throw new TilewrightError('input', `input "${name}": its buffer has ${gpuBuffer.size} bytes, ${type} of shape [${dims.join(', ')}] wants ${size}`);
       }
       copies.push({ from: gpuBuffer, to: { ...place, size }, size });
     } else if (data !== undefined && count > 0) {
-      write(gpu.device.queue, place, toDevice(name, type, bytesIn(data), 0, count, gpu.f16));
+      write(gpu.device.queue, place, toDevice(name, type, bytesIn(data), count, type, gpu.f16));
     }
   });
   return copies;
@@ -116,7 +116,7 @@ function collect(gpu: Gpu, encoder: GPUCommandEncoder, run: Run, want: Wanted): 
   if ((into?.location ?? want.location) !== 'gpu-buffer') {
     return { output, into, ...(read !== undefined && { read }), ...(known !== undefined && { known }) };
   }
-  if (!sameOnDevice(output.type, gpu.f16)) unsupported(`output ${JSON.stringify(output.name)} of type ${output.type} in a GPU buffer`);
+  if (!sameOnDevice(output.type, output.held, gpu.f16)) unsupported(`output ${JSON.stringify(output.name)} of type ${output.type} in a GPU buffer`);
   const size = Math.max(Math.ceil(bytesOf(output.type, elementsOf(output.shape)) / 4) * 4, 4);
   const buffer = into?.gpuBuffer ?? gpu.device.createBuffer({ label: output.name, size, usage: STORAGE_USAGE });
   if (known !== undefined) write(gpu.device.queue, { buffer, offset: 0 }, known);
@@ -175,10 +175,10 @@ async function finish(
 }
 
 /** A copy of what was read back, in ONNX's form. */
-function elements(gpu: Gpu, { name, type, shape }: Output, raw: Uint8Array): Uint8Array {
+function elements(gpu: Gpu, { name, type, held, shape }: Output, raw: Uint8Array): Uint8Array {
   const count = elementsOf(shape);
-  if (sameOnDevice(type, gpu.f16)) return raw.slice(0, bytesOf(type, count));
-  return fromDevice(name, type, raw, count, gpu.f16);
+  if (sameOnDevice(type, held, gpu.f16)) return raw.slice(0, bytesOf(type, count));
+  return fromDevice(name, type, raw, count, held, gpu.f16);
 }
 
 function filled(into: Tensor, bytes: Uint8Array): Tensor {
