@@ -3,6 +3,7 @@
 //! A family of kernels has a file for its knobs: their points, the rules that cut them, an estimate that orders what is
 //! left, and a sound default.
 
+mod attention;
 mod caps;
 mod contract;
 mod map;
@@ -12,6 +13,8 @@ mod schedule;
 mod space;
 mod spec;
 
+pub use attention::AttentionSchedule;
+pub(crate) use attention::{columns, stride};
 pub use caps::{Caps, CooperativeSize};
 pub use contract::ContractSchedule;
 pub use map::MapSchedule;
@@ -19,4 +22,4 @@ pub use peaks::Peaks;
 pub use reduce::ReduceSchedule;
 pub use schedule::{Schedule, Sizes, grid, size};
 pub use space::{MOST_CANDIDATES, Space, broken_rule, candidates, default_schedule, estimate_ns, space};
-pub use spec::{Body, ContractBody, KernelSpec, RowResult, Stage, storage_bytes, storage_type};
+pub use spec::{AttentionBody, AttentionResult, Body, ContractBody, KernelSpec, RowResult, Stage, storage_bytes, storage_type};

@@ -4,7 +4,7 @@ use super::caps::Caps;
 use super::peaks::Peaks;
 use super::schedule::{Schedule, Sizes};
 use super::spec::{Body, KernelSpec};
-use super::{contract, map, reduce};
+use super::{attention, contract, map, reduce};
 
 /// Candidates that are left at the most.
 pub const MOST_CANDIDATES: usize = 64;
@@ -30,6 +30,7 @@ pub fn space(spec: &KernelSpec, sizes: Sizes, caps: &Caps) -> Space {
         Body::Map { .. } => map::points(),
         Body::Reduce { .. } => reduce::points(),
         Body::Contract(_) => contract::points(),
+        Body::Attention(_) => attention::points(),
     };
     let mut space = Space { raw: points.len(), removed: Vec::new(), kept: vec![default] };
     let mut legal: Vec<(f64, Schedule)> = Vec::new();
@@ -72,6 +73,7 @@ pub fn default_schedule(spec: &KernelSpec, sizes: Sizes, caps: &Caps) -> Schedul
             Schedule::Reduce(reduce::default(rows, stages, result, sizes, caps))
         }
         Body::Contract(body) => Schedule::Contract(contract::default(body, sizes, caps)),
+        Body::Attention(body) => Schedule::Attention(attention::default(body, sizes, caps)),
     }
 }
 
@@ -86,7 +88,8 @@ pub fn broken_rule(
         (Body::Map { .. }, Schedule::Map(s)) => map::broken_rule(s, caps),
         (Body::Reduce { stages, .. }, Schedule::Reduce(s)) => reduce::broken_rule(stages, s, caps),
         (Body::Contract(body), Schedule::Contract(s)) => contract::broken_rule(body, s, sizes, caps),
-        (Body::Map { .. } | Body::Reduce { .. } | Body::Contract(_), _) => Some("of another kernel family"),
+        (Body::Attention(body), Schedule::Attention(s)) => attention::broken_rule(body, s, sizes, caps),
+        (Body::Map { .. } | Body::Reduce { .. } | Body::Contract(_) | Body::Attention(_), _) => Some("of another kernel family"),
     }
 }
 
@@ -98,7 +101,8 @@ pub fn estimate_ns(spec: &KernelSpec, schedule: &Schedule, sizes: Sizes, caps: &
             reduce::estimate_ns(rows, reduce::longest(stages, result, sizes), s, sizes, caps, peaks)
         }
         (Body::Contract(body), Schedule::Contract(s)) => contract::estimate_ns(body, s, sizes, caps, peaks),
-        (Body::Map { .. } | Body::Reduce { .. } | Body::Contract(_), _) => f64::INFINITY,
+        (Body::Attention(body), Schedule::Attention(s)) => attention::estimate_ns(body, s, sizes, caps, peaks),
+        (Body::Map { .. } | Body::Reduce { .. } | Body::Contract(_) | Body::Attention(_), _) => f64::INFINITY,
     }
 }
 

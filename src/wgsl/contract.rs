@@ -53,13 +53,13 @@ pub fn render(
 }
 
 /// Whether a size is a constant multiple of four.
-fn in_fours(size: &Idx) -> bool {
+pub fn in_fours(size: &Idx) -> bool {
     size.as_const().is_some_and(|n| n % 4 == 0)
 }
 
 /// The input and offset of `expr`, when it is nothing but a load whose elements follow each other along
 /// `var`, starting at multiples of four.
-fn consecutive(expr: &Expr, var: u32) -> Option<(usize, &Idx)> {
+pub fn consecutive(expr: &Expr, var: u32) -> Option<(usize, &Idx)> {
     let Node::Load { source, at, .. } = expr.node() else { return None };
     let [offset] = at.as_slice() else { return None };
     let mut along = false;

@@ -3,6 +3,7 @@
 //! A skeleton from `shaders/` carries the algorithm; the renderer fills in its knobs (sizes), bindings and
 //! slots (loads, arithmetic, stores), printed from the kernel's expressions.
 
+mod attention;
 mod contract;
 mod map;
 mod reduce;
@@ -83,6 +84,7 @@ pub fn render(label: &str, spec: &KernelSpec, schedule: &Schedule, target: Targe
             reduce::render(label, spec, rows, stages, result, s, target)
         }
         (Body::Contract(body), Schedule::Contract(s)) => contract::render(label, spec, body, s, target),
+        (Body::Attention(body), Schedule::Attention(s)) => attention::render(label, spec, body, s, target),
         (_, other) => {
             Err(Error::limit(label, format!("schedule {other} does not fit a {} kernel", spec.family())))
         }
@@ -95,4 +97,6 @@ pub const SKELETONS: &[(&str, &str)] = &[
     ("reduce.wgsl", reduce::SHARED),
     ("reduce_serial.wgsl", reduce::SERIAL),
     ("gemm.wgsl", contract::SKELETON),
+    ("attention.wgsl", attention::SHARED),
+    ("attention_serial.wgsl", attention::SERIAL),
 ];
