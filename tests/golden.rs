@@ -89,7 +89,13 @@ fn kernel_of_rows() {
 
 #[test]
 fn kernel_of_a_contraction() {
-    let small = Schedule::Contract(ContractSchedule { group_m: 16, group_n: 16, micro_m: 2, micro_n4: 1 });
+    let small = Schedule::Contract(ContractSchedule {
+        group_m: 16,
+        group_n: 16,
+        micro_m: 2,
+        micro_n4: 1,
+        split_k: 1,
+    });
     compare("gemm.wgsl", &kernel_text(&corpus::feed_forward(), "y", &small));
     compare("conv.wgsl", &kernel_text(&corpus::residual_block(), "y", &small));
 }

@@ -13,7 +13,7 @@ use support::compare::{Values, values};
 use support::net::{Net, int, ints};
 use tilewright::expr::{Atom, Idx, flatten, numel, unflatten, vars};
 use tilewright::kernel::{Caps, candidates};
-use tilewright::wgsl::{Dialect, Target, render};
+use tilewright::wgsl::{Dialect, Target, render_passes};
 use tilewright::{DType, Tensor};
 
 /// A runner that tries the same cases every time.
@@ -882,9 +882,12 @@ fn programs_are_planned_and_rendered_alike_every_time() {
             let plan = program.net.plan(&caps);
             let mut text = plan.to_string();
             for kernel in &plan.kernels {
-                for schedule in candidates(&kernel.spec, &vec![3; kernel.spec.params], &caps).iter().take(3) {
+                let sizes = vec![3; kernel.spec.params];
+                for schedule in candidates(&kernel.spec, &sizes, &caps).iter().take(3) {
                     let target = Target { f16: true, dialect: Dialect::Browser };
-                    text += &render(&kernel.label, &kernel.spec, schedule, target).unwrap().shader.source;
+                    let passes =
+                        render_passes(&kernel.label, &kernel.spec, schedule, &sizes, &caps, target).unwrap();
+                    text.extend(passes.into_iter().map(|(_, pass)| pass.shader.source));
                 }
             }
             text

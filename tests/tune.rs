@@ -57,8 +57,13 @@ fn bad_candidates_are_recorded_and_the_device_survives() {
     let (spec, inputs, output) = kernel(&product(), "gemm", &device);
     let legal = candidates(&spec, &[], device.caps());
     let side = device.caps().max_workgroup_invocations;
-    let too_large =
-        Schedule::Contract(ContractSchedule { group_m: side, group_n: side, micro_m: 1, micro_n4: 1 });
+    let too_large = Schedule::Contract(ContractSchedule {
+        group_m: side,
+        group_n: side,
+        micro_m: 1,
+        micro_n4: 1,
+        split_k: 1,
+    });
     let other_family = Schedule::Map(MapSchedule { workgroup: 64, per_invocation: 1 });
     let list =
         [vec![legal[0].clone(), too_large.clone(), other_family.clone()], legal[1..3].to_vec()].concat();
@@ -100,6 +105,37 @@ fn a_wrong_candidate_cannot_win() {
     assert!(matches!(&trials[1].status, Status::Wrong(why) if why.contains("element")), "{:?}", trials[1]);
     assert!(trials[1].samples_ns.is_empty() && trials[1].best_ns().is_none());
     assert_ne!(winner(&trials).unwrap().schedule, schedule(7));
+}
+
+/// A sum in parts takes two passes; its epilogue must see the whole sum, and the right operands.
+#[test]
+fn a_split_sum_gives_what_the_whole_one_does() {
+    if support::skip_gpu("a_split_sum_gives_what_the_whole_one_does") {
+        return;
+    }
+    let device = device();
+    let net = Net::new()
+        .input("a", DType::F32, "3 5 512")
+        .input("b", DType::F32, "512 6")
+        .input("r", DType::F32, "3 5 6")
+        .node("MatMul", "a b", "p", &[])
+        .node("Relu", "p", "q", &[])
+        .node("Add", "r q", "y", &[])
+        .output("y", DType::F32);
+    let (spec, inputs, output) = kernel(&net, "gemm", &device);
+    let mut bench = Bench::new(&device, "gemm", &spec, &[], &inputs, output).unwrap();
+    let schedule = |split_k| {
+        Schedule::Contract(ContractSchedule { group_m: 4, group_n: 8, micro_m: 2, micro_n4: 1, split_k })
+    };
+    let whole = bench.output(&schedule(1)).unwrap();
+    assert!(whole.iter().filter(|v| **v > 0.0).count() > 45, "{whole:?}");
+    for split_k in [2, 4, 8] {
+        let split = bench.output(&schedule(split_k)).unwrap();
+        let close = whole.iter().zip(&split).take(3 * 5 * 6).all(|(w, s)| (w - s).abs() <= 1e-4);
+        assert!(close, "split_k={split_k}: {split:?}, not {whole:?}");
+    }
+    let split = |s: &Schedule| matches!(s, Schedule::Contract(c) if c.split_k > 1);
+    assert!(candidates(&spec, &[], device.caps()).iter().any(split), "no candidate splits the sum");
 }
 
 #[test]
@@ -186,7 +222,8 @@ fn a_planted_winner_is_used_and_one_that_is_not_legal_is_not() {
     let kernel = plan.kernels.iter().find(|k| k.spec.family() == "gemm").unwrap();
     let caps = &plain.adapter().caps;
     let legal = candidates(&kernel.spec, &[40], caps);
-    let illegal = Schedule::Contract(ContractSchedule { group_m: 3, group_n: 5, micro_m: 1, micro_n4: 1 });
+    let illegal =
+        Schedule::Contract(ContractSchedule { group_m: 3, group_n: 5, micro_m: 1, micro_n4: 1, split_k: 1 });
     let folder = tempfile::tempdir().unwrap();
     for (number, planted) in legal[1..].iter().take(6).chain([&illegal]).enumerate() {
         let path = folder.path().join(number.to_string());

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::windows::{Part, parts};
 use super::{Commands, Dispatch, Memory, Range};
 use crate::error::{Error, Result};
-use crate::kernel::{Caps, KernelSpec, Schedule, grid, storage_bytes};
+use crate::kernel::{Caps, KernelSpec, Pass, Schedule, Slot, grid, passes, size, storage_bytes};
 use crate::plan::{Layout, Origin, Plan, Source, Step, SymbolValues, TensorId, bound_bytes};
 use crate::wgsl::{self, Bound, Rendered, Target};
 
@@ -24,8 +24,9 @@ pub struct Text {
     pub rendered: Arc<Rendered>,
 }
 
-/// By the plan's kernel, which of its inputs are windowed, and schedule.
-type Variant = (usize, Option<Vec<bool>>, Schedule);
+/// What a text depends on: the plan's kernel, which of its inputs are windowed, its schedule, and the number and the
+/// schedule of the pass.
+type Variant = (usize, Option<Vec<bool>>, Schedule, usize, Schedule);
 
 /// The kernels of a plan that were rendered so far, each once, numbered in that order.
 #[derive(Clone, Debug, Default)]
@@ -40,24 +41,15 @@ impl Kernels {
         &self.texts
     }
 
-    fn number(
-        &mut self,
-        plan: &Plan,
-        kernel: usize,
-        part: &Part,
-        schedule: Schedule,
-        target: Target,
-    ) -> Result<usize> {
-        let variant = (kernel, part.windowed.clone(), schedule);
+    /// The number of a pass's text; `label` names it in messages.
+    fn number(&mut self, variant: Variant, pass: &Pass, label: &str, target: Target) -> Result<usize> {
         if let Some(&number) = self.numbers.get(&variant) {
             return Ok(number);
         }
-        let planned = &plan.kernels[kernel];
-        let spec = part.split.as_ref().map_or(&planned.spec, |split| &split.spec);
-        let rendered = Arc::new(wgsl::render(&planned.label, spec, &variant.2, target)?);
+        let rendered = Arc::new(wgsl::render(label, &pass.spec, &pass.schedule, target)?);
         let source = &rendered.shader.source;
-        tracing::debug!(target: "tilewright::wgsl", kernel = planned.label, "{source}");
-        self.texts.push(Text { kernel, schedule: variant.2.clone(), rendered });
+        tracing::debug!(target: "tilewright::wgsl", kernel = label, "{source}");
+        self.texts.push(Text { kernel: variant.0, schedule: variant.2.clone(), rendered });
         self.numbers.insert(variant, self.texts.len() - 1);
         Ok(self.texts.len() - 1)
     }
@@ -91,7 +83,10 @@ impl Recorder<'_> {
             let range = self.constant(step.output)?;
             buffers.push((range.memory, range.size_bytes));
         }
-        let (dispatches, parameters) = self.dispatches(is_once, &none, &|this, t| this.constant(t))?;
+        let mut scratch = Scratch { first_arena: 0, size_bytes: Vec::new() };
+        let (dispatches, parameters) =
+            self.dispatches(is_once, &none, &|this, t| this.constant(t), &mut scratch)?;
+        buffers.extend(scratch.buffers());
         Ok(Commands { buffers, parameters, dispatches, readbacks: Vec::new() })
     }
 
@@ -122,7 +117,9 @@ impl Recorder<'_> {
         let arenas = layout.arena_bytes.iter().enumerate();
         buffers.extend(arenas.map(|(arena, &bytes)| (Memory::Arena(arena), bytes)));
         let in_run = |t: TensorId| matches!(plan.tensors[t].origin, Origin::Run);
-        let (dispatches, parameters) = self.dispatches(in_run, symbols, &|_, t| range(t))?;
+        let mut scratch = Scratch { first_arena: layout.arena_bytes.len(), size_bytes: Vec::new() };
+        let (dispatches, parameters) = self.dispatches(in_run, symbols, &|_, t| range(t), &mut scratch)?;
+        buffers.extend(scratch.buffers());
         let mut readbacks = Vec::new();
         for output in &plan.outputs {
             let Source::Device(t) = output.source else { continue };
@@ -148,6 +145,7 @@ impl Recorder<'_> {
         wanted: impl Fn(TensorId) -> bool,
         symbols: &SymbolValues,
         range: &dyn Fn(&Self, TensorId) -> Result<Range>,
+        scratch: &mut Scratch,
     ) -> Result<(Vec<Dispatch>, Vec<u8>)> {
         let plan = self.plan;
         let mut parameters = Parameters::new(self.caps);
@@ -157,40 +155,81 @@ impl Recorder<'_> {
             let inputs = step.inputs.iter().map(|&t| range(self, t)).collect::<Result<Vec<_>>>()?;
             let output = range(self, step.output)?;
             for part in parts(self.caps, plan, step, &sizes, inputs, output)? {
-                if let Some(dispatch) = self.dispatch(number, step, &part, &mut parameters)? {
-                    dispatches.push(dispatch);
-                }
+                self.part(number, step, &part, &mut parameters, scratch, &mut dispatches)?;
             }
         }
         Ok((dispatches, parameters.bytes))
     }
 
-    /// One dispatch; `None` where there is nothing to compute.
-    fn dispatch(
+    /// The passes of a step, or of a part of it; none where there is nothing to compute.
+    fn part(
         &mut self,
         number: usize,
         step: &Step,
         part: &Part,
         parameters: &mut Parameters,
-    ) -> Result<Option<Dispatch>> {
+        scratch: &mut Scratch,
+        dispatches: &mut Vec<Dispatch>,
+    ) -> Result<()> {
         let planned = &self.plan.kernels[step.kernel];
         let spec = part.split.as_ref().map_or(&planned.spec, |split| &split.spec);
         let schedule = (self.choose)(spec, &part.sizes);
-        let workgroups = grid(&planned.label, spec, &schedule, &part.sizes, self.caps)?;
-        if workgroups.contains(&0) {
-            return Ok(None);
-        }
-        let kernel = self.kernels.number(self.plan, step.kernel, part, schedule, self.target)?;
-        let mut bindings = Vec::new();
-        for bound in &self.kernels.texts[kernel].rendered.bound {
-            let range = match bound {
-                Bound::Input(i) => part.inputs.get(*i).copied(),
-                Bound::Output => Some(part.output),
-                Bound::Params => parameters.add(&part.sizes),
+        let passes = passes(spec, &schedule, &part.sizes, self.caps);
+        for (position, pass) in passes.iter().enumerate() {
+            let label = wgsl::pass_label(&planned.label, position, passes.len());
+            let workgroups = grid(&label, &pass.spec, &pass.schedule, &part.sizes, self.caps)?;
+            if workgroups.contains(&0) {
+                continue;
+            }
+            let variant =
+                (step.kernel, part.windowed.clone(), schedule.clone(), position, pass.schedule.clone());
+            let kernel = self.kernels.number(variant, pass, &label, self.target)?;
+            let mut slot = |slot: Slot, bytes: Option<u64>| match slot {
+                Slot::Input(i) => part.inputs.get(i).copied(),
+                Slot::Output => Some(part.output),
+                Slot::Scratch(i) => Some(scratch.range(i, bytes)),
             };
-            bindings.push(range.ok_or_else(|| Error::model(&planned.label, "a binding has no memory"))?);
+            let element_bytes = storage_bytes(pass.spec.output, self.caps.f16);
+            let output_bytes = bound_bytes(size(&pass.len, &part.sizes) as usize, element_bytes);
+            let output = slot(pass.output, Some(output_bytes));
+            let mut bindings = Vec::new();
+            for bound in &self.kernels.texts[kernel].rendered.bound {
+                let range = match bound {
+                    Bound::Input(i) => pass.inputs.get(*i).and_then(|&input| slot(input, None)),
+                    Bound::Output => output,
+                    Bound::Params => parameters.add(&part.sizes),
+                };
+                bindings.push(range.ok_or_else(|| Error::model(&label, "a binding has no memory"))?);
+            }
+            dispatches.push(Dispatch { kernel, step: number, bindings, workgroups });
         }
-        Ok(Some(Dispatch { kernel, step: number, bindings, workgroups }))
+        Ok(())
+    }
+}
+
+/// Memory between the passes of a step: arenas behind those of the layout, shared by all steps.
+struct Scratch {
+    first_arena: usize,
+    /// Bytes that each is given, and bytes of what was last written to it.
+    size_bytes: Vec<(u64, u64)>,
+}
+
+impl Scratch {
+    /// Scratch number `i`: for `bytes` to be written, or what was written last.
+    fn range(&mut self, i: usize, bytes: Option<u64>) -> Range {
+        if i >= self.size_bytes.len() {
+            self.size_bytes.resize(i + 1, (0, 0));
+        }
+        let (most, last) = &mut self.size_bytes[i];
+        if let Some(bytes) = bytes {
+            (*most, *last) = (bytes.max(*most), bytes);
+        }
+        Range { memory: Memory::Arena(self.first_arena + i), offset_bytes: 0, size_bytes: *last }
+    }
+
+    fn buffers(&self) -> impl Iterator<Item = (Memory, u64)> {
+        let arena = |(i, &(most, _)): (usize, &(u64, u64))| (Memory::Arena(self.first_arena + i), most);
+        self.size_bytes.iter().enumerate().map(arena)
     }
 }
 

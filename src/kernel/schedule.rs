@@ -34,11 +34,12 @@ impl std::fmt::Display for Schedule {
             Schedule::Reduce(s) => write!(f, "lanes={} rows={}", s.lanes, s.rows),
             Schedule::Contract(s) => write!(
                 f,
-                "group_m={} group_n={} micro_m={} micro_n={}",
+                "group_m={} group_n={} micro_m={} micro_n={} split_k={}",
                 s.group_m,
                 s.group_n,
                 s.micro_m,
-                s.micro_n4 * 4
+                s.micro_n4 * 4,
+                s.split_k
             ),
             Schedule::Attention(s) => write!(
                 f,

@@ -160,6 +160,16 @@ impl KernelSpec {
         }
     }
 
+    /// Number of elements of the output.
+    pub fn output_len(&self) -> Idx {
+        match &self.body {
+            Body::Map { len, .. } => len.clone(),
+            Body::Reduce { rows, result: RowResult::PerRow(_), .. } => rows.clone(),
+            Body::Reduce { rows, result: RowResult::PerElement { extent, .. }, .. } => rows * extent,
+            Body::Contract(c) => &(&c.batch * &c.m) * &c.n,
+        }
+    }
+
     /// All expressions of the kernel.
     pub fn exprs(&self) -> Vec<&Expr> {
         match &self.body {

@@ -1,5 +1,6 @@
 //! Tuning a session's kernels in place: measure the candidates of each, keep the winners for the next runs.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::Session;
@@ -114,7 +115,7 @@ impl Session {
         // Some drivers compile at the first dispatch.
         device.run(&run.recording)?;
         let (before_ns, times) = prepared.whole_run(device, &run, WHOLE_RUNS)?;
-        let jobs = prepared.jobs(&run, &times);
+        let jobs = prepared.jobs(&run, &times, device.caps().max_storage_binding_bytes);
         let mut kernels = Vec::new();
         let mut time_left: u64 = jobs.iter().map(|job| job.total_ns).sum();
         for (number, job) in jobs.iter().enumerate() {
@@ -192,12 +193,19 @@ impl super::prepared::Prepared {
         Ok((best.iter().sum(), best))
     }
 
-    /// The kernels of a run, those that take most of it first. Split ones are left as they are.
-    fn jobs(&self, run: &super::prepared::Run, times: &[u64]) -> Vec<Job> {
+    /// The kernels of a run, those that take most of it first. Those whose tensors are
+    /// reached through windows are left as they are.
+    fn jobs(&self, run: &super::prepared::Run, times: &[u64], max_binding_bytes: u64) -> Vec<Job> {
+        // A step may take several passes.
+        let mut elapsed_ns: BTreeMap<usize, u64> = BTreeMap::new();
+        for (&step, &ns) in run.steps.iter().zip(times) {
+            *elapsed_ns.entry(step).or_default() += ns;
+        }
         let mut jobs: Vec<Job> = Vec::new();
-        for (&number, &elapsed_ns) in run.steps.iter().zip(times) {
+        for (number, elapsed_ns) in elapsed_ns {
             let step = &self.plan.steps[number];
-            if run.steps.iter().filter(|&&s| s == number).count() > 1 {
+            let mut tensors = step.inputs.iter().chain([&step.output]);
+            if tensors.any(|&t| run.layout.size_bytes[t] > max_binding_bytes) {
                 continue;
             }
             let sizes = run.sizes(step);

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use crate::error::{Error, Result};
 use crate::gpu::{Binding, Buffer, Device, Dispatch, Readback, Recording};
-use crate::kernel::{KernelSpec, Schedule, grid, storage_bytes, storage_type};
+use crate::kernel::{KernelSpec, Schedule, Slot, grid, size, storage_bytes, storage_type};
 use crate::tensor::DType;
 use crate::wgsl::{self, Bound, Dialect, Target};
 
@@ -20,7 +20,7 @@ pub struct Bench<'a> {
     output: Buffer,
     output_bytes: u64,
     params: Option<Buffer>,
-    compiled: HashMap<Schedule, Dispatch>,
+    compiled: HashMap<Schedule, Vec<Dispatch>>,
 }
 
 /// A sample is repeated until it lasts this long, well above the resolution of any clock here.
@@ -66,30 +66,43 @@ impl<'a> Bench<'a> {
         Ok(Bench { device, label, spec, sizes, inputs, output, output_bytes, params, compiled })
     }
 
-    fn dispatch(&mut self, schedule: &Schedule) -> Result<Dispatch> {
+    /// The passes of the kernel under `schedule`.
+    fn dispatches(&mut self, schedule: &Schedule) -> Result<Vec<Dispatch>> {
         if let Some(done) = self.compiled.get(schedule) {
             return Ok(done.clone());
         }
         let caps = self.device.caps();
         let target = Target { f16: caps.f16, dialect: Dialect::Naga };
-        let rendered = wgsl::render(self.label, self.spec, schedule, target)?;
-        let kernel = self.device.kernel(&rendered.shader)?;
-        let missing = || Error::limit(self.label, "a binding has no memory");
-        let bindings = rendered
-            .bound
-            .iter()
-            .map(|bound| match bound {
-                Bound::Input(i) => self.inputs.get(*i).map(Binding::whole),
-                Bound::Output => Some(Binding::whole(&self.output)),
-                Bound::Params => self.params.as_ref().map(Binding::whole),
-            })
-            .collect::<Option<Vec<_>>>()
-            .ok_or_else(missing)?;
-        let group = self.device.bind(&kernel, &bindings)?;
-        let workgroups = grid(self.label, self.spec, schedule, self.sizes, caps)?;
-        let dispatch = Dispatch { kernel, bindings: Arc::new(group), workgroups };
-        self.compiled.insert(schedule.clone(), dispatch.clone());
-        Ok(dispatch)
+        let mut scratch: HashMap<usize, Buffer> = HashMap::new();
+        let mut dispatches = Vec::new();
+        for (pass, rendered) in
+            wgsl::render_passes(self.label, self.spec, schedule, self.sizes, caps, target)?
+        {
+            let kernel = self.device.kernel(&rendered.shader)?;
+            if let Slot::Scratch(number) = pass.output {
+                let len = size(&pass.len, self.sizes) as usize;
+                let bytes = crate::plan::bound_bytes(len, storage_bytes(pass.spec.output, caps.f16));
+                scratch.insert(number, self.device.buffer("bench scratch", bytes)?);
+            }
+            let memory = |slot: Slot| match slot {
+                Slot::Input(i) => self.inputs.get(i),
+                Slot::Output => Some(&self.output),
+                Slot::Scratch(number) => scratch.get(&number),
+            };
+            let binding = |bound: &Bound| match bound {
+                Bound::Input(i) => pass.inputs.get(*i).and_then(|&slot| memory(slot)),
+                Bound::Output => memory(pass.output),
+                Bound::Params => self.params.as_ref(),
+            };
+            let missing = || Error::limit(self.label, "a binding has no memory");
+            let bindings: Option<Vec<_>> =
+                rendered.bound.iter().map(|bound| binding(bound).map(Binding::whole)).collect();
+            let group = self.device.bind(&kernel, &bindings.ok_or_else(missing)?)?;
+            let workgroups = grid(&rendered.shader.label, &pass.spec, &pass.schedule, self.sizes, caps)?;
+            dispatches.push(Dispatch { kernel, bindings: Arc::new(group), workgroups });
+        }
+        self.compiled.insert(schedule.clone(), dispatches.clone());
+        Ok(dispatches)
     }
 
     /// The output under `schedule`, from memory filled with NaN before.
@@ -97,11 +110,11 @@ impl<'a> Bench<'a> {
     /// # Errors
     /// [`Error::Device`] and [`Error::Limit`] when it cannot be compiled or run.
     pub fn output(&mut self, schedule: &Schedule) -> Result<Vec<f64>> {
-        let dispatch = self.dispatch(schedule)?;
+        let dispatches = self.dispatches(schedule)?;
         self.device.write(&self.output, 0, &vec![0xff; self.output_bytes as usize])?;
         let readback =
             Readback { buffer: self.output.clone(), offset_bytes: 0, size_bytes: self.output_bytes };
-        let recording = Recording { dispatches: vec![dispatch], readbacks: vec![readback] };
+        let recording = Recording { dispatches, readbacks: vec![readback] };
         let bytes = self.device.run(&recording)?.pop().unwrap_or_default();
         let stored = match storage_type(self.spec.output, self.device.caps().f16) {
             "f16" => DType::F16,
@@ -115,15 +128,15 @@ impl<'a> Bench<'a> {
             .collect())
     }
 
-    /// Nanoseconds of one dispatch under `schedule`: the mean over as many as it takes to be measurable.
+    /// Nanoseconds of all passes under `schedule`: the mean over as many as it takes to be measurable.
     /// `guess_ns` is what it took before, if anything did.
     ///
     /// # Errors
     /// As [`Bench::output`].
     pub fn sample(&mut self, schedule: &Schedule, guess_ns: Option<u64>) -> Result<u64> {
-        let dispatch = self.dispatch(schedule)?;
+        let dispatches = self.dispatches(schedule)?;
         let repeats = guess_ns.map_or(1, |ns| (SAMPLE_NS / ns.max(1)).clamp(1, MOST_REPEATS as u64) as usize);
-        let recording = Recording { dispatches: vec![dispatch; repeats], readbacks: Vec::new() };
+        let recording = Recording { dispatches: vec![dispatches; repeats].concat(), readbacks: Vec::new() };
         if let Some(times) = self.device.profile(&recording)? {
             return Ok((times.iter().sum::<u64>() / repeats as u64).max(1));
         }

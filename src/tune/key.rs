@@ -6,7 +6,7 @@ use crate::gpu::AdapterInfo;
 use crate::kernel::KernelSpec;
 
 /// Changes whenever the same schedule would render to other text: older records no longer apply.
-pub const GENERATOR: u32 = 1;
+pub const GENERATOR: u32 = 2;
 
 /// A kernel at a bucket of sizes on an adapter.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

@@ -11,7 +11,7 @@ mod scope;
 mod template;
 
 use crate::error::{Error, Result};
-use crate::kernel::{Body, KernelSpec, Schedule};
+use crate::kernel::{Body, Caps, KernelSpec, Pass, Schedule, Sizes, passes};
 
 /// How a kernel's binding is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -73,15 +73,44 @@ pub struct Rendered {
     pub bound: Vec<Bound>,
 }
 
-/// Render a kernel.
+/// A kernel's passes under a schedule, each with its text.
 ///
 /// # Errors
-/// [`Error::Limit`] when the schedule belongs to another family.
+/// As [`render`].
+pub fn render_passes(
+    label: &str,
+    spec: &KernelSpec,
+    schedule: &Schedule,
+    sizes: Sizes,
+    caps: &Caps,
+    target: Target,
+) -> Result<Vec<(Pass, Rendered)>> {
+    let passes = passes(spec, schedule, sizes, caps);
+    let count = passes.len();
+    let render = |(number, pass): (usize, Pass)| {
+        let rendered = render(&pass_label(label, number, count), &pass.spec, &pass.schedule, target)?;
+        Ok((pass, rendered))
+    };
+    passes.into_iter().enumerate().map(render).collect()
+}
+
+/// What messages call pass `number` of `count`: the kernel's own name where it is the only one.
+pub fn pass_label(label: &str, number: usize, count: usize) -> String {
+    if count == 1 { label.to_string() } else { format!("{label} pass {}", number + 1) }
+}
+
+/// Render a kernel that takes one pass.
+///
+/// # Errors
+/// [`Error::Limit`] when the schedule belongs to another family, or takes several passes.
 pub fn render(label: &str, spec: &KernelSpec, schedule: &Schedule, target: Target) -> Result<Rendered> {
     match (&spec.body, schedule) {
         (Body::Map { len, value }, Schedule::Map(s)) => map::render(label, spec, len, value, s, target),
         (Body::Reduce { rows, stages, result }, Schedule::Reduce(s)) => {
             reduce::render(label, spec, rows, stages, result, s, target)
+        }
+        (Body::Contract(_), Schedule::Contract(s)) if s.split_k != 1 => {
+            Err(Error::limit(label, format!("schedule {schedule} takes several passes")))
         }
         (Body::Contract(body), Schedule::Contract(s)) => contract::render(label, spec, body, s, target),
         (Body::Attention(body), Schedule::Attention(s)) => attention::render(label, spec, body, s, target),

@@ -282,7 +282,9 @@ impl Planned {
                 source.steps += 1;
                 continue;
             }
-            let wgsl = wgsl::render(&kernel.label, &kernel.spec, &schedule, target)?.shader.source;
+            let passes = wgsl::render_passes(&kernel.label, &kernel.spec, &schedule, &sizes, caps, target)?;
+            let texts: Vec<String> = passes.into_iter().map(|(_, pass)| pass.shader.source).collect();
+            let wgsl = texts.join("\n");
             found.push((step.kernel, KernelSource { label: kernel.label.clone(), schedule, steps: 1, wgsl }));
         }
         found.sort_by_key(|(number, _)| *number);
