@@ -4,6 +4,7 @@
 //! left, and a sound default.
 
 mod attention;
+mod attention_passes;
 mod caps;
 mod contract;
 mod map;
@@ -15,7 +16,7 @@ mod space;
 mod spec;
 mod split_k;
 
-pub use attention::AttentionSchedule;
+pub use attention::{AttentionSchedule, FusedSchedule};
 pub(crate) use attention::{columns, stride};
 pub use caps::{Caps, CooperativeSize};
 pub use contract::ContractSchedule;
@@ -25,4 +26,7 @@ pub use peaks::Peaks;
 pub use reduce::ReduceSchedule;
 pub use schedule::{Schedule, Sizes, grid, size};
 pub use space::{MOST_CANDIDATES, Space, broken_rule, candidates, default_schedule, estimate_ns, space};
-pub use spec::{AttentionBody, AttentionResult, Body, ContractBody, KernelSpec, RowResult, Stage, storage_bytes, storage_type};
+pub use spec::{
+    AttentionBody, AttentionResult, Body, ContractBody, KernelSpec, RowResult, Stage, storage_bytes,
+    storage_type,
+};

@@ -41,11 +41,7 @@ impl std::fmt::Display for Schedule {
                 s.micro_n4 * 4,
                 s.split_k
             ),
-            Schedule::Attention(s) => write!(
-                f,
-                "lanes={} rows={} micro_m={} micro_k={} staged={}",
-                s.lanes, s.rows, s.micro_m, s.micro_k, s.staged as u32
-            ),
+            Schedule::Attention(s) => s.fmt(f),
         }
     }
 }
@@ -126,14 +122,18 @@ pub fn grid(
             }
             Ok([x as u32, y as u32, b.min(limit) as u32])
         }
-        (Body::Attention(body), Schedule::Attention(s)) => {
+        (Body::Attention(body), Schedule::Attention(AttentionSchedule::Fused(s))) => {
             let (b, m, n) = (checked(&body.batch)?, checked(&body.m)?, checked(&body.n)?);
             checked(&body.k)?;
             let total = b.saturating_mul(m).saturating_mul(n);
             if total > i32::MAX as i64 {
                 return Err(too_large("number of output elements", total, i32::MAX as i64));
             }
-            if s.lanes == 1 { flat(div(b * div(m, s.micro_m), s.rows)) } else { flat(b * div(m, s.rows * s.micro_m)) }
+            if s.lanes == 1 {
+                flat(div(b * div(m, s.micro_m), s.rows))
+            } else {
+                flat(b * div(m, s.rows * s.micro_m))
+            }
         }
         (_, other) => Err(Error::limit(label, format!("schedule {other} does not fit this kernel"))),
     }

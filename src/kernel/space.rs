@@ -30,7 +30,7 @@ pub fn space(spec: &KernelSpec, sizes: Sizes, caps: &Caps) -> Space {
         Body::Map { .. } => map::points(),
         Body::Reduce { .. } => reduce::points(),
         Body::Contract(_) => contract::points(),
-        Body::Attention(_) => attention::points(),
+        Body::Attention(body) => attention::points(spec, body, sizes, caps),
     };
     let mut space = Space { raw: points.len(), removed: Vec::new(), kept: vec![default] };
     let mut legal: Vec<(f64, Schedule)> = Vec::new();
@@ -73,7 +73,7 @@ pub fn default_schedule(spec: &KernelSpec, sizes: Sizes, caps: &Caps) -> Schedul
             Schedule::Reduce(reduce::default(rows, stages, result, sizes, caps))
         }
         Body::Contract(body) => Schedule::Contract(contract::default(body, sizes, caps)),
-        Body::Attention(body) => Schedule::Attention(attention::default(body, sizes, caps)),
+        Body::Attention(body) => Schedule::Attention(attention::default(spec, body, sizes, caps)),
     }
 }
 
@@ -88,8 +88,10 @@ pub fn broken_rule(
         (Body::Map { .. }, Schedule::Map(s)) => map::broken_rule(s, caps),
         (Body::Reduce { stages, .. }, Schedule::Reduce(s)) => reduce::broken_rule(stages, s, caps),
         (Body::Contract(body), Schedule::Contract(s)) => contract::broken_rule(body, s, sizes, caps),
-        (Body::Attention(body), Schedule::Attention(s)) => attention::broken_rule(body, s, sizes, caps),
-        (Body::Map { .. } | Body::Reduce { .. } | Body::Contract(_) | Body::Attention(_), _) => Some("of another kernel family"),
+        (Body::Attention(body), Schedule::Attention(s)) => attention::broken_rule(spec, body, s, sizes, caps),
+        (Body::Map { .. } | Body::Reduce { .. } | Body::Contract(_) | Body::Attention(_), _) => {
+            Some("of another kernel family")
+        }
     }
 }
 
@@ -101,7 +103,9 @@ pub fn estimate_ns(spec: &KernelSpec, schedule: &Schedule, sizes: Sizes, caps: &
             reduce::estimate_ns(rows, reduce::longest(stages, result, sizes), s, sizes, caps, peaks)
         }
         (Body::Contract(body), Schedule::Contract(s)) => contract::estimate_ns(body, s, sizes, caps, peaks),
-        (Body::Attention(body), Schedule::Attention(s)) => attention::estimate_ns(body, s, sizes, caps, peaks),
+        (Body::Attention(body), Schedule::Attention(s)) => {
+            attention::estimate_ns(spec, body, s, sizes, caps, peaks)
+        }
         (Body::Map { .. } | Body::Reduce { .. } | Body::Contract(_) | Body::Attention(_), _) => f64::INFINITY,
     }
 }

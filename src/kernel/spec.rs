@@ -167,6 +167,13 @@ impl KernelSpec {
             Body::Reduce { rows, result: RowResult::PerRow(_), .. } => rows.clone(),
             Body::Reduce { rows, result: RowResult::PerElement { extent, .. }, .. } => rows * extent,
             Body::Contract(c) => &(&c.batch * &c.m) * &c.n,
+            Body::Attention(a) => {
+                let extra = match a.result {
+                    AttentionResult::Mixed { .. } => 0i64,
+                    AttentionResult::Parts => 2,
+                };
+                &(&a.batch * &a.m) * &(&a.n + &Idx::from(extra))
+            }
         }
     }
 

@@ -7,7 +7,7 @@ use super::scope::Scope;
 use super::{Rendered, Target};
 use crate::error::Result;
 use crate::expr::{Expr, Idx, device_type};
-use crate::kernel::{AttentionBody, AttentionResult, AttentionSchedule, KernelSpec, columns, stride};
+use crate::kernel::{AttentionBody, AttentionResult, FusedSchedule, KernelSpec, columns, stride};
 
 pub const SHARED: &str = include_str!("../../shaders/attention.wgsl");
 pub const SERIAL: &str = include_str!("../../shaders/attention_serial.wgsl");
@@ -21,7 +21,7 @@ pub fn render(
     label: &str,
     spec: &KernelSpec,
     body: &AttentionBody,
-    schedule: &AttentionSchedule,
+    schedule: &FusedSchedule,
     target: Target,
 ) -> Result<Rendered> {
     let mut scope = Scope::new(spec, target);

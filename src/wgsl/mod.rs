@@ -11,7 +11,7 @@ mod scope;
 mod template;
 
 use crate::error::{Error, Result};
-use crate::kernel::{Body, Caps, KernelSpec, Pass, Schedule, Sizes, passes};
+use crate::kernel::{AttentionSchedule, Body, Caps, KernelSpec, Pass, Schedule, Sizes, passes};
 
 /// How a kernel's binding is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -113,7 +113,12 @@ pub fn render(label: &str, spec: &KernelSpec, schedule: &Schedule, target: Targe
             Err(Error::limit(label, format!("schedule {schedule} takes several passes")))
         }
         (Body::Contract(body), Schedule::Contract(s)) => contract::render(label, spec, body, s, target),
-        (Body::Attention(body), Schedule::Attention(s)) => attention::render(label, spec, body, s, target),
+        (Body::Attention(_), Schedule::Attention(s)) if !s.is_one_pass() => {
+            Err(Error::limit(label, format!("schedule {schedule} takes several passes")))
+        }
+        (Body::Attention(body), Schedule::Attention(AttentionSchedule::Fused(s))) => {
+            attention::render(label, spec, body, s, target)
+        }
         (_, other) => {
             Err(Error::limit(label, format!("schedule {other} does not fit a {} kernel", spec.family())))
         }
