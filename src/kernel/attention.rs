@@ -61,8 +61,16 @@ impl std::fmt::Display for AttentionSchedule {
                 s.lanes, s.rows, s.micro_m, s.micro_k, s.staged as u32, s.split_k
             ),
             AttentionSchedule::Unfused { scores, weights, mixed } => {
-                let [scores, mixed] = [scores, mixed].map(|s| Schedule::Contract(s.clone()));
-                write!(f, "unfused ({scores}) ({}) ({mixed})", Schedule::Reduce(weights.clone()))
+                let parts = [
+                    ("scores", Schedule::Contract(scores.clone())),
+                    ("weights", Schedule::Reduce(weights.clone())),
+                    ("mixed", Schedule::Contract(mixed.clone())),
+                ];
+                let knobs = parts.iter().flat_map(|(part, schedule)| {
+                    let knobs: Vec<String> = schedule.to_string().split(' ').map(str::to_string).collect();
+                    knobs.into_iter().map(move |knob| format!("{part}.{knob}"))
+                });
+                f.write_str(&knobs.collect::<Vec<_>>().join(" "))
             }
         }
     }
@@ -133,6 +141,7 @@ fn contract(schedule: Schedule) -> Option<ContractSchedule> {
 pub fn default(spec: &KernelSpec, body: &AttentionBody, sizes: Sizes, caps: &Caps) -> AttentionSchedule {
     let legal = |s: &AttentionSchedule| broken_rule(spec, body, s, sizes, caps).is_none();
     if caps.cpu
+        && std::env::var_os("TWFUSED").is_none()
         && let Some(schedule) = unfused_default(spec, body, sizes, caps).filter(legal)
     {
         return schedule;
@@ -150,7 +159,11 @@ pub fn default(spec: &KernelSpec, body: &AttentionBody, sizes: Sizes, caps: &Cap
     let serial =
         |micro_m| FusedSchedule { lanes: 1, rows: 32, micro_m, micro_k: 4, staged: false, split_k: 1 };
     let alone = [serial(few(4)), serial(few(2)), serial(1)];
-    let fused = shared.into_iter().filter(|_| !caps.cpu).chain(alone).map(AttentionSchedule::Fused);
+    let fused = shared
+        .into_iter()
+        .filter(|_| !caps.cpu || std::env::var("TWFUSED").is_ok_and(|v| v == "2"))
+        .chain(alone)
+        .map(AttentionSchedule::Fused);
     // Without fusion anything works.
     fused
         .into_iter()
