@@ -37,6 +37,7 @@
 //! | [`commands`] | what a run does with memory, as plain data |
 //! | [`model`] | which plan serves a run |
 //! | [`gpu`] | adapters, buffers, pipelines, dispatch, readback |
+//! | [`tune`] | which schedule: what to measure next, what was learned |
 //!
 //! [`Session`] strings them together.
 
@@ -55,8 +56,9 @@ pub mod plan;
 #[cfg(not(target_arch = "wasm32"))]
 mod session;
 pub mod tensor;
-#[cfg(not(target_arch = "wasm32"))]
 pub mod tune;
+#[cfg(target_arch = "wasm32")]
+pub mod web;
 pub mod wgsl;
 
 pub use error::{Error, Result};
@@ -64,8 +66,8 @@ pub use error::{Error, Result};
 pub use gpu::{AdapterChoice, AdapterInfo, adapters};
 #[cfg(not(target_arch = "wasm32"))]
 pub use session::{
-    KernelText, ModelSource, Outputs, Progress, Session, SessionOptions, Stage, StepTime, TuneOptions,
-    TuneProgress, TuneReport, TunedKernel,
+    KernelText, ModelSource, Outputs, Progress, Session, SessionOptions, Stage, StepTime, TuneMode,
+    TuneOptions, TuneProgress, TuneReport, TuneStatus, TunedKernel,
 };
 pub use tensor::{DType, Element, Tensor};
 

@@ -61,7 +61,7 @@ const CASES: &[Case] = &[
     Case { queries: 20, keys: 20, mask: Mask::Window(3), ..PLAIN },
     Case { heads: 4, group: 2, queries: 5, keys: 37, size: 12, mask: Mask::Boolean, ..PLAIN },
     Case { queries: 9, keys: 31, size: 33, columns: 7, cap: 2.0, ..PLAIN },
-    Case { queries: 3, keys: 9, size: 256, columns: 256, ..PLAIN },
+    Case { heads: 1, queries: 3, keys: 9, size: 256, columns: 256, ..PLAIN },
     Case { queries: 1, keys: 300, size: 64, columns: 64, ..PLAIN },
     Case { queries: 6, keys: 10, mask: Mask::HidesRows, ..PLAIN },
     Case { queries: 6, keys: 10, mask: Mask::HidesRows, safe: true, ..PLAIN },
@@ -77,11 +77,11 @@ impl Case {
             .input("q", self.dtype, &format!("1 {} {q} {d}", self.heads))
             .input("k", self.dtype, &format!("1 {kv} {k} {d}"))
             .input("v", self.dtype, &format!("1 {kv} {k} {n}"))
+            .list("axis", &[2])
             .weight("scale", &self.number(1.0 / (d as f32).sqrt()))
             .node("Mul", "q scale", "scaled", &[]);
         for (name, width) in [("k", d), ("v", n)] {
             net = net
-                .list("axis", &[2])
                 .list(&format!("{name}.wide"), &[1, kv as i64, self.group as i64, k as i64, width as i64])
                 .list(&format!("{name}.shape"), &[1, self.heads as i64, k as i64, width as i64])
                 .node("Unsqueeze", &format!("{name} axis"), &format!("{name}.one"), &[])
@@ -253,7 +253,7 @@ fn every_schedule_gives_what_float64_does() {
     }
     let device = Device::open(&support::options().adapter).expect("an adapter, or TILEWRIGHT_SKIP_GPU=1");
     let caps = device.caps();
-    for case in CASES {
+    for (number, case) in CASES.iter().enumerate() {
         let plan = case.net().plan(caps);
         assert_eq!(plan.kernels.len(), 1, "{case:?}\n{plan}");
         let spec = &plan.kernels[0].spec;
@@ -274,7 +274,9 @@ fn every_schedule_gives_what_float64_does() {
         }
         let size = expected.iter().filter(|v| v.is_finite()).fold(0.0, |m: f64, v| m.max(v.abs()));
         let tolerance = size * if case.dtype == DType::F16 { 2e-3 } else { 2e-6 };
-        for schedule in fused().into_iter().chain([default_schedule(spec, &[], caps)]) {
+        // Compilers take longer over these than anything else here: two kinds for each case.
+        let kinds = fused().into_iter().cycle().skip(number).step_by(2).take(2);
+        for schedule in kinds.chain([default_schedule(spec, &[], caps)]) {
             let got = bench.output(&schedule).unwrap();
             let wrong = expected.iter().zip(&got).position(|(want, got)| {
                 if want.is_nan() { !got.is_nan() } else { !((want - got).abs() <= tolerance) }
@@ -308,5 +310,5 @@ fn tensors_beyond_a_binding_are_cut_by_heads() {
     let spec = &plan.kernels[0].spec;
     let cut = tilewright::plan::split(spec, &[true, true, true]).expect("heads follow each other");
     assert!(cut.inputs.iter().all(Option::is_some), "{cut:?}");
-    assert!(matches!(&cut.spec.body, Body::Attention(body) if body.batch.to_string() == "p0"), "{cut:?}");
+    assert!(matches!(&cut.spec.body, Body::Attention(body) if body.batch.to_string() == "p1"), "{cut:?}");
 }

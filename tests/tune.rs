@@ -7,10 +7,14 @@ use std::time::Duration;
 use support::net::Net;
 use tilewright::gpu::Device;
 use tilewright::kernel::{ContractSchedule, KernelSpec, MapSchedule, ReduceSchedule, Schedule, candidates};
-use tilewright::tune::{Bench, FORMAT, Key, Record, SearchOptions, Status, Store, Trial, search, winner};
+use tilewright::tune::{
+    Bench, FORMAT, Key, Line, Record, SearchOptions, Status, Store, Trial, search, winner,
+};
 use tilewright::{DType, Session, SessionOptions, Tensor, TuneOptions};
 
-const SEARCH: SearchOptions = SearchOptions { budget: Duration::from_secs(20), most_candidates: usize::MAX };
+fn everything() -> SearchOptions {
+    SearchOptions { most_candidates: usize::MAX, ..SearchOptions::default() }
+}
 
 /// A product and a softmax over it.
 fn net() -> Net {
@@ -69,7 +73,7 @@ fn bad_candidates_are_recorded_and_the_device_survives() {
         [vec![legal[0].clone(), too_large.clone(), other_family.clone()], legal[1..3].to_vec()].concat();
     let mut bench = Bench::new(&device, "gemm", &spec, &[], &inputs, output).unwrap();
     let mut told = 0;
-    let trials = search(&mut bench, &list, &SEARCH, &mut |_| told += 1).unwrap();
+    let trials = search(&mut bench, &list, &everything(), &mut |_| told += 1).unwrap();
     assert!(told > list.len());
     for (trial, schedule) in trials.iter().zip(&list) {
         assert_eq!(&trial.schedule, schedule);
@@ -85,7 +89,7 @@ fn bad_candidates_are_recorded_and_the_device_survives() {
     assert_eq!(default.len(), 64 * 64);
     assert!(default.iter().zip(&won).all(|(d, w)| (d - w).abs() <= 1e-3), "{best:?}");
     // A default that cannot run is an error, not a record.
-    assert!(search(&mut bench, &[too_large], &SEARCH, &mut |_| {}).is_err());
+    assert!(search(&mut bench, &[too_large], &everything(), &mut |_| {}).is_err());
 }
 
 /// Lanes are added up in halves, so a number of lanes that is no power of two loses some of them.
@@ -101,7 +105,7 @@ fn a_wrong_candidate_cannot_win() {
     let schedule = |lanes| Schedule::Reduce(ReduceSchedule { lanes, rows: 1 });
     let list = [schedule(64), schedule(7), schedule(32)];
     let mut bench = Bench::new(&device, "reduce", &spec, &[], &inputs, output).unwrap();
-    let trials = search(&mut bench, &list, &SEARCH, &mut |_| {}).unwrap();
+    let trials = search(&mut bench, &list, &everything(), &mut |_| {}).unwrap();
     assert!(matches!(&trials[1].status, Status::Wrong(why) if why.contains("element")), "{:?}", trials[1]);
     assert!(trials[1].samples_ns.is_empty() && trials[1].best_ns().is_none());
     assert_ne!(winner(&trials).unwrap().schedule, schedule(7));
@@ -147,7 +151,7 @@ fn without_a_budget_the_default_is_measured_alone() {
     let (spec, inputs, output) = kernel(&product(), "gemm", &device);
     let legal = candidates(&spec, &[], device.caps());
     let mut bench = Bench::new(&device, "gemm", &spec, &[], &inputs, output).unwrap();
-    let options = SearchOptions { budget: Duration::ZERO, most_candidates: 5 };
+    let options = SearchOptions { budget: Duration::ZERO, most_candidates: 5, ..SearchOptions::default() };
     let trials = search(&mut bench, &legal, &options, &mut |_| {}).unwrap();
     assert_eq!(trials.len(), legal.len().min(5));
     assert_eq!(trials[0].status, Status::Measured);
@@ -185,7 +189,7 @@ fn winners_are_stored_used_by_the_next_session_and_change_no_result() {
         assert!(report.before_ns > 0 && report.after_ns > 0);
     }
     let store = Store::open(&path).unwrap();
-    assert_eq!((store.records().count(), store.damaged.len()), (2, 0));
+    assert_eq!((store.records().count(), store.damaged().len()), (2, 0));
     assert_eq!(std::fs::read_to_string(&path).unwrap().lines().count(), 4);
     let next = session(Some(&path));
     let tuned = next.run(&[("x", &x)]).unwrap();
@@ -228,18 +232,20 @@ fn a_planted_winner_is_used_and_one_that_is_not_legal_is_not() {
     for (number, planted) in legal[1..].iter().take(6).chain([&illegal]).enumerate() {
         let path = folder.path().join(number.to_string());
         let trial = |schedule: &Schedule, ns| Trial {
-            schedule: schedule.clone(),
             status: Status::Measured,
             samples_ns: vec![ns],
+            ..Trial::new(schedule.clone())
         };
         let record = Record {
             format: FORMAT,
-            key: Key::new(&kernel.spec, &[40], plain.adapter()),
+            key: Key::new(&kernel.spec, &[40], &plain.adapter().into()),
+            kind: plain.adapter().kind,
             label: kernel.label.clone(),
             trials: vec![trial(&legal[0], 200), trial(planted, 100)],
+            in_model_ns: None,
             unix_seconds: 0,
         };
-        Store::open(&path).unwrap().add(record).unwrap();
+        Store::open(&path).unwrap().add(Line::Kernel(record)).unwrap();
         let session = session(Some(&path));
         close(&want["y"], &session.run(&[("x", &x)]).unwrap()["y"]);
         let used = schedules(&session);

@@ -46,6 +46,15 @@ pub struct FusedSchedule {
 }
 
 impl AttentionSchedule {
+    /// As [`Schedule::algorithm`].
+    pub(super) fn algorithm(&self) -> &'static str {
+        match self {
+            AttentionSchedule::Fused(s) if s.lanes == 1 => "fused, each invocation for itself",
+            AttentionSchedule::Fused(_) => "fused, through workgroup memory",
+            AttentionSchedule::Unfused { .. } => "unfused",
+        }
+    }
+
     /// Whether one kernel does it all.
     pub(crate) fn is_one_pass(&self) -> bool {
         matches!(self, AttentionSchedule::Fused(s) if s.split_k == 1)
@@ -81,7 +90,13 @@ const MOST: (u32, u32, u32, u32, u32) = (32, 128, 8, 8, 32);
 /// Schedules of each contraction that are tried without fusion.
 const UNFUSED_EACH: usize = 4;
 
-pub fn points(spec: &KernelSpec, body: &AttentionBody, sizes: Sizes, caps: &Caps) -> Vec<Schedule> {
+pub fn points(
+    spec: &KernelSpec,
+    body: &AttentionBody,
+    sizes: Sizes,
+    caps: &Caps,
+    peaks: &Peaks,
+) -> Vec<Schedule> {
     let mut points = Vec::new();
     for lanes in powers_of_two(MOST.0) {
         for rows in powers_of_two(MOST.1) {
@@ -97,7 +112,7 @@ pub fn points(spec: &KernelSpec, body: &AttentionBody, sizes: Sizes, caps: &Caps
             }
         }
     }
-    points.extend(unfused_points(spec, body, sizes, caps));
+    points.extend(unfused_points(spec, body, sizes, caps, peaks));
     points.into_iter().map(Schedule::Attention).collect()
 }
 
@@ -107,10 +122,11 @@ fn unfused_points(
     body: &AttentionBody,
     sizes: Sizes,
     caps: &Caps,
+    peaks: &Peaks,
 ) -> Vec<AttentionSchedule> {
     let Some(parts) = unfused(spec, body) else { return Vec::new() };
     let tiles = |spec: &KernelSpec| -> Vec<ContractSchedule> {
-        let kept = space::space(spec, sizes, caps).kept.into_iter().filter_map(contract);
+        let kept = space::space(spec, sizes, caps, peaks).kept.into_iter().filter_map(contract);
         kept.filter(|s| s.split_k == 1).take(UNFUSED_EACH).collect()
     };
     let Schedule::Reduce(weights) = default_schedule(&parts.weights.0, sizes, caps) else {

@@ -15,10 +15,11 @@ mod schedule;
 mod space;
 mod spec;
 mod split_k;
+mod work;
 
 pub use attention::{AttentionSchedule, FusedSchedule};
 pub(crate) use attention::{columns, stride};
-pub use caps::{Caps, CooperativeSize};
+pub use caps::{AdapterKind, Caps, CooperativeSize};
 pub use contract::ContractSchedule;
 pub use map::MapSchedule;
 pub use passes::{Pass, Slot, passes};
@@ -28,5 +29,6 @@ pub use schedule::{Schedule, Sizes, grid, size};
 pub use space::{MOST_CANDIDATES, Space, broken_rule, candidates, default_schedule, estimate_ns, space};
 pub use spec::{
     AttentionBody, AttentionResult, Body, ContractBody, KernelSpec, RowResult, Stage, storage_bytes,
-    storage_type,
+    storage_type, stored,
 };
+pub use work::{Limit, Work};

@@ -27,6 +27,18 @@ pub enum Schedule {
     Attention(AttentionSchedule),
 }
 
+impl Schedule {
+    /// Which of its family's algorithms it is for.
+    pub(super) fn algorithm(&self) -> &'static str {
+        match self {
+            Schedule::Map(_) => "map",
+            Schedule::Reduce(_) => "reduce",
+            Schedule::Contract(_) => "gemm",
+            Schedule::Attention(s) => s.algorithm(),
+        }
+    }
+}
+
 impl std::fmt::Display for Schedule {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {

@@ -1,5 +1,7 @@
 //! The candidates of one kernel: all points of its family's knobs, cut by rules to a few dozen and put in order.
 
+use std::collections::BTreeSet;
+
 use super::caps::Caps;
 use super::peaks::Peaks;
 use super::schedule::{Schedule, Sizes};
@@ -22,26 +24,29 @@ pub struct Space {
     pub kept: Vec<Schedule>,
 }
 
-/// The space of a kernel at these sizes. Never empty: the default is a legal schedule.
-pub fn space(spec: &KernelSpec, sizes: Sizes, caps: &Caps) -> Space {
-    let peaks = Peaks::typical(caps);
+/// The space of a kernel at these sizes; `peaks` are for the order. Never empty: the default is a legal schedule.
+pub fn space(spec: &KernelSpec, sizes: Sizes, caps: &Caps, peaks: &Peaks) -> Space {
     let default = default_schedule(spec, sizes, caps);
     let points = match &spec.body {
         Body::Map { .. } => map::points(),
         Body::Reduce { .. } => reduce::points(),
         Body::Contract(_) => contract::points(),
-        Body::Attention(body) => attention::points(spec, body, sizes, caps),
+        Body::Attention(body) => attention::points(spec, body, sizes, caps, peaks),
     };
     let mut space = Space { raw: points.len(), removed: Vec::new(), kept: vec![default] };
     let mut legal: Vec<(f64, Schedule)> = Vec::new();
     for point in points {
         match broken_rule(spec, &point, sizes, caps) {
             Some(rule) => space.remove(rule, 1),
-            None => legal.push((estimate_ns(spec, &point, sizes, caps, &peaks), point)),
+            None => legal.push((estimate_ns(spec, &point, sizes, caps, peaks), point)),
         }
     }
     legal.sort_by(|a, b| a.0.total_cmp(&b.0));
-    let others = legal.into_iter().map(|(_, schedule)| schedule).filter(|s| *s != space.kept[0]);
+    // Estimates hardly compare one algorithm with another: the best of each comes first.
+    let mut seen = BTreeSet::new();
+    let (first, rest): (Vec<_>, Vec<_>) = legal.into_iter().partition(|(_, s)| seen.insert(s.algorithm()));
+    let legal = first.into_iter().chain(rest);
+    let others = legal.map(|(_, schedule)| schedule).filter(|s| *s != space.kept[0]);
     let mut others: Vec<Schedule> = others.collect();
     if others.len() >= MOST_CANDIDATES {
         space.remove(BEYOND, others.len() + 1 - MOST_CANDIDATES);
@@ -62,7 +67,7 @@ impl Space {
 
 /// The legal schedules of a kernel at these sizes, the default first, never empty.
 pub fn candidates(spec: &KernelSpec, sizes: Sizes, caps: &Caps) -> Vec<Schedule> {
-    space(spec, sizes, caps).kept
+    space(spec, sizes, caps, &Peaks::typical(caps)).kept
 }
 
 /// A sound schedule without any search, which an untuned run uses.

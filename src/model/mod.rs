@@ -143,12 +143,28 @@ impl<R> Model<R> {
         &self.plans
     }
 
+    /// The same, to change what is kept with them.
+    pub fn plans_mut(&mut self) -> &mut [Planned<R>] {
+        &mut self.plans
+    }
+
+    /// Whether the plan of a run depends on contents of its inputs.
+    pub fn depends_on_contents(&self) -> bool {
+        !self.needed.is_empty()
+    }
+
     /// The plan used last.
     ///
     /// # Errors
     /// [`Error::Model`] where there is none yet.
     pub fn latest(&mut self) -> Result<&mut Planned<R>> {
         self.plans.last_mut().ok_or_else(|| Error::model("session", "no plan"))
+    }
+
+    /// What is kept with a plan, if it still is one of the model's.
+    pub fn kept(&mut self, plan: &Arc<Plan>) -> Option<&mut R> {
+        let own = self.plans.iter_mut().find(|planned| Arc::ptr_eq(&planned.plan, plan));
+        own.map(|planned| &mut planned.kept)
     }
 
     /// Take the latest plan out, for a run that goes on without the model.

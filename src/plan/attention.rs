@@ -211,13 +211,14 @@ fn linear(expr: &Expr, exp: &Expr, sum: &mut Option<Expr>) -> Option<Expr> {
     }
 }
 
-/// `expr`, which must be the same all along a row. Whether weights are no numbers shows in a weight of zero: a sum that
-/// is none, or nothing, makes it so for the whole row.
+/// `expr`, which must be the same all along a row.
 fn of_row(expr: &Expr, exp: &Expr, sum: &mut Option<Expr>) -> Option<Expr> {
-    if expr == exp {
-        return Some(Expr::float(DType::F32, 0.0));
-    }
     match expr.node() {
+        // No weight is a number where the sum is none, or nothing; compilers take zero over zero for zero.
+        Node::Unary(Unary::IsNan, x) if linear(x, exp, sum).is_some() && sum.is_some() => {
+            let sum = Expr::arg(1, DType::F32);
+            Some(sum.unary(Unary::IsNan).binary(Binary::Or, &sum.equals(&Expr::float(DType::F32, 0.0))))
+        }
         Node::Const(c) if is_single(c.dtype) => Some(expr.cast(DType::F32)),
         Node::Const(_) => Some(expr.clone()),
         Node::Load { .. } | Node::Arg(..) => {

@@ -9,16 +9,36 @@ use crate::error::{Error, Result};
 use crate::gpu::{Binding, Buffer, Device, Dispatch, Kernel, Readback, Recording};
 use crate::kernel::{Caps, KernelSpec, Schedule, broken_rule, default_schedule, storage_bytes};
 use crate::plan::{Layout, Origin, Plan, Step, SymbolValues};
-use crate::tensor::Tensor;
-use crate::tune::{Key, Store};
+use crate::tensor::{DType, Tensor};
+use crate::tune::{Key, Platform, Store};
 use crate::wgsl::{Dialect, Target};
 
 type OnProgress<'a> = Option<&'a (dyn Fn(Progress) + Send + Sync)>;
 
-/// Uploaded constants, shared by all plans of a session: by the address and length of their bytes on the host.
+/// A schedule for a kernel in place of the one it would have.
+pub type Wish<'a> = &'a dyn Fn(&KernelSpec, &[i64]) -> Option<Schedule>;
+
+/// Uploaded constants, shared by all plans of a session.
 #[derive(Default)]
 pub struct Weights {
-    uploaded: HashMap<(usize, usize, crate::tensor::DType), (Tensor, Place)>,
+    uploaded: HashMap<WeightKey, (Tensor, Place)>,
+}
+
+/// The address and length of a constant's bytes on the host, and the dtype that the plan holds it as.
+type WeightKey = (usize, usize, DType);
+
+/// A constant to upload.
+struct Wanted<'a> {
+    name: &'a str,
+    tensor: &'a Tensor,
+    held: DType,
+    size_bytes: u64,
+}
+
+impl Wanted<'_> {
+    fn key(&self) -> WeightKey {
+        Weights::key(self.tensor, self.held)
+    }
 }
 
 /// A piece of memory within a buffer.
@@ -32,8 +52,8 @@ struct Place {
 const WEIGHT_BUFFER_BYTES: u64 = 256 << 20;
 
 impl Weights {
-    fn key(tensor: &Tensor) -> (usize, usize, crate::tensor::DType) {
-        (tensor.bytes().as_ptr() as usize, tensor.bytes().len(), tensor.dtype())
+    fn key(tensor: &Tensor, held: DType) -> WeightKey {
+        (tensor.bytes().as_ptr() as usize, tensor.bytes().len(), held)
     }
 
     /// Free what none of `plans` uses.
@@ -41,7 +61,7 @@ impl Weights {
         let used: HashSet<_> = plans
             .flat_map(|plan| &plan.tensors)
             .filter_map(|tensor| match &tensor.origin {
-                Origin::Weight(data) => Some(Weights::key(data)),
+                Origin::Weight(data) => Some(Weights::key(data, tensor.dtype)),
                 Origin::Input(_) | Origin::Once | Origin::Run => None,
             })
             .collect();
@@ -49,39 +69,34 @@ impl Weights {
     }
 
     /// Upload those of `wanted` that are not there yet.
-    fn upload(
-        &mut self,
-        device: &Device,
-        wanted: &[(&str, &Tensor, u64)],
-        progress: OnProgress,
-    ) -> Result<()> {
+    fn upload(&mut self, device: &Device, wanted: &[Wanted], progress: OnProgress) -> Result<()> {
         let caps = device.caps();
         let alignment = caps.storage_offset_alignment as u64;
-        let mut new: Vec<_> =
-            wanted.iter().filter(|(_, t, _)| !self.uploaded.contains_key(&Weights::key(t))).collect();
-        new.sort_by_key(|(_, t, _)| Weights::key(t));
-        new.dedup_by_key(|(_, t, _)| Weights::key(t));
-        let total = new.iter().map(|(_, _, bytes)| bytes).sum();
+        let mut new: Vec<_> = wanted.iter().filter(|w| !self.uploaded.contains_key(&w.key())).collect();
+        new.sort_by_key(|w| w.key());
+        new.dedup_by_key(|w| w.key());
+        let total = new.iter().map(|w| w.size_bytes).sum();
         let mut done = 0;
         let mut rest = new.as_slice();
         while !rest.is_empty() {
             let limit = WEIGHT_BUFFER_BYTES.min(caps.max_buffer_bytes);
             let (mut end, mut offsets) = (0u64, Vec::new());
-            for (_, _, bytes) in rest {
+            for w in rest {
                 let offset = end.next_multiple_of(alignment);
-                if !offsets.is_empty() && offset + bytes > limit {
+                if !offsets.is_empty() && offset + w.size_bytes > limit {
                     break;
                 }
                 offsets.push(offset);
-                end = offset + bytes;
+                end = offset + w.size_bytes;
             }
             let (now, later) = rest.split_at(offsets.len());
             let buffer = device.buffer("weights", end)?;
-            for ((name, tensor, bytes), &offset_bytes) in now.iter().zip(&offsets) {
-                device.write(&buffer, offset_bytes, &to_device(name, tensor, caps.f16)?)?;
+            for (w, &offset_bytes) in now.iter().zip(&offsets) {
+                let bytes = to_device(w.name, w.tensor, w.held, caps.floats())?;
+                device.write(&buffer, offset_bytes, &bytes)?;
                 let place = Place { buffer: buffer.clone(), offset_bytes };
-                self.uploaded.insert(Weights::key(tensor), ((*tensor).clone(), place));
-                done += bytes;
+                self.uploaded.insert(w.key(), (w.tensor.clone(), place));
+                done += w.size_bytes;
                 if let Some(progress) = progress {
                     progress(Progress { stage: Stage::Upload, done, total });
                 }
@@ -138,8 +153,10 @@ pub struct Prepared {
     memory: HashMap<Memory, Place>,
     kernels: Kernels,
     /// By number in `kernels`.
-    compiled: Vec<Arc<Kernel>>,
+    compiled: HashMap<usize, Arc<Kernel>>,
     runs: Vec<Run>,
+    /// Sizes whose kernels were tuned or are being tuned.
+    tuned: HashSet<SymbolValues>,
     store: Arc<Mutex<Store>>,
 }
 
@@ -159,7 +176,7 @@ impl Prepared {
         let mut wanted = Vec::new();
         for tensor in &plan.tensors {
             if let Origin::Weight(data) = &tensor.origin {
-                let bytes = crate::plan::bound_bytes(data.len(), storage_bytes(tensor.dtype, caps.f16));
+                let bytes = crate::plan::bound_bytes(data.len(), storage_bytes(tensor.dtype, caps.floats()));
                 let limit = caps.max_buffer_bytes;
                 if bytes > limit {
                     let message = format!(
@@ -168,22 +185,24 @@ impl Prepared {
                     );
                     return Err(Error::limit(format!("tensor {:?}", tensor.name), message));
                 }
-                wanted.push((tensor.name.as_str(), data, bytes));
+                let held = tensor.dtype;
+                wanted.push(Wanted { name: &tensor.name, tensor: data, held, size_bytes: bytes });
             }
         }
         weights.upload(device, &wanted, progress)?;
         let mut memory = HashMap::new();
         for (id, tensor) in plan.tensors.iter().enumerate() {
             if let Origin::Weight(data) = &tensor.origin
-                && let Some((_, place)) = weights.uploaded.get(&Weights::key(data))
+                && let Some((_, place)) = weights.uploaded.get(&Weights::key(data, tensor.dtype))
             {
                 memory.insert(Memory::Constant(id), place.clone());
             }
         }
-        let (kernels, compiled, runs) = (Kernels::default(), Vec::new(), Vec::new());
-        let mut prepared = Prepared { plan, memory, kernels, compiled, runs, store };
-        let once = prepared.recorded(device, |recorder| recorder.once())?;
-        let recording = prepared.realise(device, &once, progress)?;
+        let (kernels, compiled, runs) = (Kernels::default(), HashMap::new(), Vec::new());
+        let mut prepared = Prepared { plan, memory, kernels, compiled, runs, tuned: HashSet::new(), store };
+        let once = |recorder: &mut Recorder| Ok((recorder.once()?, ()));
+        let (recording, ..) =
+            prepared.realised(device, &SymbolValues::new(), &|_, _| None, &once, progress)?;
         if !recording.dispatches.is_empty() {
             device.run(&recording)?;
         }
@@ -201,10 +220,7 @@ impl Prepared {
                 run
             }
             None => {
-                let (commands, layout) = self.recorded(device, |recorder| recorder.run(&symbols))?;
-                let recording = self.realise(device, &commands, progress)?;
-                let steps = commands.dispatches.iter().map(|dispatch| dispatch.step).collect();
-                let run = Run { recording, layout: Arc::new(layout), symbols, steps };
+                let run = self.record(device, &symbols, &|_, _| None, progress)?;
                 if self.runs.len() >= RUNS_KEPT {
                     self.runs.remove(0);
                 }
@@ -216,31 +232,140 @@ impl Prepared {
             if let (Some(place), Some(tensor)) =
                 (self.memory.get(&Memory::Input(input)), self.plan.inputs[input])
             {
-                let bytes = to_device(&self.plan.tensors[tensor].name, feed, device.caps().f16)?;
+                let planned = &self.plan.tensors[tensor];
+                let bytes = to_device(&planned.name, feed, planned.dtype, device.caps().floats())?;
                 device.write(&place.buffer, 0, &bytes)?;
             }
         }
         Ok(run)
     }
 
+    /// Whether nobody asked this before for inputs of these shapes.
+    pub fn is_new(&mut self, feeds: &[Tensor]) -> bool {
+        let shapes: Vec<Vec<usize>> = feeds.iter().map(|feed| feed.shape().to_vec()).collect();
+        self.tuned.insert(self.plan.symbol_values(&shapes))
+    }
+
+    /// Commands for the sizes of another run, with schedules as wished. They are not kept.
+    pub fn record_as(&mut self, device: &Device, like: &Run, wish: Wish) -> Result<Run> {
+        self.record(device, &like.symbols, wish, None)
+    }
+
+    fn record(
+        &mut self,
+        device: &Device,
+        symbols: &SymbolValues,
+        wish: Wish,
+        progress: OnProgress,
+    ) -> Result<Run> {
+        let run = |recorder: &mut Recorder| recorder.run(symbols);
+        let (recording, commands, layout) = self.realised(device, symbols, wish, &run, progress)?;
+        let steps = commands.dispatches.iter().map(|dispatch| dispatch.step).collect();
+        Ok(Run { recording, layout: Arc::new(layout), symbols: symbols.clone(), steps })
+    }
+
+    /// Record and realise. A stored winner that does not compile makes way for the next best.
+    fn realised<T>(
+        &mut self,
+        device: &Device,
+        symbols: &SymbolValues,
+        wish: Wish,
+        record: &dyn Fn(&mut Recorder) -> Result<(Commands, T)>,
+        progress: OnProgress,
+    ) -> Result<(Recording, Commands, T)> {
+        loop {
+            let (commands, more) = self.recorded(device, wish, |recorder| record(recorder))?;
+            match self.realise(device, &commands, progress) {
+                Ok(recording) => return Ok((recording, commands, more)),
+                Err((Some(step), error)) if !device.is_lost() => {
+                    if !self.disown(device, step, symbols, &error)? {
+                        return Err(error);
+                    }
+                }
+                Err((_, error)) => return Err(error),
+            }
+        }
+    }
+
+    /// A step's stored winner cannot be compiled or run: the store is told. Whether it was one, other than the default.
+    fn disown(&self, device: &Device, step: usize, symbols: &SymbolValues, error: &Error) -> Result<bool> {
+        let step = &self.plan.steps[step];
+        let (kernel, sizes) = (&self.plan.kernels[step.kernel], commands::sizes(step, symbols));
+        let key = Key::new(&kernel.spec, &sizes, &Platform::from(device.info()));
+        let mut store = self.store.lock().unwrap_or_else(PoisonError::into_inner);
+        let used = schedule(&kernel.spec, &sizes, device.caps(), &store, device);
+        if used == default_schedule(&kernel.spec, &sizes, device.caps()) {
+            return Ok(false);
+        }
+        tracing::warn!(
+            kernel = kernel.label, schedule = %used, %error,
+            "a stored winner does not work here; the next best takes its place"
+        );
+        store.fail(&key, &used, &error.to_string())?;
+        Ok(true)
+    }
+
+    /// After a run that failed: run the steps with stored winners one by one, and disown those that fail. Whether there
+    /// were any; the run's commands are then forgotten.
+    pub fn mend(&mut self, device: &Device, run: &Run) -> Result<bool> {
+        let mut mended = false;
+        let numbers: std::collections::BTreeSet<usize> = run.steps.iter().copied().collect();
+        for number in numbers {
+            let own = run.steps.iter().zip(&run.recording.dispatches).filter(|(step, _)| **step == number);
+            let dispatches = own.map(|(_, dispatch)| dispatch.clone()).collect();
+            if let Err(error) = device.run(&Recording { dispatches, readbacks: Vec::new() }) {
+                mended |= !device.is_lost() && self.disown(device, number, &run.symbols, &error)?;
+            }
+        }
+        if mended {
+            self.forget_runs();
+        }
+        Ok(mended)
+    }
+
     /// What `record` makes of this plan on this device.
-    fn recorded<T>(&mut self, device: &Device, record: impl FnOnce(&mut Recorder) -> Result<T>) -> Result<T> {
+    fn recorded<T>(
+        &mut self,
+        device: &Device,
+        wish: Wish,
+        record: impl FnOnce(&mut Recorder) -> Result<T>,
+    ) -> Result<T> {
         let (caps, store) = (device.caps(), &self.store);
         let choose = |spec: &KernelSpec, sizes: &[i64]| {
-            let store = store.lock().unwrap_or_else(PoisonError::into_inner);
-            schedule(spec, sizes, caps, &store, device)
+            wish(spec, sizes).unwrap_or_else(|| {
+                let store = store.lock().unwrap_or_else(PoisonError::into_inner);
+                schedule(spec, sizes, caps, &store, device)
+            })
         };
         record(&mut Recorder {
             plan: &self.plan,
             caps,
-            target: Target { f16: caps.f16, dialect: Dialect::Naga },
+            target: Target { floats: caps.floats(), dialect: Dialect::Naga },
             choose: &choose,
             kernels: &mut self.kernels,
         })
     }
 
-    /// The device's objects for `commands`: memory, kernels, bindings.
-    fn realise(&mut self, device: &Device, commands: &Commands, progress: OnProgress) -> Result<Recording> {
+    /// The device's objects for `commands`: memory, kernels, bindings. Where a kernel cannot be compiled or bound, the
+    /// error comes with its step.
+    fn realise(
+        &mut self,
+        device: &Device,
+        commands: &Commands,
+        progress: OnProgress,
+    ) -> Result<Recording, (Option<usize>, Error)> {
+        let mut step = None;
+        self.realise_all(device, commands, progress, &mut step).map_err(|error| (step, error))
+    }
+
+    /// As [`Prepared::realise`]; `at` is the step at hand.
+    fn realise_all(
+        &mut self,
+        device: &Device,
+        commands: &Commands,
+        progress: OnProgress,
+        at: &mut Option<usize>,
+    ) -> Result<Recording> {
         self.grow(device, commands)?;
         let total = commands.dispatches.len() as u64;
         let parameters = match commands.parameters.as_slice() {
@@ -260,11 +385,15 @@ impl Prepared {
         };
         let mut dispatches = Vec::new();
         for dispatch in &commands.dispatches {
-            while self.compiled.len() <= dispatch.kernel {
-                let text = &self.kernels.texts()[self.compiled.len()];
-                self.compiled.push(device.kernel(&text.rendered.shader)?);
-            }
-            let kernel = self.compiled[dispatch.kernel].clone();
+            *at = Some(dispatch.step);
+            let kernel = match self.compiled.get(&dispatch.kernel) {
+                Some(kernel) => kernel.clone(),
+                None => {
+                    let kernel = device.kernel(&self.kernels.texts()[dispatch.kernel].rendered.shader)?;
+                    self.compiled.insert(dispatch.kernel, kernel.clone());
+                    kernel
+                }
+            };
             let mut bindings = Vec::new();
             for range in &dispatch.bindings {
                 let Place { buffer, offset_bytes } = place(range)?;
@@ -277,6 +406,7 @@ impl Prepared {
                 progress(Progress { stage: Stage::Compile, done: dispatches.len() as u64, total });
             }
         }
+        *at = None;
         let mut readbacks = Vec::new();
         for range in &commands.readbacks {
             let Place { buffer, offset_bytes } = place(range)?.clone();
@@ -318,9 +448,9 @@ impl Prepared {
         for (output, produced) in self.plan.outputs.iter().zip(commands::outputs(&self.plan, &run.symbols)?) {
             let tensor = match produced {
                 Produced::Known(tensor) => tensor,
-                Produced::Read(shape) => {
+                Produced::Read { shape, held } => {
                     let bytes = read.next().ok_or_else(|| Error::model(&output.name, "was not read back"))?;
-                    from_device(&output.name, output.dtype, &shape, bytes, device.caps().f16)?
+                    from_device(&output.name, output.dtype, &shape, bytes, held, device.caps().floats())?
                 }
             };
             outputs.push((output.name.clone(), tensor));
@@ -357,7 +487,7 @@ impl Prepared {
 /// The schedule that was measured to be the fastest, where there is one and it is legal here, else the default.
 fn schedule(spec: &KernelSpec, sizes: &[i64], caps: &Caps, store: &Store, device: &Device) -> Schedule {
     if !store.is_empty()
-        && let Some(winner) = store.winner(&Key::new(spec, sizes, device.info()))
+        && let Some(winner) = store.winner(&Key::new(spec, sizes, &Platform::from(device.info())))
         && broken_rule(spec, winner, sizes, caps).is_none()
     {
         return winner.clone();

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use super::contract::{consecutive, in_fours};
+use super::contract::{in_fours, vector};
 use super::scope::Scope;
 use super::{Rendered, Target};
 use crate::error::Result;
-use crate::expr::{Expr, Idx, device_type};
+use crate::expr::{Expr, Idx};
 use crate::kernel::{AttentionBody, AttentionResult, FusedSchedule, KernelSpec, columns, stride};
 
 pub const SHARED: &str = include_str!("../../shaders/attention.wgsl");
@@ -42,7 +42,7 @@ pub fn render(
         let score = p.expr(&body.score);
         format!("return {score};")
     });
-    store(&mut scope, body);
+    store(&mut scope, spec, body);
     let columns = columns(body, schedule);
     let copies = |name: &str, count: u32| -> String {
         (0..count).map(|i| format!("const {name}{i}: i32 = {i};\n")).collect()
@@ -81,7 +81,7 @@ fn fours(scope: &mut Scope, name: &str, parameters: [&str; 3], expr: &Expr, var:
     let typed = parameters.map(|p| format!("{p}: i32")).join(", ");
     let signature = format!("fn load_{name}({typed}) -> vec4<f32>");
     let whole = in_fours(extent);
-    if let (Some((input, offset)), true) = (consecutive(expr, var), whole) {
+    if let (Some((input, offset)), true) = (vector(scope, expr, var), whole) {
         scope.slot(&format!("fn offset_{name}({typed}) -> i32"), &VARS, &none, |p| {
             let offset = p.idx(offset);
             format!("return {offset};")
@@ -92,7 +92,7 @@ fn fours(scope: &mut Scope, name: &str, parameters: [&str; 3], expr: &Expr, var:
         let load = scope.vector_load(input, &format!("offset_{name}({b}, {row}, {at})"));
         return scope.text(&format!("{signature} {{ return vec4<f32>({load}); }}"));
     }
-    let convert = device_type(expr.dtype()) != "f32";
+    let convert = scope.device_type(expr.dtype()) != "f32";
     scope.slot(&format!("fn {name}_at({typed}) -> f32"), &VARS, &none, |p| {
         let text = p.expr(expr);
         if convert { format!("return f32({text});") } else { format!("return {text};") }
@@ -107,7 +107,7 @@ fn fours(scope: &mut Scope, name: &str, parameters: [&str; 3], expr: &Expr, var:
 }
 
 /// What comes of the weighted sums of four columns, and of a row's statistics.
-fn store(scope: &mut Scope, body: &AttentionBody) {
+fn store(scope: &mut Scope, spec: &KernelSpec, body: &AttentionBody) {
     let signature = "fn store(b: i32, m: i32, n: i32, sums: vec4<f32>, weights: f32)";
     let row_signature = "fn store_row(b: i32, m: i32, top: f32, weights: f32)";
     let lanes = ["x", "y", "z", "w"];
@@ -131,7 +131,7 @@ fn store(scope: &mut Scope, body: &AttentionBody) {
                 format!("return {mean};")
             });
             let arg: BTreeMap<u32, String> = [(0, "mixed".to_string())].into();
-            let ty = device_type(epilogue.dtype());
+            let ty = scope.device_type(epilogue.dtype());
             scope.slot(
                 &format!("fn epilogue(b: i32, m: i32, n: i32, mixed: f32) -> {ty}"),
                 &VARS,
@@ -145,7 +145,7 @@ fn store(scope: &mut Scope, body: &AttentionBody) {
             let value = |i: usize| {
                 scope.narrow(&format!("epilogue(b, m, n + {i}, mean(sums.{}, weights))", lanes[i]))
             };
-            let text = if in_fours(&body.n) {
+            let text = if in_fours(&body.n) && scope.has_vectors(spec.output) {
                 let values: Vec<String> = (0..4).map(value).collect();
                 let vector = format!("vec4<{}>({})", scope.output_type(), values.join(", "));
                 scope.widen_output();

@@ -6,12 +6,16 @@
 mod attention;
 mod contract;
 mod map;
+mod probe;
 mod reduce;
 mod scope;
 mod template;
 
 use crate::error::{Error, Result};
+use crate::expr::Floats;
 use crate::kernel::{AttentionSchedule, Body, Caps, KernelSpec, Pass, Schedule, Sizes, passes};
+
+pub use probe::{PROBE_WORKGROUP, probe_copy, probe_fma, probe_fma_flops};
 
 /// How a kernel's binding is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -49,8 +53,8 @@ pub enum Bound {
 /// What the text is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Target {
-    /// Whether the device has 16-bit floats.
-    pub f16: bool,
+    /// The floats that the device has.
+    pub floats: Floats,
     /// The compiler that will read it.
     pub dialect: Dialect,
 }
@@ -133,4 +137,6 @@ pub const SKELETONS: &[(&str, &str)] = &[
     ("gemm.wgsl", contract::SKELETON),
     ("attention.wgsl", attention::SHARED),
     ("attention_serial.wgsl", attention::SERIAL),
+    ("probe_copy.wgsl", probe::COPY),
+    ("probe_fma.wgsl", probe::FMA),
 ];
