@@ -5,6 +5,7 @@ mod finals;
 mod jobs;
 mod prepared;
 mod rig;
+mod trace;
 mod tuning;
 
 use std::collections::BTreeMap;
@@ -260,6 +261,7 @@ impl Session {
             }
         };
         let outputs = prepared.finish(&self.device, &run, read)?;
+        trace::time(&self.device, prepared, &run)?;
         self.offer(prepared, &run, &feeds);
         state.last_dispatches = run.recording.dispatches.len();
         Ok(Outputs(outputs))
@@ -370,6 +372,7 @@ impl Session {
     }
 
     fn prepared(&self, plan: &Arc<Plan>, weights: &mut Weights) -> Result<Prepared> {
+        tracing::debug!(target: "tilewright::plan", "{plan}");
         Prepared::new(&self.device, plan.clone(), weights, self.store.clone(), self.progress())
     }
 
