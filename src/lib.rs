@@ -71,6 +71,8 @@ pub mod plan;
 mod session;
 pub mod tensor;
 pub mod tune;
+#[cfg(target_arch = "wasm32")]
+pub mod web;
 pub mod wgsl;
 
 pub use error::{Error, Result};

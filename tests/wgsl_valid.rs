@@ -21,6 +21,11 @@ use tilewright::wgsl::{BindingKind, Bound, Dialect, SKELETONS, Target, render, r
 
 /// What is wrong with a kernel's text, if anything.
 fn faults(text: &str, f16: bool) -> Vec<String> {
+    faults_with(text, f16, false)
+}
+
+/// The same for a device that may have 64-bit floats.
+fn faults_with(text: &str, f16: bool, f64: bool) -> Vec<String> {
     let module = match naga::front::wgsl::parse_str(text) {
         Ok(module) => module,
         Err(error) => return vec![error.emit_to_string(text)],
@@ -28,6 +33,7 @@ fn faults(text: &str, f16: bool) -> Vec<String> {
     // `quantizeToF16` is in every WGSL; 16-bit types are not.
     let mut allowed = Capabilities::SHADER_FLOAT16_IN_FLOAT32;
     allowed.set(Capabilities::SHADER_FLOAT16, f16);
+    allowed.set(Capabilities::FLOAT64, f64);
     if let Err(error) = Validator::new(ValidationFlags::all(), allowed).validate(&module) {
         return vec![error.emit_to_string(text)];
     }
@@ -250,7 +256,7 @@ fn check(label: &str, spec: &KernelSpec, schedule: &Schedule, sizes: &[i64], cap
     for pass in passes(spec, schedule, sizes, caps) {
         let mut texts = Vec::new();
         for dialect in [Dialect::Naga, Dialect::Browser] {
-            let target = Target { f16: caps.f16, dialect };
+            let target = Target { floats: caps.floats(), dialect };
             let rendered = render("kernel", &pass.spec, &pass.schedule, target)
                 .unwrap_or_else(|e| panic!("{label}: {e}"));
             assert_eq!(rendered.shader.bindings.len(), rendered.bound.len(), "{label}");
@@ -307,7 +313,7 @@ fn skeletons_are_valid_as_they_stand() {
         // A repeated part stands there once.
         assert_valid(name, text, false);
     }
-    assert_valid("scalar.wgsl", HELPERS, false);
+    assert_eq!(faults_with(HELPERS, false, true), Vec::<String>::new(), "the scalar functions");
 }
 
 #[test]
@@ -476,7 +482,7 @@ fn element(source: u32, dtype: DType) -> Expr {
 /// What is wrong with a kernel under its default schedule.
 fn default_faults(label: &str, spec: &KernelSpec, all: &mut Vec<String>) {
     for caps in devices() {
-        let target = Target { f16: caps.f16, dialect: Dialect::Browser };
+        let target = Target { floats: caps.floats(), dialect: Dialect::Browser };
         let schedule = default_schedule(spec, &[], &caps);
         match render_passes("kernel", spec, &schedule, &[], &caps, target) {
             Ok(passes) => {
@@ -622,7 +628,7 @@ fn rendering_is_the_same_every_time() {
         let texts = || -> Vec<String> {
             let caps = Caps::default();
             let plan = net.plan(&caps);
-            let target = Target { f16: false, dialect: Dialect::Browser };
+            let target = Target { floats: Default::default(), dialect: Dialect::Browser };
             let text = |spec: &KernelSpec| {
                 let sizes = vec![5; spec.params];
                 let schedule = default_schedule(spec, &sizes, &caps);

@@ -3,15 +3,20 @@
 use crate::error::{Error, Result};
 use crate::expr::{Env, Expr, Value, eval, write_element};
 use crate::plan::{Plan, PlanOutput, Source, SymbolValues, shape};
-use crate::tensor::Tensor;
+use crate::tensor::{DType, Tensor};
 
 /// Where an output of a run comes from.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Produced {
     /// It is known beforehand.
     Known(Tensor),
-    /// It is read back and has this shape; readbacks stand in the order of the outputs.
-    Read(Vec<usize>),
+    /// It is read back; readbacks stand in the order of the outputs.
+    Read {
+        /// Its shape.
+        shape: Vec<usize>,
+        /// The dtype that the plan holds it as.
+        held: DType,
+    },
 }
 
 /// The outputs of a run with these sizes, in the plan's order.
@@ -24,7 +29,7 @@ pub fn outputs(plan: &Plan, symbols: &SymbolValues) -> Result<Vec<Produced>> {
         Ok(match &output.source {
             Source::Constant(tensor) => Produced::Known(tensor.clone()),
             Source::Host(content) => Produced::Known(host_tensor(output, &shape, content, symbols)?),
-            Source::Device(_) => Produced::Read(shape),
+            Source::Device(tensor) => Produced::Read { shape, held: plan.tensors[*tensor].dtype },
         })
     };
     plan.outputs.iter().map(produce).collect()

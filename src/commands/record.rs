@@ -124,7 +124,7 @@ impl Recorder<'_> {
         for output in &plan.outputs {
             let Source::Device(t) = output.source else { continue };
             let len: usize = layout.shapes[t].iter().product();
-            let bytes = len * storage_bytes(plan.tensors[t].dtype, self.caps.f16);
+            let bytes = len * storage_bytes(plan.tensors[t].dtype, self.caps.floats());
             let size_bytes = (bytes as u64).next_multiple_of(4);
             readbacks.push(Range { size_bytes, ..range(t)? });
         }
@@ -135,7 +135,7 @@ impl Recorder<'_> {
     fn constant(&self, t: TensorId) -> Result<Range> {
         let tensor = &self.plan.tensors[t];
         let dims = crate::plan::shape(&tensor.shape, &SymbolValues::new(), &tensor.name)?;
-        let size_bytes = bound_bytes(dims.iter().product(), storage_bytes(tensor.dtype, self.caps.f16));
+        let size_bytes = bound_bytes(dims.iter().product(), storage_bytes(tensor.dtype, self.caps.floats()));
         Ok(Range { memory: Memory::Constant(t), offset_bytes: 0, size_bytes })
     }
 
@@ -189,7 +189,7 @@ impl Recorder<'_> {
                 Slot::Output => Some(part.output),
                 Slot::Scratch(i) => Some(scratch.range(i, bytes)),
             };
-            let element_bytes = storage_bytes(pass.spec.output, self.caps.f16);
+            let element_bytes = storage_bytes(pass.spec.output, self.caps.floats());
             let output_bytes = bound_bytes(size(&pass.len, &part.sizes) as usize, element_bytes);
             let output = slot(pass.output, Some(output_bytes));
             let mut bindings = Vec::new();

@@ -56,7 +56,7 @@ pub fn parts(
     };
     let windowed: Vec<bool> = inputs.iter().map(too_large).collect();
     let cut = split(&kernel.spec, &windowed).ok_or_else(refuse)?;
-    let element = |dtype| storage_bytes(dtype, caps.f16) as u64;
+    let element = |dtype| storage_bytes(dtype, caps.floats()) as u64;
     // Bytes that each window moves per index.
     let mut moves = vec![size(&cut.output, sizes) as u64 * element(kernel.spec.output)];
     for (stride, &dtype) in cut.inputs.iter().zip(&kernel.spec.inputs) {

@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::expr::Floats;
+
 /// What an adapter is, best first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -85,6 +87,13 @@ pub struct Caps {
     pub cpu: bool,
     /// Cooperative-matrix sizes; empty where there are none.
     pub cooperative: Vec<CooperativeSize>,
+}
+
+impl Caps {
+    /// The floats of its shaders.
+    pub fn floats(&self) -> Floats {
+        Floats { f16: self.f16, f64: self.f64 }
+    }
 }
 
 impl Default for Caps {

@@ -23,5 +23,5 @@ pub use peaks::Peaks;
 pub use reduce::ReduceSchedule;
 pub use schedule::{Schedule, Sizes, grid, size};
 pub use space::{MOST_CANDIDATES, Space, broken_rule, candidates, default_schedule, estimate_ns, space};
-pub use spec::{Body, ContractBody, KernelSpec, RowResult, Stage, storage_bytes, storage_type};
+pub use spec::{Body, ContractBody, KernelSpec, RowResult, Stage, storage_bytes, storage_type, stored};
 pub use work::{Limit, Work};

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use super::peaks::Peaks;
 use super::schedule::{Sizes, size};
 use super::spec::{Body, KernelSpec, RowResult, storage_bytes};
-use crate::expr::{Atom, Expr, Node};
+use crate::expr::{Atom, Expr, Floats, Node};
 use crate::tensor::DType;
 
 /// Arithmetic and traffic of a kernel.
@@ -80,9 +80,15 @@ impl Count {
 }
 
 impl Work {
-    /// Of `spec` at these sizes, with inputs of `input_lens` elements and an output of `output_len`; `f16` says
-    /// whether the device stores 16-bit floats.
-    pub fn of(spec: &KernelSpec, sizes: Sizes, input_lens: &[usize], output_len: usize, f16: bool) -> Work {
+    /// Of `spec` at these sizes, with inputs of `input_lens` elements and an output of `output_len`; `floats` are
+    /// those that the device stores.
+    pub fn of(
+        spec: &KernelSpec,
+        sizes: Sizes,
+        input_lens: &[usize],
+        output_len: usize,
+        floats: Floats,
+    ) -> Work {
         let extent = |idx| size(idx, sizes).max(0) as f64;
         let mut count = Count::default();
         let mut dtype = DType::F32;
@@ -117,11 +123,11 @@ impl Work {
         let read = |(input, (&dtype, &len)): (usize, (&DType, &usize))| {
             // A gather reads a few rows of its table.
             let loads = count.loads.get(&input).copied().unwrap_or(0.0);
-            loads.min(len as f64) * storage_bytes(dtype, f16) as f64
+            loads.min(len as f64) * storage_bytes(dtype, floats) as f64
         };
         let inputs: f64 = spec.inputs.iter().zip(input_lens).enumerate().map(read).sum();
-        let output = (output_len * storage_bytes(spec.output, f16)) as f64;
-        Work { flops: count.flops, bytes: inputs + output, f16: f16 && dtype == DType::F16 }
+        let output = (output_len * storage_bytes(spec.output, floats)) as f64;
+        Work { flops: count.flops, bytes: inputs + output, f16: floats.f16 && dtype == DType::F16 }
     }
 }
 
@@ -181,7 +187,7 @@ mod tests {
             params: 0,
             body: Body::Map { len: 100i64.into(), value },
         };
-        let work = Work::of(&spec, &[], &[100, 5000], 100, false);
+        let work = Work::of(&spec, &[], &[100, 5000], 100, Floats::default());
         assert_eq!(work, Work { flops: 200.0, bytes: 1200.0, f16: false });
 
         let [m, n, k] = [(1, 8), (2, 16), (3, 32)].map(|(number, extent)| var(number, extent));
@@ -196,7 +202,7 @@ mod tests {
             epilogue: Expr::arg(0, DType::F32),
         };
         let spec = KernelSpec { body: Body::Contract(body), ..spec };
-        let work = Work::of(&spec, &[], &[256, 512], 128, false);
+        let work = Work::of(&spec, &[], &[256, 512], 128, Floats::default());
         assert_eq!(work, Work { flops: 8192.0, bytes: 4.0 * (256.0 + 512.0 + 128.0), f16: false });
 
         let peaks = Peaks {

@@ -143,6 +143,16 @@ impl<R> Model<R> {
         &self.plans
     }
 
+    /// The same, to change what is kept with them.
+    pub fn plans_mut(&mut self) -> &mut [Planned<R>] {
+        &mut self.plans
+    }
+
+    /// Whether the plan of a run depends on contents of its inputs.
+    pub fn depends_on_contents(&self) -> bool {
+        !self.needed.is_empty()
+    }
+
     /// The plan used last.
     ///
     /// # Errors

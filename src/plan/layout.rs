@@ -107,7 +107,7 @@ impl Plan {
                     format!("{dims:?} has more than the {} elements that shaders can index", i32::MAX),
                 )
             })?;
-            let bytes = bound_bytes(len, storage_bytes(tensor.dtype, caps.f16));
+            let bytes = bound_bytes(len, storage_bytes(tensor.dtype, caps.floats()));
             let limit = caps.max_buffer_bytes;
             if bytes > limit {
                 return Err(Error::limit(

@@ -72,7 +72,7 @@ impl Prepared {
                 key: Key::new(spec, &sizes, platform),
                 uses: 1,
                 total_ns: elapsed_ns,
-                work: Work::of(spec, &sizes, &input_lens, len(&step.output), caps.f16),
+                work: Work::of(spec, &sizes, &input_lens, len(&step.output), caps.floats()),
                 output_len: len(&step.output),
                 input_lens,
                 kernel: step.kernel,

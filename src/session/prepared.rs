@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::gpu::{Binding, Buffer, Device, Dispatch, Kernel, Readback, Recording};
 use crate::kernel::{Caps, KernelSpec, Schedule, broken_rule, default_schedule, storage_bytes};
 use crate::plan::{Layout, Origin, Plan, Step, SymbolValues};
-use crate::tensor::Tensor;
+use crate::tensor::{DType, Tensor};
 use crate::tune::{Key, Platform, Store};
 use crate::wgsl::{Dialect, Target};
 
@@ -18,10 +18,27 @@ type OnProgress<'a> = Option<&'a (dyn Fn(Progress) + Send + Sync)>;
 /// A schedule for a kernel in place of the one it would have.
 pub type Wish<'a> = &'a dyn Fn(&KernelSpec, &[i64]) -> Option<Schedule>;
 
-/// Uploaded constants, shared by all plans of a session: by the address and length of their bytes on the host.
+/// Uploaded constants, shared by all plans of a session.
 #[derive(Default)]
 pub struct Weights {
-    uploaded: HashMap<(usize, usize, crate::tensor::DType), (Tensor, Place)>,
+    uploaded: HashMap<WeightKey, (Tensor, Place)>,
+}
+
+/// The address and length of a constant's bytes on the host, and the dtype that the plan holds it as.
+type WeightKey = (usize, usize, DType);
+
+/// A constant to upload.
+struct Wanted<'a> {
+    name: &'a str,
+    tensor: &'a Tensor,
+    held: DType,
+    size_bytes: u64,
+}
+
+impl Wanted<'_> {
+    fn key(&self) -> WeightKey {
+        Weights::key(self.tensor, self.held)
+    }
 }
 
 /// A piece of memory within a buffer.
@@ -35,8 +52,8 @@ struct Place {
 const WEIGHT_BUFFER_BYTES: u64 = 256 << 20;
 
 impl Weights {
-    fn key(tensor: &Tensor) -> (usize, usize, crate::tensor::DType) {
-        (tensor.bytes().as_ptr() as usize, tensor.bytes().len(), tensor.dtype())
+    fn key(tensor: &Tensor, held: DType) -> WeightKey {
+        (tensor.bytes().as_ptr() as usize, tensor.bytes().len(), held)
     }
 
     /// Free what none of `plans` uses.
@@ -44,7 +61,7 @@ impl Weights {
         let used: HashSet<_> = plans
             .flat_map(|plan| &plan.tensors)
             .filter_map(|tensor| match &tensor.origin {
-                Origin::Weight(data) => Some(Weights::key(data)),
+                Origin::Weight(data) => Some(Weights::key(data, tensor.dtype)),
                 Origin::Input(_) | Origin::Once | Origin::Run => None,
             })
             .collect();
@@ -52,39 +69,34 @@ impl Weights {
     }
 
     /// Upload those of `wanted` that are not there yet.
-    fn upload(
-        &mut self,
-        device: &Device,
-        wanted: &[(&str, &Tensor, u64)],
-        progress: OnProgress,
-    ) -> Result<()> {
+    fn upload(&mut self, device: &Device, wanted: &[Wanted], progress: OnProgress) -> Result<()> {
         let caps = device.caps();
         let alignment = caps.storage_offset_alignment as u64;
-        let mut new: Vec<_> =
-            wanted.iter().filter(|(_, t, _)| !self.uploaded.contains_key(&Weights::key(t))).collect();
-        new.sort_by_key(|(_, t, _)| Weights::key(t));
-        new.dedup_by_key(|(_, t, _)| Weights::key(t));
-        let total = new.iter().map(|(_, _, bytes)| bytes).sum();
+        let mut new: Vec<_> = wanted.iter().filter(|w| !self.uploaded.contains_key(&w.key())).collect();
+        new.sort_by_key(|w| w.key());
+        new.dedup_by_key(|w| w.key());
+        let total = new.iter().map(|w| w.size_bytes).sum();
         let mut done = 0;
         let mut rest = new.as_slice();
         while !rest.is_empty() {
             let limit = WEIGHT_BUFFER_BYTES.min(caps.max_buffer_bytes);
             let (mut end, mut offsets) = (0u64, Vec::new());
-            for (_, _, bytes) in rest {
+            for w in rest {
                 let offset = end.next_multiple_of(alignment);
-                if !offsets.is_empty() && offset + bytes > limit {
+                if !offsets.is_empty() && offset + w.size_bytes > limit {
                     break;
                 }
                 offsets.push(offset);
-                end = offset + bytes;
+                end = offset + w.size_bytes;
             }
             let (now, later) = rest.split_at(offsets.len());
             let buffer = device.buffer("weights", end)?;
-            for ((name, tensor, bytes), &offset_bytes) in now.iter().zip(&offsets) {
-                device.write(&buffer, offset_bytes, &to_device(name, tensor, caps.f16)?)?;
+            for (w, &offset_bytes) in now.iter().zip(&offsets) {
+                let bytes = to_device(w.name, w.tensor, w.held, caps.floats())?;
+                device.write(&buffer, offset_bytes, &bytes)?;
                 let place = Place { buffer: buffer.clone(), offset_bytes };
-                self.uploaded.insert(Weights::key(tensor), ((*tensor).clone(), place));
-                done += bytes;
+                self.uploaded.insert(w.key(), (w.tensor.clone(), place));
+                done += w.size_bytes;
                 if let Some(progress) = progress {
                     progress(Progress { stage: Stage::Upload, done, total });
                 }
@@ -164,7 +176,7 @@ impl Prepared {
         let mut wanted = Vec::new();
         for tensor in &plan.tensors {
             if let Origin::Weight(data) = &tensor.origin {
-                let bytes = crate::plan::bound_bytes(data.len(), storage_bytes(tensor.dtype, caps.f16));
+                let bytes = crate::plan::bound_bytes(data.len(), storage_bytes(tensor.dtype, caps.floats()));
                 let limit = caps.max_buffer_bytes;
                 if bytes > limit {
                     let message = format!(
@@ -173,14 +185,15 @@ impl Prepared {
                     );
                     return Err(Error::limit(format!("tensor {:?}", tensor.name), message));
                 }
-                wanted.push((tensor.name.as_str(), data, bytes));
+                let held = tensor.dtype;
+                wanted.push(Wanted { name: &tensor.name, tensor: data, held, size_bytes: bytes });
             }
         }
         weights.upload(device, &wanted, progress)?;
         let mut memory = HashMap::new();
         for (id, tensor) in plan.tensors.iter().enumerate() {
             if let Origin::Weight(data) = &tensor.origin
-                && let Some((_, place)) = weights.uploaded.get(&Weights::key(data))
+                && let Some((_, place)) = weights.uploaded.get(&Weights::key(data, tensor.dtype))
             {
                 memory.insert(Memory::Constant(id), place.clone());
             }
@@ -219,7 +232,8 @@ impl Prepared {
             if let (Some(place), Some(tensor)) =
                 (self.memory.get(&Memory::Input(input)), self.plan.inputs[input])
             {
-                let bytes = to_device(&self.plan.tensors[tensor].name, feed, device.caps().f16)?;
+                let planned = &self.plan.tensors[tensor];
+                let bytes = to_device(&planned.name, feed, planned.dtype, device.caps().floats())?;
                 device.write(&place.buffer, 0, &bytes)?;
             }
         }
@@ -326,7 +340,7 @@ impl Prepared {
         record(&mut Recorder {
             plan: &self.plan,
             caps,
-            target: Target { f16: caps.f16, dialect: Dialect::Naga },
+            target: Target { floats: caps.floats(), dialect: Dialect::Naga },
             choose: &choose,
             kernels: &mut self.kernels,
         })
@@ -434,9 +448,9 @@ impl Prepared {
         for (output, produced) in self.plan.outputs.iter().zip(commands::outputs(&self.plan, &run.symbols)?) {
             let tensor = match produced {
                 Produced::Known(tensor) => tensor,
-                Produced::Read(shape) => {
+                Produced::Read { shape, held } => {
                     let bytes = read.next().ok_or_else(|| Error::model(&output.name, "was not read back"))?;
-                    from_device(&output.name, output.dtype, &shape, bytes, device.caps().f16)?
+                    from_device(&output.name, output.dtype, &shape, bytes, held, device.caps().floats())?
                 }
             };
             outputs.push((output.name.clone(), tensor));

@@ -7,8 +7,9 @@ use std::time::Duration;
 use super::clock::Clock;
 use super::probe::Sweep;
 use crate::error::{Error, Result};
+use crate::expr::{Floats, Value, write_element};
 use crate::gpu::{Binding, Buffer, Device, Dispatch, Kernel, Readback, Recording};
-use crate::kernel::{KernelSpec, Schedule, Slot, grid, size, storage_bytes, storage_type};
+use crate::kernel::{KernelSpec, Schedule, Slot, grid, size, storage_bytes, stored};
 use crate::tensor::DType;
 use crate::wgsl::{self, Bound, Dialect, Target};
 
@@ -42,16 +43,16 @@ impl<'a> Bench<'a> {
         input_lens: &[usize],
         output_len: usize,
     ) -> Result<Bench<'a>> {
-        let f16 = device.caps().f16;
+        let floats = device.caps().floats();
         let mut seed = 0x9e37_79b9_7f4a_7c15;
         let mut inputs = Vec::new();
         for (&dtype, &len) in spec.inputs.iter().zip(input_lens) {
             let buffer =
-                device.buffer("bench input", crate::plan::bound_bytes(len, storage_bytes(dtype, f16)))?;
-            device.write(&buffer, 0, &random(dtype, len, f16, &mut seed))?;
+                device.buffer("bench input", crate::plan::bound_bytes(len, storage_bytes(dtype, floats)))?;
+            device.write(&buffer, 0, &random(dtype, len, floats, &mut seed))?;
             inputs.push(buffer);
         }
-        let output_bytes = crate::plan::bound_bytes(output_len, storage_bytes(spec.output, f16));
+        let output_bytes = crate::plan::bound_bytes(output_len, storage_bytes(spec.output, floats));
         let output = device.buffer("bench output", output_bytes)?;
         let params = if sizes.is_empty() {
             None
@@ -105,7 +106,7 @@ impl<'a> Bench<'a> {
     /// As [`wgsl::render_passes`].
     pub fn identity(&self, schedule: &Schedule) -> Result<Vec<(String, [u32; 3])>> {
         let caps = self.device.caps();
-        let target = Target { f16: caps.f16, dialect: Dialect::Naga };
+        let target = Target { floats: caps.floats(), dialect: Dialect::Naga };
         wgsl::render_passes(self.label, self.spec, schedule, self.sizes, caps, target)?
             .into_iter()
             .map(|(pass, rendered)| {
@@ -121,7 +122,7 @@ impl<'a> Bench<'a> {
             return Ok(done.clone());
         }
         let caps = self.device.caps();
-        let target = Target { f16: caps.f16, dialect: Dialect::Naga };
+        let target = Target { floats: caps.floats(), dialect: Dialect::Naga };
         let mut scratch: HashMap<usize, Buffer> = HashMap::new();
         let mut dispatches = Vec::new();
         for (pass, rendered) in
@@ -130,7 +131,7 @@ impl<'a> Bench<'a> {
             let kernel = self.device.kernel(&rendered.shader)?;
             if let Slot::Scratch(number) = pass.output {
                 let len = size(&pass.len, self.sizes) as usize;
-                let bytes = crate::plan::bound_bytes(len, storage_bytes(pass.spec.output, caps.f16));
+                let bytes = crate::plan::bound_bytes(len, storage_bytes(pass.spec.output, caps.floats()));
                 scratch.insert(number, self.device.buffer("bench scratch", bytes)?);
             }
             let memory = |slot: Slot| match slot {
@@ -165,12 +166,7 @@ impl<'a> Bench<'a> {
             Readback { buffer: self.output.clone(), offset_bytes: 0, size_bytes: self.output_bytes };
         let recording = Recording { dispatches, readbacks: vec![readback] };
         let bytes = self.device.run_within(&recording, self.clock.limit())?.pop().unwrap_or_default();
-        let stored = match storage_type(self.spec.output, self.device.caps().f16) {
-            "f16" => DType::F16,
-            "i32" => DType::I32,
-            "u32" => DType::U32,
-            _ => DType::F32,
-        };
+        let stored = stored(self.spec.output, self.device.caps().floats());
         let len = bytes.len() * 8 / stored.bits();
         Ok((0..len)
             .map(|i| crate::expr::read_element(stored, &bytes, i).map_or(f64::NAN, |v| v.to_f64()))
@@ -191,7 +187,7 @@ impl<'a> Bench<'a> {
 }
 
 /// Random elements in their storage form: floats in +-[0.25, 1.25), integers in 1..=4, bools.
-fn random(dtype: DType, len: usize, f16: bool, seed: &mut u64) -> Vec<u8> {
+fn random(dtype: DType, len: usize, floats: Floats, seed: &mut u64) -> Vec<u8> {
     let mut next = || {
         // xorshift64: any generator does, as long as it is the same everywhere.
         *seed ^= *seed << 13;
@@ -199,17 +195,17 @@ fn random(dtype: DType, len: usize, f16: bool, seed: &mut u64) -> Vec<u8> {
         *seed ^= *seed << 17;
         *seed >> 40
     };
-    let mut out = Vec::with_capacity(len * storage_bytes(dtype, f16));
-    for _ in 0..len {
+    let mut out = Vec::with_capacity(len * storage_bytes(dtype, floats));
+    for i in 0..len {
         let bits = next();
         let float =
             (0.25 + (bits >> 1) as f32 / (1u32 << 23) as f32) * if bits & 1 == 0 { 1.0 } else { -1.0 };
-        match storage_type(dtype, f16) {
-            "f16" => out.extend(half::f16::from_f32(float).to_le_bytes()),
-            "f32" => out.extend(float.to_le_bytes()),
-            _ if dtype == DType::Bool => out.extend(((bits & 1) as u32).to_le_bytes()),
-            _ => out.extend((1 + (bits & 3) as u32).to_le_bytes()),
-        }
+        let value = match stored(dtype, floats) {
+            stored if stored.is_float() => Value::F(float as f64),
+            _ if dtype == DType::Bool => Value::I((bits & 1) as i64),
+            _ => Value::I(1 + (bits & 3) as i64),
+        };
+        write_element(stored(dtype, floats), i, value, &mut out);
     }
     out
 }

@@ -11,6 +11,7 @@ mod scope;
 mod template;
 
 use crate::error::{Error, Result};
+use crate::expr::Floats;
 use crate::kernel::{Body, Caps, KernelSpec, Pass, Schedule, Sizes, passes};
 
 pub use probe::{PROBE_WORKGROUP, probe_copy, probe_fma, probe_fma_flops};
@@ -51,8 +52,8 @@ pub enum Bound {
 /// What the text is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Target {
-    /// Whether the device has 16-bit floats.
-    pub f16: bool,
+    /// The floats that the device has.
+    pub floats: Floats,
     /// The compiler that will read it.
     pub dialect: Dialect,
 }

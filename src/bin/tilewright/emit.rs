@@ -18,7 +18,7 @@ pub fn emit(args: &EmitArgs) -> Result<()> {
         TextTarget::Naga => Dialect::Naga,
         TextTarget::Browser => Dialect::Browser,
     };
-    let target = Target { f16: machine.caps.f16, dialect };
+    let target = Target { floats: machine.caps.floats(), dialect };
     let spaces = planned.spaces(&machine.caps);
     let several = spaces.len() > 1;
     let mut texts = Vec::new();

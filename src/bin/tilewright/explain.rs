@@ -105,7 +105,7 @@ fn one<'a>(space: &'a Space, store: &'a Store, adapter: &AdapterInfo) -> Result<
         }
     };
     let others = if record.is_some() { Vec::new() } else { others(&key, store) };
-    let work = space.work(adapter.caps.f16);
+    let work = space.work(adapter.caps.floats());
     let peaks = store.peaks(&adapter.into());
     Ok(Explained { space, key, record, schedule, why, others, work, peaks })
 }

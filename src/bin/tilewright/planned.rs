@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
+use tilewright::expr::Floats;
 use tilewright::gpu::Device;
 use tilewright::graph::Graph;
 use tilewright::ir::Stop;
@@ -193,8 +194,8 @@ pub struct Space {
 
 impl Space {
     /// What it must do at the least.
-    pub fn work(&self, f16: bool) -> Work {
-        Work::of(&self.spec, &self.sizes, &self.input_lens, self.output_len, f16)
+    pub fn work(&self, floats: Floats) -> Work {
+        Work::of(&self.spec, &self.sizes, &self.input_lens, self.output_len, floats)
     }
 
     /// The schedule of an untuned run.
@@ -273,7 +274,7 @@ impl Planned {
     /// # Errors
     /// As [`wgsl::render`].
     pub fn kernels(&self, caps: &Caps) -> Result<Vec<KernelSource>, Error> {
-        let target = Target { f16: caps.f16, dialect: Dialect::Naga };
+        let target = Target { floats: caps.floats(), dialect: Dialect::Naga };
         let mut found: Vec<(usize, KernelSource)> = Vec::new();
         for step in &self.plan.steps {
             let kernel = &self.plan.kernels[step.kernel];

@@ -20,7 +20,7 @@ impl Rate {
     pub fn of(op: &OneOp, caps: &Caps, peaks: Option<&Peaks>, ns: u64) -> Rate {
         // Billions a second are units a nanosecond.
         let per_ns = |amount: f64| amount / ns.max(1) as f64;
-        let (flops, bytes) = (op.flops(), op.bytes(caps.f16));
+        let (flops, bytes) = (op.flops(), op.bytes(caps.floats()));
         let work = Work { flops: flops.unwrap_or(0.0), bytes, f16: false };
         Rate {
             gflops: flops.map(per_ns),
