@@ -2,8 +2,9 @@
 import fs from 'node:fs';
 import http from 'node:http';
 import path from 'node:path';
+import { fileURLToPath } from 'node:url';
 
-const web = path.dirname(import.meta.dirname);
+const web = fileURLToPath(new URL('..', import.meta.url));
 const root = path.dirname(web);
 const types = {
   '.js': 'text/javascript', '.mjs': 'text/javascript', '.wasm': 'application/wasm', '.html': 'text/html', '.css': 'text/css',
