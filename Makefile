@@ -6,7 +6,7 @@ CARGO_FLAGS := $(if $(CI),--locked)
 # The demo's question goes through the environment, so that it may contain any character.
 export QUERY
 
-.PHONY: help demo setup test-data test lint test-models bless-onnx bench web test-web serve
+.PHONY: help demo setup test-data test lint test-models bless-onnx bench web test-web test-dropin serve
 
 help:
 	@echo 'make demo [QUERY="..."]   build the sentence encoder, search 200 sentences by meaning'
@@ -69,3 +69,8 @@ bless-onnx: test-data
 
 bench:
 	cargo bench $(CARGO_FLAGS)
+
+# @huggingface/transformers on this package and on onnxruntime-web, in Vite builds; its packages are large.
+test-dropin: web test-data
+	cd web/tests/dropin && npm ci --silent --ignore-scripts
+	node web/tests/dropin/run.mjs

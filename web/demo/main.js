@@ -190,7 +190,7 @@ async function embed(session, tokenizer, sentences) {
   const filled = (of) => new Tensor('int64', BigInt64Array.from(ids.flatMap((row) => Array.from({ length }, (_, i) => BigInt(of(row, i))))), dims);
   const all = { input_ids: filled((row, i) => row[i] ?? 0), attention_mask: filled((row, i) => (i < row.length ? 1 : 0)), token_type_ids: filled(() => 0) };
   const outputs = await session.run(Object.fromEntries(session.inputNames.map((name) => [name, all[name]])));
-  const { data, dims: [, size] } = outputs[session.outputNames[0]];
+  const { data, dims: [, size] } = outputs.sentence_embedding;
   return ids.map((_, i) => {
     const vector = [...data.slice(i * size, (i + 1) * size)];
     const norm = Math.hypot(...vector);

@@ -136,7 +136,7 @@ function baseUrl(): string {
 
 /** Node has no fetch for files. */
 async function fileBytes(url: URL): Promise<Uint8Array<ArrayBuffer>> {
-  const module = 'node:fs/promises'; // a variable, so that bundlers for browsers leave it alone
+  const module = ['node', 'fs/promises'].join(':'); // so that bundlers for browsers leave it alone
   const files = (await import(/* @vite-ignore */ /* webpackIgnore: true */ module)) as {
     readFile(url: URL): Promise<Uint8Array<ArrayBuffer>>;
   };

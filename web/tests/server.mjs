@@ -21,6 +21,8 @@ const folders = {
   examples: path.join(root, 'examples/data'),
   corpus: path.join(root, 'tests/corpus/onnx'),
   built: path.join(root, 'target/web'),
+  models: path.join(root, 'target/web/models'),
+  ort: path.join(web, 'tests/dropin/node_modules/onnxruntime-web/dist'),
 };
 
 /** Starts it; `requests` counts by path, for tests of caching. */
