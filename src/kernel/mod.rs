@@ -5,7 +5,9 @@
 
 mod caps;
 mod contract;
+mod gemv;
 mod map;
+mod operand;
 mod passes;
 mod peaks;
 mod reduce;
@@ -13,13 +15,22 @@ mod schedule;
 mod space;
 mod spec;
 mod split_k;
+mod subgroup;
+mod tiled;
 
 pub use caps::{AdapterKind, Caps, CooperativeSize};
 pub use contract::ContractSchedule;
+pub use gemv::{GemvSchedule, Reduction};
 pub use map::MapSchedule;
+pub use operand::Along;
+pub(crate) use operand::{consecutive, in_fours};
 pub use passes::{Pass, Slot, passes};
 pub use peaks::Peaks;
 pub use reduce::ReduceSchedule;
 pub use schedule::{Schedule, Sizes, grid, size};
-pub use space::{MOST_CANDIDATES, Space, broken_rule, candidates, default_schedule, estimate_ns, space};
+pub use space::{
+    MOST_CANDIDATES, Space, broken_rule, candidates, default_schedule, estimate_ns, points, space,
+};
 pub use spec::{Body, ContractBody, KernelSpec, RowResult, Stage, storage_bytes, storage_type, stored};
+pub use subgroup::SubgroupSchedule;
+pub use tiled::TiledSchedule;

@@ -37,8 +37,8 @@ pub struct Pass {
 /// The passes of `spec` under `schedule`, in order; the last writes the output.
 pub fn passes(spec: &KernelSpec, schedule: &Schedule, sizes: Sizes, caps: &Caps) -> Vec<Pass> {
     match (&spec.body, schedule) {
-        (Body::Contract(body), Schedule::Contract(s)) if s.split_k > 1 => {
-            split_k::passes(spec, body, s, sizes, caps)
+        (Body::Contract(body), _) if schedule.split_k() > 1 => {
+            split_k::passes(spec, body, schedule, sizes, caps)
         }
         (Body::Map { .. } | Body::Reduce { .. } | Body::Contract(_), _) => vec![Pass {
             spec: spec.clone(),

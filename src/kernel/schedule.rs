@@ -4,9 +4,12 @@ use serde::{Deserialize, Serialize};
 
 use super::caps::Caps;
 use super::contract::ContractSchedule;
+use super::gemv::GemvSchedule;
 use super::map::MapSchedule;
 use super::reduce::ReduceSchedule;
 use super::spec::{Body, KernelSpec, RowResult};
+use super::subgroup::SubgroupSchedule;
+use super::tiled::TiledSchedule;
 use crate::error::{Error, Result};
 use crate::expr::Idx;
 
@@ -20,8 +23,47 @@ pub enum Schedule {
     Map(MapSchedule),
     /// For [`Body::Reduce`].
     Reduce(ReduceSchedule),
-    /// For [`Body::Contract`].
+    /// For [`Body::Contract`], straight from storage.
     Contract(ContractSchedule),
+    /// For [`Body::Contract`], through workgroup memory.
+    Tiled(TiledSchedule),
+    /// For [`Body::Contract`], with rows handed on within a subgroup.
+    Subgroup(SubgroupSchedule),
+    /// For [`Body::Contract`] of few rows or columns.
+    Gemv(GemvSchedule),
+}
+
+impl Schedule {
+    /// Parts of a contraction's sum that a second pass adds up; 1 where there is no second pass.
+    pub fn split_k(&self) -> u32 {
+        match self {
+            Schedule::Contract(s) => s.split_k,
+            Schedule::Tiled(s) => s.split_k,
+            Schedule::Subgroup(s) => s.split_k,
+            Schedule::Map(_) | Schedule::Reduce(_) | Schedule::Gemv(_) => 1,
+        }
+    }
+
+    /// The same in one pass.
+    pub(super) fn unsplit(&self) -> Schedule {
+        match self.clone() {
+            Schedule::Contract(s) => Schedule::Contract(ContractSchedule { split_k: 1, ..s }),
+            Schedule::Tiled(s) => Schedule::Tiled(TiledSchedule { split_k: 1, ..s }),
+            Schedule::Subgroup(s) => Schedule::Subgroup(SubgroupSchedule { split_k: 1, ..s }),
+            other @ (Schedule::Map(_) | Schedule::Reduce(_) | Schedule::Gemv(_)) => other,
+        }
+    }
+
+    /// Rows and columns of a contraction that a workgroup computes.
+    fn tile(&self) -> Option<[u32; 2]> {
+        match self {
+            Schedule::Contract(s) => Some([s.group_m * s.micro_m, s.group_n * s.micro_n4 * 4]),
+            Schedule::Tiled(s) => Some(s.tile()),
+            Schedule::Subgroup(s) => Some(s.tile()),
+            Schedule::Gemv(s) => Some(s.tile()),
+            Schedule::Map(_) | Schedule::Reduce(_) => None,
+        }
+    }
 }
 
 impl std::fmt::Display for Schedule {
@@ -29,15 +71,17 @@ impl std::fmt::Display for Schedule {
         match self {
             Schedule::Map(s) => write!(f, "workgroup={} per_invocation={}", s.workgroup, s.per_invocation),
             Schedule::Reduce(s) => write!(f, "lanes={} rows={}", s.lanes, s.rows),
-            Schedule::Contract(s) => write!(
-                f,
-                "group_m={} group_n={} micro_m={} micro_n={} split_k={}",
-                s.group_m,
-                s.group_n,
-                s.micro_m,
-                s.micro_n4 * 4,
-                s.split_k
-            ),
+            Schedule::Contract(s) => {
+                let ContractSchedule { group_m, group_n, micro_m, micro_n4, split_k } = s;
+                let micro_n = micro_n4 * 4;
+                write!(
+                    f,
+                    "group_m={group_m} group_n={group_n} micro_m={micro_m} micro_n={micro_n} split_k={split_k}"
+                )
+            }
+            Schedule::Tiled(s) => s.fmt(f),
+            Schedule::Subgroup(s) => s.fmt(f),
+            Schedule::Gemv(s) => s.fmt(f),
         }
     }
 }
@@ -104,7 +148,7 @@ pub fn grid(
             }
             flat(div(rows, s.rows))
         }
-        (Body::Contract(body), Schedule::Contract(s)) => {
+        (Body::Contract(body), schedule) if let Some([tile_m, tile_n]) = schedule.tile() => {
             let (b, m, n, _) =
                 (checked(&body.batch)?, checked(&body.m)?, checked(&body.n)?, checked(&body.k)?);
             let total = b.saturating_mul(m).saturating_mul(n);
@@ -112,7 +156,7 @@ pub fn grid(
                 return Err(too_large("number of output elements", total, i32::MAX as i64));
             }
             let limit = caps.max_workgroups as i64;
-            let (x, y) = (div(n, s.group_n * s.micro_n4 * 4), div(m, s.group_m * s.micro_m));
+            let (x, y) = (div(n, tile_n), div(m, tile_m));
             if x > limit || y > limit {
                 return Err(too_large("number of workgroups", x.max(y), limit));
             }

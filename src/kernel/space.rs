@@ -4,7 +4,7 @@ use super::caps::Caps;
 use super::peaks::Peaks;
 use super::schedule::{Schedule, Sizes};
 use super::spec::{Body, KernelSpec};
-use super::{contract, map, reduce};
+use super::{contract, gemv, map, reduce, subgroup, tiled};
 
 /// Candidates that are left at the most.
 pub const MOST_CANDIDATES: usize = 64;
@@ -22,15 +22,22 @@ pub struct Space {
     pub kept: Vec<Schedule>,
 }
 
+/// All points of the knobs of a kernel's family, legal or not.
+pub fn points(spec: &KernelSpec) -> Vec<Schedule> {
+    match &spec.body {
+        Body::Map { .. } => map::points(),
+        Body::Reduce { .. } => reduce::points(),
+        Body::Contract(_) => {
+            [contract::points(), tiled::points(), subgroup::points(), gemv::points()].concat()
+        }
+    }
+}
+
 /// The space of a kernel at these sizes. Never empty: the default is a legal schedule.
 pub fn space(spec: &KernelSpec, sizes: Sizes, caps: &Caps) -> Space {
     let peaks = Peaks::typical(caps);
     let default = default_schedule(spec, sizes, caps);
-    let points = match &spec.body {
-        Body::Map { .. } => map::points(),
-        Body::Reduce { .. } => reduce::points(),
-        Body::Contract(_) => contract::points(),
-    };
+    let points = points(spec);
     let mut space = Space { raw: points.len(), removed: Vec::new(), kept: vec![default] };
     let mut legal: Vec<(f64, Schedule)> = Vec::new();
     for point in points {
@@ -71,7 +78,14 @@ pub fn default_schedule(spec: &KernelSpec, sizes: Sizes, caps: &Caps) -> Schedul
         Body::Reduce { rows, stages, result } => {
             Schedule::Reduce(reduce::default(rows, stages, result, sizes, caps))
         }
-        Body::Contract(body) => Schedule::Contract(contract::default(body, sizes, caps)),
+        Body::Contract(body) => {
+            let direct = || Schedule::Contract(contract::default(body, sizes, caps));
+            gemv::default(body, sizes, caps)
+                .map(Schedule::Gemv)
+                .or_else(|| tiled::default(body, sizes, caps).map(Schedule::Tiled))
+                .or_else(|| subgroup::default(body, sizes, caps).map(Schedule::Subgroup))
+                .unwrap_or_else(direct)
+        }
     }
 }
 
@@ -86,6 +100,9 @@ pub fn broken_rule(
         (Body::Map { .. }, Schedule::Map(s)) => map::broken_rule(s, caps),
         (Body::Reduce { stages, .. }, Schedule::Reduce(s)) => reduce::broken_rule(stages, s, caps),
         (Body::Contract(body), Schedule::Contract(s)) => contract::broken_rule(body, s, sizes, caps),
+        (Body::Contract(body), Schedule::Tiled(s)) => tiled::broken_rule(body, s, sizes, caps),
+        (Body::Contract(body), Schedule::Subgroup(s)) => subgroup::broken_rule(body, s, sizes, caps),
+        (Body::Contract(body), Schedule::Gemv(s)) => gemv::broken_rule(body, s, sizes, caps),
         (Body::Map { .. } | Body::Reduce { .. } | Body::Contract(_), _) => Some("of another kernel family"),
     }
 }
@@ -98,6 +115,9 @@ pub fn estimate_ns(spec: &KernelSpec, schedule: &Schedule, sizes: Sizes, caps: &
             reduce::estimate_ns(rows, reduce::longest(stages, result, sizes), s, sizes, caps, peaks)
         }
         (Body::Contract(body), Schedule::Contract(s)) => contract::estimate_ns(body, s, sizes, caps, peaks),
+        (Body::Contract(body), Schedule::Tiled(s)) => tiled::estimate_ns(body, s, sizes, caps, peaks),
+        (Body::Contract(body), Schedule::Subgroup(s)) => subgroup::estimate_ns(body, s, sizes, caps, peaks),
+        (Body::Contract(body), Schedule::Gemv(s)) => gemv::estimate_ns(body, s, sizes, caps, peaks),
         (Body::Map { .. } | Body::Reduce { .. } | Body::Contract(_), _) => f64::INFINITY,
     }
 }

@@ -4,10 +4,14 @@
 //! slots (loads, arithmetic, stores), printed from the kernel's expressions.
 
 mod contract;
+mod gemv;
 mod map;
+mod operand;
 mod reduce;
 mod scope;
+mod subgroup;
 mod template;
+mod tiled;
 
 use crate::error::{Error, Result};
 use crate::expr::Floats;
@@ -109,10 +113,13 @@ pub fn render(label: &str, spec: &KernelSpec, schedule: &Schedule, target: Targe
         (Body::Reduce { rows, stages, result }, Schedule::Reduce(s)) => {
             reduce::render(label, spec, rows, stages, result, s, target)
         }
-        (Body::Contract(_), Schedule::Contract(s)) if s.split_k != 1 => {
+        (Body::Contract(_), _) if schedule.split_k() != 1 => {
             Err(Error::limit(label, format!("schedule {schedule} takes several passes")))
         }
         (Body::Contract(body), Schedule::Contract(s)) => contract::render(label, spec, body, s, target),
+        (Body::Contract(body), Schedule::Tiled(s)) => tiled::render(label, spec, body, s, target),
+        (Body::Contract(body), Schedule::Subgroup(s)) => subgroup::render(label, spec, body, s, target),
+        (Body::Contract(body), Schedule::Gemv(s)) => gemv::render(label, spec, body, s, target),
         (_, other) => {
             Err(Error::limit(label, format!("schedule {other} does not fit a {} kernel", spec.family())))
         }
@@ -125,4 +132,8 @@ pub const SKELETONS: &[(&str, &str)] = &[
     ("reduce.wgsl", reduce::SHARED),
     ("reduce_serial.wgsl", reduce::SERIAL),
     ("gemm.wgsl", contract::SKELETON),
+    ("gemm_tiled.wgsl", tiled::SKELETON),
+    ("gemm_subgroup.wgsl", subgroup::SKELETON),
+    ("gemv.wgsl", gemv::SKELETON),
+    ("gemv_subgroup.wgsl", gemv::SUBGROUP),
 ];
