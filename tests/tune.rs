@@ -12,8 +12,9 @@ use tilewright::tune::{
 };
 use tilewright::{DType, Session, SessionOptions, Tensor, TuneOptions};
 
-const SEARCH: SearchOptions =
-    SearchOptions { budget: Duration::from_secs(20), most_candidates: usize::MAX, enough_ns: None };
+fn everything() -> SearchOptions {
+    SearchOptions { most_candidates: usize::MAX, ..SearchOptions::default() }
+}
 
 /// A product and a softmax over it.
 fn net() -> Net {
@@ -72,7 +73,7 @@ fn bad_candidates_are_recorded_and_the_device_survives() {
         [vec![legal[0].clone(), too_large.clone(), other_family.clone()], legal[1..3].to_vec()].concat();
     let mut bench = Bench::new(&device, "gemm", &spec, &[], &inputs, output).unwrap();
     let mut told = 0;
-    let trials = search(&mut bench, &list, &SEARCH, &mut |_| told += 1).unwrap();
+    let trials = search(&mut bench, &list, &everything(), &mut |_| told += 1).unwrap();
     assert!(told > list.len());
     for (trial, schedule) in trials.iter().zip(&list) {
         assert_eq!(&trial.schedule, schedule);
@@ -88,7 +89,7 @@ fn bad_candidates_are_recorded_and_the_device_survives() {
     assert_eq!(default.len(), 64 * 64);
     assert!(default.iter().zip(&won).all(|(d, w)| (d - w).abs() <= 1e-3), "{best:?}");
     // A default that cannot run is an error, not a record.
-    assert!(search(&mut bench, &[too_large], &SEARCH, &mut |_| {}).is_err());
+    assert!(search(&mut bench, &[too_large], &everything(), &mut |_| {}).is_err());
 }
 
 /// Lanes are added up in halves, so a number of lanes that is no power of two loses some of them.
@@ -104,7 +105,7 @@ fn a_wrong_candidate_cannot_win() {
     let schedule = |lanes| Schedule::Reduce(ReduceSchedule { lanes, rows: 1 });
     let list = [schedule(64), schedule(7), schedule(32)];
     let mut bench = Bench::new(&device, "reduce", &spec, &[], &inputs, output).unwrap();
-    let trials = search(&mut bench, &list, &SEARCH, &mut |_| {}).unwrap();
+    let trials = search(&mut bench, &list, &everything(), &mut |_| {}).unwrap();
     assert!(matches!(&trials[1].status, Status::Wrong(why) if why.contains("element")), "{:?}", trials[1]);
     assert!(trials[1].samples_ns.is_empty() && trials[1].best_ns().is_none());
     assert_ne!(winner(&trials).unwrap().schedule, schedule(7));
@@ -150,7 +151,7 @@ fn without_a_budget_the_default_is_measured_alone() {
     let (spec, inputs, output) = kernel(&product(), "gemm", &device);
     let legal = candidates(&spec, &[], device.caps());
     let mut bench = Bench::new(&device, "gemm", &spec, &[], &inputs, output).unwrap();
-    let options = SearchOptions { budget: Duration::ZERO, most_candidates: 5, enough_ns: None };
+    let options = SearchOptions { budget: Duration::ZERO, most_candidates: 5, ..SearchOptions::default() };
     let trials = search(&mut bench, &legal, &options, &mut |_| {}).unwrap();
     assert_eq!(trials.len(), legal.len().min(5));
     assert_eq!(trials[0].status, Status::Measured);

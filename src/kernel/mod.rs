@@ -17,6 +17,7 @@ mod spec;
 mod split_k;
 mod subgroup;
 mod tiled;
+mod work;
 
 pub use caps::{AdapterKind, Caps, CooperativeSize};
 pub use contract::ContractSchedule;
@@ -34,3 +35,4 @@ pub use space::{
 pub use spec::{Body, ContractBody, KernelSpec, RowResult, Stage, storage_bytes, storage_type, stored};
 pub use subgroup::SubgroupSchedule;
 pub use tiled::TiledSchedule;
+pub use work::{Limit, Work};

@@ -33,9 +33,8 @@ pub fn points(spec: &KernelSpec) -> Vec<Schedule> {
     }
 }
 
-/// The space of a kernel at these sizes. Never empty: the default is a legal schedule.
-pub fn space(spec: &KernelSpec, sizes: Sizes, caps: &Caps) -> Space {
-    let peaks = Peaks::typical(caps);
+/// The space of a kernel at these sizes; `peaks` are for the order. Never empty: the default is a legal schedule.
+pub fn space(spec: &KernelSpec, sizes: Sizes, caps: &Caps, peaks: &Peaks) -> Space {
     let default = default_schedule(spec, sizes, caps);
     let points = points(spec);
     let mut space = Space { raw: points.len(), removed: Vec::new(), kept: vec![default] };
@@ -43,7 +42,7 @@ pub fn space(spec: &KernelSpec, sizes: Sizes, caps: &Caps) -> Space {
     for point in points {
         match broken_rule(spec, &point, sizes, caps) {
             Some(rule) => space.remove(rule, 1),
-            None => legal.push((estimate_ns(spec, &point, sizes, caps, &peaks), point)),
+            None => legal.push((estimate_ns(spec, &point, sizes, caps, peaks), point)),
         }
     }
     legal.sort_by(|a, b| a.0.total_cmp(&b.0));
@@ -68,7 +67,7 @@ impl Space {
 
 /// The legal schedules of a kernel at these sizes, the default first, never empty.
 pub fn candidates(spec: &KernelSpec, sizes: Sizes, caps: &Caps) -> Vec<Schedule> {
-    space(spec, sizes, caps).kept
+    space(spec, sizes, caps, &Peaks::typical(caps)).kept
 }
 
 /// A sound schedule without any search, which an untuned run uses.

@@ -161,6 +161,12 @@ impl<R> Model<R> {
         self.plans.last_mut().ok_or_else(|| Error::model("session", "no plan"))
     }
 
+    /// What is kept with a plan, if it still is one of the model's.
+    pub fn kept(&mut self, plan: &Arc<Plan>) -> Option<&mut R> {
+        let own = self.plans.iter_mut().find(|planned| Arc::ptr_eq(&planned.plan, plan));
+        own.map(|planned| &mut planned.kept)
+    }
+
     /// Take the latest plan out, for a run that goes on without the model.
     ///
     /// # Errors

@@ -104,7 +104,7 @@ fn bit_cast(cx: &mut Cx) -> Lowering {
 #[cfg(test)]
 mod tests {
     use crate::ops::case::{Case, int, t, text};
-    use crate::tensor::DType;
+    use crate::tensor::{DType, Tensor};
 
     fn bytes(dtype: DType, len: usize, bytes: &[u8]) -> Tensor {
         Tensor::new(dtype, &[len], bytes.to_vec()).unwrap()

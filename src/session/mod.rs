@@ -1,6 +1,10 @@
 //! Load a model, run it: the whole flow on one screen.
 
+mod background;
+mod finals;
+mod jobs;
 mod prepared;
+mod rig;
 mod tuning;
 
 use std::collections::BTreeMap;
@@ -17,9 +21,12 @@ use crate::plan::Plan;
 use crate::tensor::Tensor;
 use crate::tune::Store;
 
+pub use background::TuneStatus;
+use background::{Background, Offer, Turn};
 pub use prepared::{KernelText, StepTime};
-use prepared::{Prepared, Weights};
-pub use tuning::{TuneOptions, TuneProgress, TuneReport, TunedKernel};
+use prepared::{Prepared, Run, Weights};
+use tuning::Tuning;
+pub use tuning::{TuneMode, TuneOptions, TuneProgress, TuneReport, TunedKernel};
 
 /// How a session is made.
 #[derive(Clone, Default)]
@@ -33,7 +40,9 @@ pub struct SessionOptions {
     /// Where tuning records are read from and kept; `None` keeps them in memory only. [`Store::default_path`] is the
     /// user's own.
     pub records: Option<PathBuf>,
-    /// Called as long work advances: weights uploaded, kernels compiled.
+    /// When kernels are tuned without [`Session::tune`] being called.
+    pub tune: TuneMode,
+    /// Called as long work advances: weights uploaded, kernels compiled, kernels tuned before a first run.
     pub progress: Option<Arc<dyn Fn(Progress) + Send + Sync>>,
 }
 
@@ -44,6 +53,7 @@ impl std::fmt::Debug for SessionOptions {
             .field("dims", &self.dims)
             .field("allow_f64_as_f32", &self.allow_f64_as_f32)
             .field("records", &self.records)
+            .field("tune", &self.tune)
             .finish_non_exhaustive()
     }
 }
@@ -66,6 +76,8 @@ pub enum Stage {
     Upload,
     /// Kernels are compiled.
     Compile,
+    /// Kernels are tuned before the first run, in [`TuneMode::Full`].
+    Tune,
 }
 
 /// Where a model comes from.
@@ -140,7 +152,9 @@ pub struct Session {
     graph: Arc<Graph>,
     options: SessionOptions,
     store: Arc<Mutex<Store>>,
-    state: Mutex<State>,
+    state: Arc<Mutex<State>>,
+    /// In [`TuneMode::Background`].
+    tuner: Option<Background>,
 }
 
 impl std::fmt::Debug for Session {
@@ -182,13 +196,14 @@ impl Session {
         let model = Model::new(graph, options.dims.clone(), options.allow_f64_as_f32)?;
         let device = Device::open_async(&options.adapter).await?;
         let store = options.records.as_deref().map(Store::open).transpose()?.unwrap_or_default();
-        let session = Session {
-            device,
-            graph: model.graph.clone(),
-            options: options.clone(),
-            store: Arc::new(Mutex::new(store)),
-            state: Mutex::new(State { model, weights: Weights::default(), last_dispatches: 0 }),
+        let store = Arc::new(Mutex::new(store));
+        let graph = model.graph.clone();
+        let state = Arc::new(Mutex::new(State { model, weights: Weights::default(), last_dispatches: 0 }));
+        let tuner = match &options.tune {
+            TuneMode::Background(options) => Some(Background::new(&device, &store, &state, options)?),
+            TuneMode::Off | TuneMode::Full(_) => None,
         };
+        let session = Session { device, graph, options: options.clone(), store, state, tuner };
         {
             let State { model, weights, .. } = &mut *session.lock();
             model.plan_ahead(session.device.caps(), &mut |plan| session.prepared(plan, weights))?;
@@ -227,12 +242,25 @@ impl Session {
     /// [`Error::Input`] for a name, dtype or shape that does not fit; [`Error::Limit`] and [`Error::OutOfMemory`] for
     /// sizes beyond the device; [`Error::Device`].
     pub fn run(&self, inputs: &[(&str, &Tensor)]) -> Result<Outputs> {
+        let _turn = self.turn();
         let mut state = self.lock();
         let feeds = feeds(&state.model, inputs)?;
         let prepared = self.ready(&mut state, &feeds)?;
-        let run = prepared.start(&self.device, &feeds, self.progress())?;
-        let read = self.device.run(&run.recording)?;
+        self.tune_first(prepared, &feeds)?;
+        let mut run = prepared.start(&self.device, &feeds, self.progress())?;
+        let read = match self.device.run(&run.recording) {
+            Ok(read) => read,
+            Err(error) => {
+                // Stored winners may have been measured by another build of the driver.
+                if !prepared.mend(&self.device, &run)? {
+                    return Err(error);
+                }
+                run = prepared.start(&self.device, &feeds, self.progress())?;
+                self.device.run(&run.recording)?
+            }
+        };
         let outputs = prepared.finish(&self.device, &run, read)?;
+        self.offer(prepared, &run, &feeds);
         state.last_dispatches = run.recording.dispatches.len();
         Ok(Outputs(outputs))
     }
@@ -244,16 +272,19 @@ impl Session {
     pub async fn run_async(&self, inputs: &[(&str, &Tensor)]) -> Result<Outputs> {
         // The lock is not held while waiting: the plan's buffers are taken out for the run, and a run that
         // starts meanwhile makes its own.
+        let _turn = self.turn();
         let (feeds, mut planned) = {
             let mut state = self.lock();
             let feeds = feeds(&state.model, inputs)?;
-            self.ready(&mut state, &feeds)?;
+            let prepared = self.ready(&mut state, &feeds)?;
+            self.tune_first(prepared, &feeds)?;
             (feeds, state.model.take_latest()?)
         };
         let prepared = &mut planned.kept;
         let run = prepared.start(&self.device, &feeds, self.progress())?;
         let read = self.device.run_async(&run.recording).await?;
         let outputs = prepared.finish(&self.device, &run, read)?;
+        self.offer(prepared, &run, &feeds);
         let State { model, weights, last_dispatches } = &mut *self.lock();
         *last_dispatches = run.recording.dispatches.len();
         model.keep(planned);
@@ -279,6 +310,56 @@ impl Session {
         self.lock().model.plans().iter().flat_map(|planned| planned.kept.texts()).collect()
     }
 
+    /// What the session's own tuning is at; [`TuneStatus::Idle`] where it does none in the background.
+    pub fn tune_status(&self) -> TuneStatus {
+        self.tuner.as_ref().map_or(TuneStatus::Idle, Background::status)
+    }
+
+    /// Stop tuning in the background, for good, after the sample at hand. Kernels whose tuning was not finished keep their
+    /// schedules.
+    pub fn cancel_tuning(&self) {
+        if let Some(tuner) = &self.tuner {
+            tuner.cancel();
+        }
+    }
+
+    /// A run begins, and goes before the tuner's steps.
+    fn turn(&self) -> Option<Turn<'_>> {
+        self.tuner.as_ref().map(Background::turn)
+    }
+
+    /// Before a first run in [`TuneMode::Full`].
+    fn tune_first(&self, prepared: &mut Prepared, feeds: &[Tensor]) -> Result<()> {
+        let TuneMode::Full(options) = &self.options.tune else { return Ok(()) };
+        if !prepared.is_new(feeds) {
+            return Ok(());
+        }
+        let tuning = Tuning { device: &self.device, store: &self.store, options, all: false };
+        let run = prepared.start(&self.device, feeds, self.progress())?;
+        let jobs = prepared.jobs(&run, None, self.device.caps(), &self.adapter().into());
+        if jobs.iter().all(|job| tuning.is_known(job)) {
+            return Ok(());
+        }
+        let tell = |done: usize, total: usize| {
+            if let Some(progress) = self.progress() {
+                progress(Progress { stage: Stage::Tune, done: done as u64, total: total as u64 });
+            }
+        };
+        let report = tuning.tune(prepared, feeds, &mut |p| tell(p.kernel, p.kernels))?;
+        tell(report.kernels.len(), report.kernels.len());
+        Ok(())
+    }
+
+    /// After a run: the tuner gets its kernels, if it has not seen them.
+    fn offer(&self, prepared: &mut Prepared, run: &Run, feeds: &[Tensor]) {
+        if let Some(tuner) = &self.tuner
+            && prepared.is_new(feeds)
+        {
+            let jobs = prepared.jobs(run, None, self.device.caps(), &self.adapter().into());
+            tuner.offer(Offer { plan: prepared.plan.clone(), run: run.clone(), jobs });
+        }
+    }
+
     fn progress(&self) -> Option<&(dyn Fn(Progress) + Send + Sync)> {
         self.options.progress.as_deref()
     }
@@ -286,11 +367,6 @@ impl Session {
     fn lock(&self) -> MutexGuard<'_, State> {
         // A panic cannot leave the state half changed in a way that matters: plans are replaced whole.
         self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-    }
-
-    fn store(&self) -> MutexGuard<'_, Store> {
-        // Records are added whole: a panic between two of them does no harm.
-        self.store.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     fn prepared(&self, plan: &Arc<Plan>, weights: &mut Weights) -> Result<Prepared> {

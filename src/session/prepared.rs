@@ -15,6 +15,9 @@ use crate::wgsl::{Dialect, Target};
 
 type OnProgress<'a> = Option<&'a (dyn Fn(Progress) + Send + Sync)>;
 
+/// A schedule for a kernel in place of the one it would have.
+pub type Wish<'a> = &'a dyn Fn(&KernelSpec, &[i64]) -> Option<Schedule>;
+
 /// Uploaded constants, shared by all plans of a session.
 #[derive(Default)]
 pub struct Weights {
@@ -150,8 +153,10 @@ pub struct Prepared {
     memory: HashMap<Memory, Place>,
     kernels: Kernels,
     /// By number in `kernels`.
-    compiled: Vec<Arc<Kernel>>,
+    compiled: HashMap<usize, Arc<Kernel>>,
     runs: Vec<Run>,
+    /// Sizes whose kernels were tuned or are being tuned.
+    tuned: HashSet<SymbolValues>,
     store: Arc<Mutex<Store>>,
 }
 
@@ -193,10 +198,11 @@ impl Prepared {
                 memory.insert(Memory::Constant(id), place.clone());
             }
         }
-        let (kernels, compiled, runs) = (Kernels::default(), Vec::new(), Vec::new());
-        let mut prepared = Prepared { plan, memory, kernels, compiled, runs, store };
-        let once = prepared.recorded(device, |recorder| recorder.once())?;
-        let recording = prepared.realise(device, &once, progress)?;
+        let (kernels, compiled, runs) = (Kernels::default(), HashMap::new(), Vec::new());
+        let mut prepared = Prepared { plan, memory, kernels, compiled, runs, tuned: HashSet::new(), store };
+        let once = |recorder: &mut Recorder| Ok((recorder.once()?, ()));
+        let (recording, ..) =
+            prepared.realised(device, &SymbolValues::new(), &|_, _| None, &once, progress)?;
         if !recording.dispatches.is_empty() {
             device.run(&recording)?;
         }
@@ -214,10 +220,7 @@ impl Prepared {
                 run
             }
             None => {
-                let (commands, layout) = self.recorded(device, |recorder| recorder.run(&symbols))?;
-                let recording = self.realise(device, &commands, progress)?;
-                let steps = commands.dispatches.iter().map(|dispatch| dispatch.step).collect();
-                let run = Run { recording, layout: Arc::new(layout), symbols, steps };
+                let run = self.record(device, &symbols, &|_, _| None, progress)?;
                 if self.runs.len() >= RUNS_KEPT {
                     self.runs.remove(0);
                 }
@@ -237,12 +240,102 @@ impl Prepared {
         Ok(run)
     }
 
+    /// Whether nobody asked this before for inputs of these shapes.
+    pub fn is_new(&mut self, feeds: &[Tensor]) -> bool {
+        let shapes: Vec<Vec<usize>> = feeds.iter().map(|feed| feed.shape().to_vec()).collect();
+        self.tuned.insert(self.plan.symbol_values(&shapes))
+    }
+
+    /// Commands for the sizes of another run, with schedules as wished. They are not kept.
+    pub fn record_as(&mut self, device: &Device, like: &Run, wish: Wish) -> Result<Run> {
+        self.record(device, &like.symbols, wish, None)
+    }
+
+    fn record(
+        &mut self,
+        device: &Device,
+        symbols: &SymbolValues,
+        wish: Wish,
+        progress: OnProgress,
+    ) -> Result<Run> {
+        let run = |recorder: &mut Recorder| recorder.run(symbols);
+        let (recording, commands, layout) = self.realised(device, symbols, wish, &run, progress)?;
+        let steps = commands.dispatches.iter().map(|dispatch| dispatch.step).collect();
+        Ok(Run { recording, layout: Arc::new(layout), symbols: symbols.clone(), steps })
+    }
+
+    /// Record and realise. A stored winner that does not compile makes way for the next best.
+    fn realised<T>(
+        &mut self,
+        device: &Device,
+        symbols: &SymbolValues,
+        wish: Wish,
+        record: &dyn Fn(&mut Recorder) -> Result<(Commands, T)>,
+        progress: OnProgress,
+    ) -> Result<(Recording, Commands, T)> {
+        loop {
+            let (commands, more) = self.recorded(device, wish, |recorder| record(recorder))?;
+            match self.realise(device, &commands, progress) {
+                Ok(recording) => return Ok((recording, commands, more)),
+                Err((Some(step), error)) if !device.is_lost() => {
+                    if !self.disown(device, step, symbols, &error)? {
+                        return Err(error);
+                    }
+                }
+                Err((_, error)) => return Err(error),
+            }
+        }
+    }
+
+    /// A step's stored winner cannot be compiled or run: the store is told. Whether it was one, other than the default.
+    fn disown(&self, device: &Device, step: usize, symbols: &SymbolValues, error: &Error) -> Result<bool> {
+        let step = &self.plan.steps[step];
+        let (kernel, sizes) = (&self.plan.kernels[step.kernel], commands::sizes(step, symbols));
+        let key = Key::new(&kernel.spec, &sizes, &Platform::from(device.info()));
+        let mut store = self.store.lock().unwrap_or_else(PoisonError::into_inner);
+        let used = schedule(&kernel.spec, &sizes, device.caps(), &store, device);
+        if used == default_schedule(&kernel.spec, &sizes, device.caps()) {
+            return Ok(false);
+        }
+        tracing::warn!(
+            kernel = kernel.label, schedule = %used, %error,
+            "a stored winner does not work here; the next best takes its place"
+        );
+        store.fail(&key, &used, &error.to_string())?;
+        Ok(true)
+    }
+
+    /// After a run that failed: run the steps with stored winners one by one, and disown those that fail. Whether there
+    /// were any; the run's commands are then forgotten.
+    pub fn mend(&mut self, device: &Device, run: &Run) -> Result<bool> {
+        let mut mended = false;
+        let numbers: std::collections::BTreeSet<usize> = run.steps.iter().copied().collect();
+        for number in numbers {
+            let own = run.steps.iter().zip(&run.recording.dispatches).filter(|(step, _)| **step == number);
+            let dispatches = own.map(|(_, dispatch)| dispatch.clone()).collect();
+            if let Err(error) = device.run(&Recording { dispatches, readbacks: Vec::new() }) {
+                mended |= !device.is_lost() && self.disown(device, number, &run.symbols, &error)?;
+            }
+        }
+        if mended {
+            self.forget_runs();
+        }
+        Ok(mended)
+    }
+
     /// What `record` makes of this plan on this device.
-    fn recorded<T>(&mut self, device: &Device, record: impl FnOnce(&mut Recorder) -> Result<T>) -> Result<T> {
+    fn recorded<T>(
+        &mut self,
+        device: &Device,
+        wish: Wish,
+        record: impl FnOnce(&mut Recorder) -> Result<T>,
+    ) -> Result<T> {
         let (caps, store) = (device.caps(), &self.store);
         let choose = |spec: &KernelSpec, sizes: &[i64]| {
-            let store = store.lock().unwrap_or_else(PoisonError::into_inner);
-            schedule(spec, sizes, caps, &store, device)
+            wish(spec, sizes).unwrap_or_else(|| {
+                let store = store.lock().unwrap_or_else(PoisonError::into_inner);
+                schedule(spec, sizes, caps, &store, device)
+            })
         };
         record(&mut Recorder {
             plan: &self.plan,
@@ -253,8 +346,26 @@ impl Prepared {
         })
     }
 
-    /// The device's objects for `commands`: memory, kernels, bindings.
-    fn realise(&mut self, device: &Device, commands: &Commands, progress: OnProgress) -> Result<Recording> {
+    /// The device's objects for `commands`: memory, kernels, bindings. Where a kernel cannot be compiled or bound, the
+    /// error comes with its step.
+    fn realise(
+        &mut self,
+        device: &Device,
+        commands: &Commands,
+        progress: OnProgress,
+    ) -> Result<Recording, (Option<usize>, Error)> {
+        let mut step = None;
+        self.realise_all(device, commands, progress, &mut step).map_err(|error| (step, error))
+    }
+
+    /// As [`Prepared::realise`]; `at` is the step at hand.
+    fn realise_all(
+        &mut self,
+        device: &Device,
+        commands: &Commands,
+        progress: OnProgress,
+        at: &mut Option<usize>,
+    ) -> Result<Recording> {
         self.grow(device, commands)?;
         let total = commands.dispatches.len() as u64;
         let parameters = match commands.parameters.as_slice() {
@@ -274,11 +385,15 @@ impl Prepared {
         };
         let mut dispatches = Vec::new();
         for dispatch in &commands.dispatches {
-            while self.compiled.len() <= dispatch.kernel {
-                let text = &self.kernels.texts()[self.compiled.len()];
-                self.compiled.push(device.kernel(&text.rendered.shader)?);
-            }
-            let kernel = self.compiled[dispatch.kernel].clone();
+            *at = Some(dispatch.step);
+            let kernel = match self.compiled.get(&dispatch.kernel) {
+                Some(kernel) => kernel.clone(),
+                None => {
+                    let kernel = device.kernel(&self.kernels.texts()[dispatch.kernel].rendered.shader)?;
+                    self.compiled.insert(dispatch.kernel, kernel.clone());
+                    kernel
+                }
+            };
             let mut bindings = Vec::new();
             for range in &dispatch.bindings {
                 let Place { buffer, offset_bytes } = place(range)?;
@@ -291,6 +406,7 @@ impl Prepared {
                 progress(Progress { stage: Stage::Compile, done: dispatches.len() as u64, total });
             }
         }
+        *at = None;
         let mut readbacks = Vec::new();
         for range in &commands.readbacks {
             let Place { buffer, offset_bytes } = place(range)?.clone();

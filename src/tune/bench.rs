@@ -2,11 +2,13 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::Duration;
 
+use super::clock::Clock;
+use super::probe::Sweep;
 use crate::error::{Error, Result};
 use crate::expr::{Floats, Value, write_element};
-use crate::gpu::{Binding, Buffer, Device, Dispatch, Readback, Recording};
+use crate::gpu::{Binding, Buffer, Device, Dispatch, Kernel, Readback, Recording};
 use crate::kernel::{KernelSpec, Schedule, Slot, grid, size, storage_bytes, stored};
 use crate::tensor::DType;
 use crate::wgsl::{self, Bound, Dialect, Target};
@@ -22,12 +24,10 @@ pub struct Bench<'a> {
     output_bytes: u64,
     params: Option<Buffer>,
     compiled: HashMap<Schedule, Vec<Dispatch>>,
+    clock: Clock,
+    /// What empties the caches before each sample.
+    sweep: Option<Sweep>,
 }
-
-/// A sample is repeated until it lasts this long, well above the resolution of any clock here.
-const SAMPLE_NS: u64 = 2_000_000;
-/// Dispatches in one sample at the most.
-const MOST_REPEATS: usize = 256;
 
 impl<'a> Bench<'a> {
     /// Memory for `spec` at run-time sizes `sizes`: inputs of `input_lens` elements with random values that are
@@ -63,8 +63,57 @@ impl<'a> Bench<'a> {
             device.write(&buffer, 0, &bytes)?;
             Some(buffer)
         };
-        let compiled = HashMap::new();
-        Ok(Bench { device, label, spec, sizes, inputs, output, output_bytes, params, compiled })
+        Ok(Bench {
+            device,
+            label,
+            spec,
+            sizes,
+            inputs,
+            output,
+            output_bytes,
+            params,
+            compiled: HashMap::new(),
+            clock: Clock::new(device)?,
+            sweep: None,
+        })
+    }
+
+    /// Empty the caches before each sample: kernels that move more than they compute look several times too fast
+    /// with their inputs in a cache.
+    pub fn with_cold_caches(mut self, sweep: &Sweep) -> Self {
+        self.sweep = Some(sweep.clone());
+        self
+    }
+
+    /// The kernels compiled so far: who holds them need not compile them again.
+    pub fn into_kernels(self) -> Vec<Arc<Kernel>> {
+        self.compiled.into_values().flatten().map(|dispatch| dispatch.kernel).collect()
+    }
+
+    /// Wait no longer than `limit` for a schedule's compilation and first dispatch, or for a sample.
+    pub fn set_limit(&mut self, limit: Duration) {
+        self.clock.set_limit(limit);
+    }
+
+    /// The device, after a run that took too long or failed: whether it can go on, after waiting for it once more.
+    pub fn is_usable(&self) -> bool {
+        matches!(self.device.settle(self.clock.limit()), Ok(true))
+    }
+
+    /// What tells schedules apart: the texts and grids of their passes. Equal ones need be measured once.
+    ///
+    /// # Errors
+    /// As [`wgsl::render_passes`].
+    pub fn identity(&self, schedule: &Schedule) -> Result<Vec<(String, [u32; 3])>> {
+        let caps = self.device.caps();
+        let target = Target { floats: caps.floats(), dialect: Dialect::Naga };
+        wgsl::render_passes(self.label, self.spec, schedule, self.sizes, caps, target)?
+            .into_iter()
+            .map(|(pass, rendered)| {
+                let groups = grid(&rendered.shader.label, &pass.spec, &pass.schedule, self.sizes, caps)?;
+                Ok((rendered.shader.source, groups))
+            })
+            .collect()
     }
 
     /// The passes of the kernel under `schedule`.
@@ -116,7 +165,7 @@ impl<'a> Bench<'a> {
         let readback =
             Readback { buffer: self.output.clone(), offset_bytes: 0, size_bytes: self.output_bytes };
         let recording = Recording { dispatches, readbacks: vec![readback] };
-        let bytes = self.device.run(&recording)?.pop().unwrap_or_default();
+        let bytes = self.device.run_within(&recording, self.clock.limit())?.pop().unwrap_or_default();
         let stored = stored(self.spec.output, self.device.caps().floats());
         let len = bytes.len() * 8 / stored.bits();
         Ok((0..len)
@@ -131,14 +180,9 @@ impl<'a> Bench<'a> {
     /// As [`Bench::output`].
     pub fn sample(&mut self, schedule: &Schedule, guess_ns: Option<u64>) -> Result<u64> {
         let dispatches = self.dispatches(schedule)?;
-        let repeats = guess_ns.map_or(1, |ns| (SAMPLE_NS / ns.max(1)).clamp(1, MOST_REPEATS as u64) as usize);
-        let recording = Recording { dispatches: vec![dispatches; repeats].concat(), readbacks: Vec::new() };
-        if let Some(times) = self.device.profile(&recording)? {
-            return Ok((times.iter().sum::<u64>() / repeats as u64).max(1));
-        }
-        let start = Instant::now();
-        self.device.run(&recording)?;
-        Ok((start.elapsed().as_nanos() as u64 / repeats as u64).max(1))
+        let repeats = guess_ns.map_or(1, |ns| self.clock.repeats(ns));
+        let before: Vec<Dispatch> = self.sweep.iter().map(|sweep| sweep.dispatch.clone()).collect();
+        self.clock.time(&before, &dispatches, repeats)
     }
 }
 

@@ -8,12 +8,18 @@
 //! These know no device and no clock, and serve the browser as they are. On native devices:
 //!
 //! - `bench`: a kernel on its own, with random inputs: time a candidate, take its output.
+//! - `clock`: how long dispatches take.
+//! - `probe`: what the device can do at best.
 //! - `race`: drives a search with a bench.
 //! - `store`: the file of records.
 
 #[cfg(not(target_arch = "wasm32"))]
 mod bench;
+#[cfg(not(target_arch = "wasm32"))]
+mod clock;
 mod key;
+#[cfg(not(target_arch = "wasm32"))]
+mod probe;
 #[cfg(not(target_arch = "wasm32"))]
 mod race;
 mod record;
@@ -24,7 +30,11 @@ mod trial;
 
 #[cfg(not(target_arch = "wasm32"))]
 pub use bench::Bench;
+#[cfg(not(target_arch = "wasm32"))]
+pub use clock::Clock;
 pub use key::{GENERATOR, Key, Platform, bucket};
+#[cfg(not(target_arch = "wasm32"))]
+pub use probe::{Sweep, peaks};
 #[cfg(not(target_arch = "wasm32"))]
 pub use race::{Race, search};
 pub use record::{FORMAT, Line, PeaksRecord, Record, Records, with_priors};

@@ -20,6 +20,16 @@ pub struct SearchOptions {
     pub most_candidates: usize,
     /// A time that cannot be beaten by much: two samples within it end the search.
     pub enough_ns: Option<u64>,
+    /// How long a candidate may take, to its first result or for a sample; the default has ten times as long, and the
+    /// others at least three times what the default took.
+    pub limit: Duration,
+}
+
+impl Default for SearchOptions {
+    fn default() -> Self {
+        let (budget, limit) = (Duration::from_secs(30), Duration::from_secs(10));
+        SearchOptions { budget, most_candidates: 16, enough_ns: None, limit }
+    }
 }
 
 /// What to do with a candidate.
@@ -297,7 +307,7 @@ mod tests {
 
     fn options(budget_ms: u64) -> SearchOptions {
         let budget = Duration::from_millis(budget_ms);
-        SearchOptions { budget, most_candidates: usize::MAX, enough_ns: None }
+        SearchOptions { budget, most_candidates: usize::MAX, ..SearchOptions::default() }
     }
 
     /// Drive a race on a made-up device where a check takes 10 ms, a sample 1 ms; the steps taken.

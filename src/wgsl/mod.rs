@@ -7,6 +7,7 @@ mod contract;
 mod gemv;
 mod map;
 mod operand;
+mod probe;
 mod reduce;
 mod scope;
 mod subgroup;
@@ -16,6 +17,8 @@ mod tiled;
 use crate::error::{Error, Result};
 use crate::expr::Floats;
 use crate::kernel::{Body, Caps, KernelSpec, Pass, Schedule, Sizes, passes};
+
+pub use probe::{PROBE_WORKGROUP, probe_copy, probe_fma, probe_fma_flops};
 
 /// How a kernel's binding is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -136,4 +139,6 @@ pub const SKELETONS: &[(&str, &str)] = &[
     ("gemm_subgroup.wgsl", subgroup::SKELETON),
     ("gemv.wgsl", gemv::SKELETON),
     ("gemv_subgroup.wgsl", gemv::SUBGROUP),
+    ("probe_copy.wgsl", probe::COPY),
+    ("probe_fma.wgsl", probe::FMA),
 ];
