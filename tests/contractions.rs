@@ -85,9 +85,7 @@ fn every_kind_of_schedule_computes_the_product() {
     }
     let device = Device::open(&support::options().adapter).expect("an adapter, or TILEWRIGHT_SKIP_GPU=1");
     let caps = device.caps();
-    // A schedule in this many is tried, of those with a short text; TILEWRIGHT_CONTRACTIONS=1 tries all.
-    let every: usize = std::env::var("TILEWRIGHT_CONTRACTIONS").map_or(97, |n| n.parse().unwrap());
-    let longest = if every == 1 { usize::MAX } else { 12_000 };
+    let all = std::env::var("TILEWRIGHT_CONTRACTIONS").is_ok_and(|v| v == "all");
     let mut kinds = BTreeMap::<String, usize>::new();
     for (number, case) in contractions::shapes().iter().enumerate() {
         let lens = case.lens();
@@ -105,25 +103,48 @@ fn every_kind_of_schedule_computes_the_product() {
             .collect();
         let wanted = case.reference(&inputs);
         let (spec, sizes) = (case.spec(), case.sizes());
-        let legal = contractions::legal(&spec, &sizes, caps);
-        let target = Target { floats: caps.floats(), dialect: Dialect::Naga };
-        let is_short = |schedule: &Schedule| {
-            let passes = render_passes("contraction", &spec, schedule, &sizes, caps, target).unwrap();
-            passes.iter().map(|(_, rendered)| rendered.shader.source.len()).sum::<usize>() < longest
-        };
-        let sample = legal.iter().skip(number % every).step_by(every).filter(|schedule| is_short(schedule));
-        for schedule in std::iter::once(&default_schedule(&spec, &sizes, caps)).chain(sample) {
+        let mut sample = contractions::legal(&spec, &sizes, caps);
+        if !all {
+            sample = one_of_each_kind(&case.label(number), sample, |schedule| {
+                let target = Target { floats: caps.floats(), dialect: Dialect::Naga };
+                let passes = render_passes("contraction", &spec, schedule, &sizes, caps, target).unwrap();
+                passes.iter().map(|(_, rendered)| rendered.shader.source.len()).sum()
+            });
+        }
+        for schedule in std::iter::once(&default_schedule(&spec, &sizes, caps)).chain(&sample) {
             let got = run(&device, case, schedule, &buffers);
             // Products of multiples of 1/64 are exact, and so are sums of a few hundred of them, in any order.
             for (at, (&g, &w)) in got.iter().zip(&wanted).enumerate() {
                 assert!(f64::from(g) == w, "{case:?}, {schedule}: element {at} is {g}, wanted {w}");
             }
-            let text = format!("{schedule:?}");
-            *kinds.entry(text.split('(').next().unwrap().into()).or_default() += 1;
+            *kinds.entry(contractions::kind(schedule)).or_default() += 1;
         }
     }
     support::say!("contractions: {kinds:?}");
-    for kind in ["Contract", "Tiled", "Gemv"] {
-        assert!(kinds.get(kind).is_some_and(|&n| n >= 5), "few schedules of a kind: {kinds:?}");
+    let mut wanted = vec!["Contract", "Tiled", "Gemv"];
+    if std::env::var("TILEWRIGHT_COOPERATIVE").is_ok_and(|v| v == "1") {
+        wanted.push("Cooperative");
     }
+    for kind in wanted {
+        assert!(kinds.get(kind).is_some_and(|&n| n >= 3), "few schedules of a kind: {kinds:?}");
+    }
+}
+
+/// A schedule of each kind, another for each `salt`; one whose text is not long, as those take long to compile.
+fn one_of_each_kind(
+    salt: &str,
+    schedules: Vec<Schedule>,
+    text_len: impl Fn(&Schedule) -> usize,
+) -> Vec<Schedule> {
+    let seed = salt.bytes().fold(7, |hash: usize, byte| hash.wrapping_mul(31) + usize::from(byte));
+    let mut by_kind = BTreeMap::<String, Vec<Schedule>>::new();
+    for schedule in schedules {
+        by_kind.entry(contractions::kind(&schedule)).or_default().push(schedule);
+    }
+    let pick = |of_kind: Vec<Schedule>| {
+        let first = seed % of_kind.len();
+        let order = of_kind[first..].iter().chain(&of_kind[..first]);
+        order.clone().find(|schedule| text_len(schedule) < 12_000).or(order.last()).cloned()
+    };
+    by_kind.into_values().filter_map(pick).collect()
 }

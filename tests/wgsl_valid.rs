@@ -15,7 +15,8 @@ use tilewright::DType;
 use tilewright::expr::{Binary, Expr, HELPERS, Idx, Unary};
 use tilewright::ir::Combine;
 use tilewright::kernel::{
-    Body, Caps, KernelSpec, RowResult, Schedule, Stage, candidates, default_schedule, grid, passes,
+    Body, Caps, CooperativeSize, KernelSpec, RowResult, Schedule, Stage, candidates, default_schedule, grid,
+    passes,
 };
 use tilewright::wgsl::{BindingKind, Bound, Dialect, SKELETONS, Target, render, render_passes};
 
@@ -31,7 +32,8 @@ fn faults_with(text: &str, f16: bool, f64: bool) -> Vec<String> {
         Err(error) => return vec![error.emit_to_string(text)],
     };
     // `quantizeToF16` is in every WGSL; 16-bit types are not.
-    let mut allowed = Capabilities::SHADER_FLOAT16_IN_FLOAT32 | Capabilities::SUBGROUP;
+    let mut allowed =
+        Capabilities::SHADER_FLOAT16_IN_FLOAT32 | Capabilities::SUBGROUP | Capabilities::COOPERATIVE_MATRIX;
     allowed.set(Capabilities::SHADER_FLOAT16, f16);
     allowed.set(Capabilities::FLOAT64, f64);
     let mut validator = Validator::new(ValidationFlags::all(), allowed);
@@ -283,7 +285,12 @@ fn check(label: &str, spec: &KernelSpec, schedule: &Schedule, sizes: &[i64], cap
     let label = format!("{label}, {schedule}");
     for pass in passes(spec, schedule, sizes, caps) {
         let mut texts = Vec::new();
-        for dialect in [Dialect::Naga, Dialect::Browser] {
+        // Browsers have no cooperative matrices of naga's form.
+        let dialects = match schedule {
+            Schedule::Cooperative(_) => vec![Dialect::Naga],
+            _ => vec![Dialect::Naga, Dialect::Browser],
+        };
+        for dialect in dialects {
             let target = Target { floats: caps.floats(), dialect };
             let rendered = render("kernel", &pass.spec, &pass.schedule, target)
                 .unwrap_or_else(|e| panic!("{label}: {e}"));
@@ -340,20 +347,22 @@ fn contractions_of_every_kind_are_valid() {
     let mut kinds = BTreeMap::<String, usize>::new();
     let mut texts = Seen::new();
     let gpu = Caps { subgroups: true, subgroup_size: [16, 32], ..Caps::default() };
-    let fixed = Caps { f16: true, subgroups: true, subgroup_size: [32, 32], ..Caps::default() };
+    let matrices =
+        |size, ab: &str| CooperativeSize { m: size, n: size, k: size, ab: ab.into(), c: "f32".into() };
+    let cooperative = vec![matrices(8, "f32"), matrices(16, "f16")];
+    let fixed = Caps { f16: true, subgroups: true, subgroup_size: [32, 32], cooperative, ..Caps::default() };
     for (number, (spec, sizes)) in contractions::all().into_iter().enumerate() {
         for caps in devices().into_iter().chain([gpu.clone(), fixed.clone()]) {
             for (i, schedule) in contractions::legal(&spec, &sizes, &caps).into_iter().enumerate() {
                 if (i + 7 * number) % 41 != 0 {
                     continue;
                 }
-                let text = format!("{schedule:?}");
-                *kinds.entry(text.split('(').next().unwrap().into()).or_default() += 1;
+                *kinds.entry(contractions::kind(&schedule)).or_default() += 1;
                 check(&format!("contraction {number}"), &spec, &schedule, &sizes, &caps, &mut texts);
             }
         }
     }
-    for kind in ["Contract", "Tiled", "Subgroup", "Gemv"] {
+    for kind in ["Contract", "Tiled", "Subgroup", "Cooperative", "Gemv"] {
         assert!(kinds.get(kind).is_some_and(|&n| n >= 5), "few schedules of a kind: {kinds:?}");
     }
 }

@@ -5,6 +5,7 @@
 
 mod caps;
 mod contract;
+mod cooperative;
 mod gemv;
 mod map;
 mod operand;
@@ -21,6 +22,8 @@ mod work;
 
 pub use caps::{AdapterKind, Caps, CooperativeSize};
 pub use contract::ContractSchedule;
+pub use cooperative::CooperativeSchedule;
+pub(crate) use cooperative::element as cooperative_element;
 pub use gemv::{GemvSchedule, Reduction};
 pub use map::MapSchedule;
 pub use operand::Along;

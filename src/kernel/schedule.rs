@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::caps::Caps;
 use super::contract::ContractSchedule;
+use super::cooperative::CooperativeSchedule;
 use super::gemv::GemvSchedule;
 use super::map::MapSchedule;
 use super::reduce::ReduceSchedule;
@@ -29,6 +30,8 @@ pub enum Schedule {
     Tiled(TiledSchedule),
     /// For [`Body::Contract`], with rows handed on within a subgroup.
     Subgroup(SubgroupSchedule),
+    /// For [`Body::Contract`], by cooperative-matrix instructions.
+    Cooperative(CooperativeSchedule),
     /// For [`Body::Contract`] of few rows or columns.
     Gemv(GemvSchedule),
 }
@@ -40,7 +43,7 @@ impl Schedule {
             Schedule::Contract(s) => s.split_k,
             Schedule::Tiled(s) => s.split_k,
             Schedule::Subgroup(s) => s.split_k,
-            Schedule::Map(_) | Schedule::Reduce(_) | Schedule::Gemv(_) => 1,
+            Schedule::Map(_) | Schedule::Reduce(_) | Schedule::Cooperative(_) | Schedule::Gemv(_) => 1,
         }
     }
 
@@ -50,7 +53,10 @@ impl Schedule {
             Schedule::Contract(s) => Schedule::Contract(ContractSchedule { split_k: 1, ..s }),
             Schedule::Tiled(s) => Schedule::Tiled(TiledSchedule { split_k: 1, ..s }),
             Schedule::Subgroup(s) => Schedule::Subgroup(SubgroupSchedule { split_k: 1, ..s }),
-            other @ (Schedule::Map(_) | Schedule::Reduce(_) | Schedule::Gemv(_)) => other,
+            other @ (Schedule::Map(_)
+            | Schedule::Reduce(_)
+            | Schedule::Cooperative(_)
+            | Schedule::Gemv(_)) => other,
         }
     }
 
@@ -60,6 +66,7 @@ impl Schedule {
             Schedule::Contract(s) => Some([s.group_m * s.micro_m, s.group_n * s.micro_n4 * 4]),
             Schedule::Tiled(s) => Some(s.tile()),
             Schedule::Subgroup(s) => Some(s.tile()),
+            Schedule::Cooperative(s) => Some(s.tile()),
             Schedule::Gemv(s) => Some(s.tile()),
             Schedule::Map(_) | Schedule::Reduce(_) => None,
         }
@@ -81,6 +88,7 @@ impl std::fmt::Display for Schedule {
             }
             Schedule::Tiled(s) => s.fmt(f),
             Schedule::Subgroup(s) => s.fmt(f),
+            Schedule::Cooperative(s) => s.fmt(f),
             Schedule::Gemv(s) => s.fmt(f),
         }
     }

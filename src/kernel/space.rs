@@ -4,7 +4,7 @@ use super::caps::Caps;
 use super::peaks::Peaks;
 use super::schedule::{Schedule, Sizes};
 use super::spec::{Body, KernelSpec};
-use super::{contract, gemv, map, reduce, subgroup, tiled};
+use super::{contract, cooperative, gemv, map, reduce, subgroup, tiled};
 
 /// Candidates that are left at the most.
 pub const MOST_CANDIDATES: usize = 64;
@@ -28,7 +28,8 @@ pub fn points(spec: &KernelSpec) -> Vec<Schedule> {
         Body::Map { .. } => map::points(),
         Body::Reduce { .. } => reduce::points(),
         Body::Contract(_) => {
-            [contract::points(), tiled::points(), subgroup::points(), gemv::points()].concat()
+            [contract::points(), tiled::points(), subgroup::points(), cooperative::points(), gemv::points()]
+                .concat()
         }
     }
 }
@@ -101,6 +102,7 @@ pub fn broken_rule(
         (Body::Contract(body), Schedule::Contract(s)) => contract::broken_rule(body, s, sizes, caps),
         (Body::Contract(body), Schedule::Tiled(s)) => tiled::broken_rule(body, s, sizes, caps),
         (Body::Contract(body), Schedule::Subgroup(s)) => subgroup::broken_rule(body, s, sizes, caps),
+        (Body::Contract(body), Schedule::Cooperative(s)) => cooperative::broken_rule(body, s, sizes, caps),
         (Body::Contract(body), Schedule::Gemv(s)) => gemv::broken_rule(body, s, sizes, caps),
         (Body::Map { .. } | Body::Reduce { .. } | Body::Contract(_), _) => Some("of another kernel family"),
     }
@@ -116,6 +118,9 @@ pub fn estimate_ns(spec: &KernelSpec, schedule: &Schedule, sizes: Sizes, caps: &
         (Body::Contract(body), Schedule::Contract(s)) => contract::estimate_ns(body, s, sizes, caps, peaks),
         (Body::Contract(body), Schedule::Tiled(s)) => tiled::estimate_ns(body, s, sizes, caps, peaks),
         (Body::Contract(body), Schedule::Subgroup(s)) => subgroup::estimate_ns(body, s, sizes, caps, peaks),
+        (Body::Contract(body), Schedule::Cooperative(s)) => {
+            cooperative::estimate_ns(body, s, sizes, caps, peaks)
+        }
         (Body::Contract(body), Schedule::Gemv(s)) => gemv::estimate_ns(body, s, sizes, caps, peaks),
         (Body::Map { .. } | Body::Reduce { .. } | Body::Contract(_), _) => f64::INFINITY,
     }

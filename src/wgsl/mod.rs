@@ -4,6 +4,7 @@
 //! slots (loads, arithmetic, stores), printed from the kernel's expressions.
 
 mod contract;
+mod cooperative;
 mod gemv;
 mod map;
 mod operand;
@@ -122,6 +123,7 @@ pub fn render(label: &str, spec: &KernelSpec, schedule: &Schedule, target: Targe
         (Body::Contract(body), Schedule::Contract(s)) => contract::render(label, spec, body, s, target),
         (Body::Contract(body), Schedule::Tiled(s)) => tiled::render(label, spec, body, s, target),
         (Body::Contract(body), Schedule::Subgroup(s)) => subgroup::render(label, spec, body, s, target),
+        (Body::Contract(body), Schedule::Cooperative(s)) => cooperative::render(label, spec, body, s, target),
         (Body::Contract(body), Schedule::Gemv(s)) => gemv::render(label, spec, body, s, target),
         (_, other) => {
             Err(Error::limit(label, format!("schedule {other} does not fit a {} kernel", spec.family())))
@@ -137,6 +139,7 @@ pub const SKELETONS: &[(&str, &str)] = &[
     ("gemm.wgsl", contract::SKELETON),
     ("gemm_tiled.wgsl", tiled::SKELETON),
     ("gemm_subgroup.wgsl", subgroup::SKELETON),
+    ("gemm_cooperative.wgsl", cooperative::SKELETON),
     ("gemv.wgsl", gemv::SKELETON),
     ("gemv_subgroup.wgsl", gemv::SUBGROUP),
     ("probe_copy.wgsl", probe::COPY),

@@ -63,7 +63,17 @@ pub fn legal(spec: &KernelSpec, sizes: &[i64], caps: &Caps) -> Vec<Schedule> {
     points(spec).into_iter().filter(|point| broken_rule(spec, point, sizes, caps).is_none()).collect()
 }
 
+/// The kind of a schedule, as `Tiled`.
+pub fn kind(schedule: &Schedule) -> String {
+    format!("{schedule:?}").split('(').next().unwrap_or_default().into()
+}
+
 impl Contraction {
+    /// A name for case `number`.
+    pub fn label(&self, number: usize) -> String {
+        format!("{number}: {}x{}x{}x{}", self.batch, self.m, self.n, self.k)
+    }
+
     pub fn sizes(&self) -> Vec<i64> {
         if self.symbolic { vec![self.m as i64] } else { Vec::new() }
     }
