@@ -47,6 +47,7 @@ pub fn space(spec: &KernelSpec, sizes: Sizes, caps: &Caps, peaks: &Peaks) -> Spa
         }
     }
     legal.sort_by(|a, b| a.0.total_cmp(&b.0));
+    lead_with_each_kind(&mut legal);
     let others = legal.into_iter().map(|(_, schedule)| schedule).filter(|s| *s != space.kept[0]);
     let mut others: Vec<Schedule> = others.collect();
     if others.len() >= MOST_CANDIDATES {
@@ -55,6 +56,21 @@ pub fn space(spec: &KernelSpec, sizes: Sizes, caps: &Caps, peaks: &Peaks) -> Spa
     }
     space.kept.extend(others);
     space
+}
+
+/// Moves the first of each skeleton, with its sum whole and in parts, to the front: estimates of different skeletons
+/// compare less well than those of one.
+fn lead_with_each_kind(sorted: &mut Vec<(f64, Schedule)>) {
+    let mut seen = Vec::new();
+    let (first, rest): (Vec<_>, Vec<_>) = std::mem::take(sorted).into_iter().partition(|(_, schedule)| {
+        let kind = (std::mem::discriminant(schedule), schedule.split_k() > 1);
+        let is_first = !seen.contains(&kind);
+        if is_first {
+            seen.push(kind);
+        }
+        is_first
+    });
+    *sorted = [first, rest].concat();
 }
 
 impl Space {

@@ -152,14 +152,14 @@ impl Contraction {
         let mut out = Vec::with_capacity(self.batch * self.m * self.n);
         for batch in 0..self.batch {
             for m in 0..self.m {
-                for n in 0..self.n {
+                for (n, &bias) in bias.iter().enumerate() {
                     let product = |k| {
                         let left = Self::place(self.a, batch, [self.m, self.k], m, k);
                         let right = Self::place(self.b, batch, [self.k, self.n], k, n);
                         read(a, left) * read(b, right)
                     };
                     let sum: f64 = (0..self.k).map(product).sum();
-                    out.push((sum + f64::from(bias[n])).max(0.0));
+                    out.push((sum + f64::from(bias)).max(0.0));
                 }
             }
         }
