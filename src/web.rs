@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::graph::{Dim, ValueInfo};
 use crate::ir::Stop;
 use crate::kernel::{Caps, KernelSpec, default_schedule, storage_bytes, stored};
-use crate::model::{Given, Model};
+use crate::model::{Computed, Given, Model};
 use crate::onnx;
 use crate::plan::{Origin, Plan, bound_bytes};
 use crate::tensor::{DType, Tensor};
@@ -278,12 +278,13 @@ impl Core {
             Tensor::new(given[order[i]].dtype, &shapes[i], bytes).ok()
         };
         let (caps, plans_made) = (&self.caps, &mut self.plans_made);
-        match self.model.ready(&shapes, &contents, caps, &mut |_| Ok(kept(plans_made))) {
+        match self.model.ready(&shapes, &contents, &Computed::default(), caps, &mut |_| Ok(kept(plans_made)))
+        {
             Ok(_) => {}
             Err(Stop::NeedsInputs(needs)) => {
                 return Ok(to_json(&Ready::Needs { needs: needs.into_iter().collect() })?);
             }
-            Err(Stop::NeedsShapes) => {
+            Err(Stop::NeedsShapes | Stop::NeedsValue(_)) => {
                 return Err(Error::model("session", "the plan wants shapes that are given").into());
             }
             Err(Stop::Error(error)) => return Err(error.into()),
@@ -291,6 +292,10 @@ impl Core {
         let by_contents = self.model.depends_on_contents();
         let live = self.model.plans().iter().map(|planned| planned.kept.number).collect();
         let planned = self.model.latest()?;
+        if planned.plan.next.is_some() {
+            let item = "in the browser, a shape or a condition that depends on computed values";
+            return Err(Error::Unsupported { items: vec![item.into()] }.into());
+        }
         let (plan, symbols) = (planned.plan.clone(), planned.plan.symbol_values(&shapes));
         let commands = recorder(&plan, &self.caps, &mut planned.kept.kernels, |r| r.run(&symbols))?.0;
         self.words = encode(&commands)?;

@@ -172,6 +172,33 @@ fn barriers(module: &Module, function: &Function, is_entry: bool, fault: &mut dy
     walk.faults.into_iter().for_each(fault);
 }
 
+/// The arguments of the call whose result is `result`.
+fn arguments_of(
+    block: &naga::Block,
+    result: Handle<Expression>,
+    found: &mut Option<Vec<Handle<Expression>>>,
+) {
+    for statement in block {
+        match statement {
+            Statement::Call { arguments, result: Some(r), .. } if *r == result => {
+                *found = Some(arguments.clone())
+            }
+            Statement::Block(inner) => arguments_of(inner, result, found),
+            Statement::Loop { body, .. } => arguments_of(body, result, found),
+            _ => {}
+        }
+    }
+}
+
+/// Whether a function, and those it calls, read no memory but uniform buffers.
+fn reads_only_uniforms(module: &Module, function: Handle<Function>) -> bool {
+    module.functions[function].expressions.iter().all(|(_, e)| match e {
+        Expression::GlobalVariable(v) => module.global_variables[*v].space == naga::AddressSpace::Uniform,
+        Expression::CallResult(other) => reads_only_uniforms(module, *other),
+        _ => true,
+    })
+}
+
 fn breaks(block: &naga::Block) -> bool {
     block.iter().any(|s| matches!(s, Statement::Break))
 }
@@ -194,7 +221,15 @@ impl Uniform<'_> {
                 self.function.arguments[*number as usize].binding,
                 Some(Binding::BuiltIn(BuiltIn::WorkGroupId | BuiltIn::NumWorkGroups))
             ),
-            Expression::CallResult(called) => self.reads_no_memory(*called),
+            Expression::CallResult(called) => {
+                let mut arguments = None;
+                arguments_of(&self.function.body, e, &mut arguments);
+                reads_only_uniforms(self.module, *called)
+                    && arguments.is_some_and(|all| all.iter().all(|&a| self.value(a, known)))
+            }
+            Expression::Math { arg, arg1, arg2: None, arg3: None, .. } => {
+                self.value(*arg, known) && arg1.is_none_or(|arg| self.value(arg, known))
+            }
             Expression::Load { pointer } => match self.function.expressions[*pointer] {
                 Expression::LocalVariable(variable) if known.contains(&variable) => true,
                 Expression::LocalVariable(variable) => {
@@ -207,19 +242,6 @@ impl Uniform<'_> {
             },
             _ => false,
         }
-    }
-
-    /// Whether a function is one of constants and of the run-time parameters.
-    fn reads_no_memory(&self, called: Handle<Function>) -> bool {
-        let called = &self.module.functions[called];
-        called.arguments.is_empty()
-            && called.expressions.iter().all(|(_, e)| match e {
-                Expression::GlobalVariable(v) => {
-                    self.module.global_variables[*v].space == naga::AddressSpace::Uniform
-                }
-                Expression::CallResult(inner) => self.reads_no_memory(*inner),
-                _ => true,
-            })
     }
 }
 
@@ -412,11 +434,10 @@ fn kernels_of_the_corpus_are_valid_under_every_schedule() {
                     }
                 }
                 assert!(!schedules.is_empty(), "{name}: {} has no schedule", kernel.label);
-                // The contractions' texts are long and many: each kernel has its default and a fifth of the others.
-                let step = if kernel.spec.family() == "gemm" { 5 } else { 1 };
-                let first = seen.len() % step;
-                let sample = schedules.iter().enumerate().filter(|(i, _)| *i == 0 || i % step == first);
-                for (_, (schedule, sizes)) in sample {
+                // The texts of contractions and of attention are long and many, and their knobs say much the same: each
+                // seventh, and so every value of each.
+                let each = if ["gemm", "attention"].contains(&kernel.spec.family()) { 7 } else { 1 };
+                for (schedule, sizes) in schedules.iter().step_by(each) {
                     let label = format!("{name}, {}", kernel.label);
                     check(&label, &kernel.spec, schedule, sizes, &caps, &mut texts);
                 }
@@ -424,7 +445,7 @@ fn kernels_of_the_corpus_are_valid_under_every_schedule() {
             }
         }
     }
-    for family in ["map", "reduce", "gemm"] {
+    for family in ["map", "reduce", "gemm", "attention"] {
         assert!(families.get(family).is_some_and(|&n| n > 100), "few kernels of a family: {families:?}");
     }
 }
@@ -677,12 +698,15 @@ fn these_checks_find_what_they_look_for() {
         ("if (i < 4u) { workgroupBarrier(); } o[0] = 1;", "not every invocation may reach"),
         ("if (i < 4u) { return; } workgroupBarrier(); o[0] = 1;", "not every invocation may reach"),
         ("for (var j = 0u; j < i; j++) { workgroupBarrier(); } o[0] = 1;", "walks alike"),
+        ("for (var j = 0; j < f(1); j++) { workgroupBarrier(); } o[0] = 1;", "walks alike"),
+        ("for (var j = 0u; j < g(i); j++) { workgroupBarrier(); } o[0] = 1;", "walks alike"),
         ("o[0] = o[1] / 0;", "Division by zero"),
         ("o[0] = o[1] << 32u;", "hift"),
         ("let f = 3.5e38f; o[0] = i32(f);", "error"),
         ("let f = 1.0h; o[0] = i32(f);", "f16"),
     ] {
-        let text = format!("{out}{entry} {body} }}");
+        let functions = "fn f(k: i32) -> i32 { return o[k]; } fn g(k: u32) -> u32 { return k + 1u; }\n";
+        let text = format!("{out}{functions}{entry} {body} }}");
         let found = faults(&text, false).join("\n");
         assert!(found.contains(wanted), "{body}: {found}");
     }

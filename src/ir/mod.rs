@@ -8,7 +8,7 @@ mod content;
 mod evaluate;
 mod nest;
 
-pub use build::{Program, Stop};
+pub use build::{Given, Needed, Program, Stop, count_name};
 pub use content::static_shape;
 pub use nest::{Axes, join, split};
 

@@ -3,6 +3,8 @@
 //! A family of kernels has a file for its knobs: their points, the rules that cut them, an estimate that orders what is
 //! left, and a sound default.
 
+mod attention;
+mod attention_passes;
 mod caps;
 mod contract;
 mod cooperative;
@@ -20,6 +22,8 @@ mod subgroup;
 mod tiled;
 mod work;
 
+pub use attention::{AttentionSchedule, FusedSchedule};
+pub(crate) use attention::{columns, stride};
 pub use caps::{AdapterKind, Caps, CooperativeSize};
 pub use contract::ContractSchedule;
 pub use cooperative::CooperativeSchedule;
@@ -35,7 +39,10 @@ pub use schedule::{Schedule, Sizes, grid, size};
 pub use space::{
     MOST_CANDIDATES, Space, broken_rule, candidates, default_schedule, estimate_ns, points, space,
 };
-pub use spec::{Body, ContractBody, KernelSpec, RowResult, Stage, storage_bytes, storage_type, stored};
+pub use spec::{
+    AttentionBody, AttentionResult, Body, ContractBody, KernelSpec, RowResult, Stage, storage_bytes,
+    storage_type, stored,
+};
 pub use subgroup::SubgroupSchedule;
 pub use tiled::TiledSchedule;
 pub use work::{Limit, Work};

@@ -2,10 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::attention::AttentionSchedule;
 use super::caps::Caps;
 use super::contract::ContractSchedule;
 use super::cooperative::CooperativeSchedule;
-use super::gemv::GemvSchedule;
+use super::gemv::{GemvSchedule, Reduction};
 use super::map::MapSchedule;
 use super::reduce::ReduceSchedule;
 use super::spec::{Body, KernelSpec, RowResult};
@@ -34,6 +35,8 @@ pub enum Schedule {
     Cooperative(CooperativeSchedule),
     /// For [`Body::Contract`] of few rows or columns.
     Gemv(GemvSchedule),
+    /// For [`Body::Attention`].
+    Attention(AttentionSchedule),
 }
 
 impl Schedule {
@@ -43,7 +46,11 @@ impl Schedule {
             Schedule::Contract(s) => s.split_k,
             Schedule::Tiled(s) => s.split_k,
             Schedule::Subgroup(s) => s.split_k,
-            Schedule::Map(_) | Schedule::Reduce(_) | Schedule::Cooperative(_) | Schedule::Gemv(_) => 1,
+            Schedule::Map(_)
+            | Schedule::Reduce(_)
+            | Schedule::Cooperative(_)
+            | Schedule::Gemv(_)
+            | Schedule::Attention(_) => 1,
         }
     }
 
@@ -56,19 +63,38 @@ impl Schedule {
             other @ (Schedule::Map(_)
             | Schedule::Reduce(_)
             | Schedule::Cooperative(_)
-            | Schedule::Gemv(_)) => other,
+            | Schedule::Gemv(_)
+            | Schedule::Attention(_)) => other,
         }
     }
 
-    /// Rows and columns of a contraction that a workgroup computes.
-    fn tile(&self) -> Option<[u32; 2]> {
+    /// Rows and columns that a workgroup computes, where the schedule is for a contraction.
+    pub(super) fn tile(&self) -> Option<[u32; 2]> {
         match self {
             Schedule::Contract(s) => Some([s.group_m * s.micro_m, s.group_n * s.micro_n4 * 4]),
             Schedule::Tiled(s) => Some(s.tile()),
             Schedule::Subgroup(s) => Some(s.tile()),
             Schedule::Cooperative(s) => Some(s.tile()),
             Schedule::Gemv(s) => Some(s.tile()),
-            Schedule::Map(_) | Schedule::Reduce(_) => None,
+            Schedule::Map(_) | Schedule::Reduce(_) | Schedule::Attention(_) => None,
+        }
+    }
+
+    /// Which of its family's algorithms it is for.
+    pub(super) fn algorithm(&self) -> &'static str {
+        match self {
+            Schedule::Map(_) => "map",
+            Schedule::Reduce(_) => "reduce",
+            Schedule::Contract(s) if s.split_k > 1 => "gemm in parts",
+            Schedule::Contract(_) => "gemm",
+            Schedule::Tiled(s) if s.split_k > 1 => "gemm_tiled in parts",
+            Schedule::Tiled(_) => "gemm_tiled",
+            Schedule::Subgroup(s) if s.split_k > 1 => "gemm_subgroup in parts",
+            Schedule::Subgroup(_) => "gemm_subgroup",
+            Schedule::Cooperative(_) => "gemm_cooperative",
+            Schedule::Gemv(GemvSchedule { reduction: Reduction::Workgroup, .. }) => "gemv",
+            Schedule::Gemv(GemvSchedule { reduction: Reduction::Subgroup, .. }) => "gemv_subgroup",
+            Schedule::Attention(s) => s.algorithm(),
         }
     }
 }
@@ -90,6 +116,7 @@ impl std::fmt::Display for Schedule {
             Schedule::Subgroup(s) => s.fmt(f),
             Schedule::Cooperative(s) => s.fmt(f),
             Schedule::Gemv(s) => s.fmt(f),
+            Schedule::Attention(s) => s.fmt(f),
         }
     }
 }
@@ -169,6 +196,19 @@ pub fn grid(
                 return Err(too_large("number of workgroups", x.max(y), limit));
             }
             Ok([x as u32, y as u32, b.min(limit) as u32])
+        }
+        (Body::Attention(body), Schedule::Attention(AttentionSchedule::Fused(s))) => {
+            let (b, m, n) = (checked(&body.batch)?, checked(&body.m)?, checked(&body.n)?);
+            checked(&body.k)?;
+            let total = b.saturating_mul(m).saturating_mul(n);
+            if total > i32::MAX as i64 {
+                return Err(too_large("number of output elements", total, i32::MAX as i64));
+            }
+            if s.lanes == 1 {
+                flat(div(b * div(m, s.micro_m), s.rows))
+            } else {
+                flat(b * div(m, s.rows * s.micro_m))
+            }
         }
         (_, other) => Err(Error::limit(label, format!("schedule {other} does not fit this kernel"))),
     }

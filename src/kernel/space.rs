@@ -1,10 +1,12 @@
 //! The candidates of one kernel: all points of its family's knobs, cut by rules to a few dozen and put in order.
 
+use std::collections::BTreeSet;
+
 use super::caps::Caps;
 use super::peaks::Peaks;
 use super::schedule::{Schedule, Sizes};
 use super::spec::{Body, KernelSpec};
-use super::{contract, cooperative, gemv, map, reduce, subgroup, tiled};
+use super::{attention, contract, cooperative, gemv, map, reduce, subgroup, tiled};
 
 /// Candidates that are left at the most.
 pub const MOST_CANDIDATES: usize = 64;
@@ -22,11 +24,12 @@ pub struct Space {
     pub kept: Vec<Schedule>,
 }
 
-/// All points of the knobs of a kernel's family, legal or not.
-pub fn points(spec: &KernelSpec) -> Vec<Schedule> {
+/// The points of the knobs of a kernel's family, legal or not.
+pub fn points(spec: &KernelSpec, sizes: Sizes, caps: &Caps, peaks: &Peaks) -> Vec<Schedule> {
     match &spec.body {
         Body::Map { .. } => map::points(),
         Body::Reduce { .. } => reduce::points(),
+        Body::Attention(body) => attention::points(spec, body, sizes, caps, peaks),
         Body::Contract(_) => {
             [contract::points(), tiled::points(), subgroup::points(), cooperative::points(), gemv::points()]
                 .concat()
@@ -37,7 +40,7 @@ pub fn points(spec: &KernelSpec) -> Vec<Schedule> {
 /// The space of a kernel at these sizes; `peaks` are for the order. Never empty: the default is a legal schedule.
 pub fn space(spec: &KernelSpec, sizes: Sizes, caps: &Caps, peaks: &Peaks) -> Space {
     let default = default_schedule(spec, sizes, caps);
-    let points = points(spec);
+    let points = points(spec, sizes, caps, peaks);
     let mut space = Space { raw: points.len(), removed: Vec::new(), kept: vec![default] };
     let mut legal: Vec<(f64, Schedule)> = Vec::new();
     for point in points {
@@ -47,8 +50,11 @@ pub fn space(spec: &KernelSpec, sizes: Sizes, caps: &Caps, peaks: &Peaks) -> Spa
         }
     }
     legal.sort_by(|a, b| a.0.total_cmp(&b.0));
-    lead_with_each_kind(&mut legal);
-    let others = legal.into_iter().map(|(_, schedule)| schedule).filter(|s| *s != space.kept[0]);
+    // Estimates hardly compare one algorithm with another: the best of each comes first.
+    let mut seen = BTreeSet::new();
+    let (first, rest): (Vec<_>, Vec<_>) = legal.into_iter().partition(|(_, s)| seen.insert(s.algorithm()));
+    let legal = first.into_iter().chain(rest);
+    let others = legal.map(|(_, schedule)| schedule).filter(|s| *s != space.kept[0]);
     let mut others: Vec<Schedule> = others.collect();
     if others.len() >= MOST_CANDIDATES {
         space.remove(BEYOND, others.len() + 1 - MOST_CANDIDATES);
@@ -56,21 +62,6 @@ pub fn space(spec: &KernelSpec, sizes: Sizes, caps: &Caps, peaks: &Peaks) -> Spa
     }
     space.kept.extend(others);
     space
-}
-
-/// Moves the first of each skeleton, with its sum whole and in parts, to the front: estimates of different skeletons
-/// compare less well than those of one.
-fn lead_with_each_kind(sorted: &mut Vec<(f64, Schedule)>) {
-    let mut seen = Vec::new();
-    let (first, rest): (Vec<_>, Vec<_>) = std::mem::take(sorted).into_iter().partition(|(_, schedule)| {
-        let kind = (std::mem::discriminant(schedule), schedule.split_k() > 1);
-        let is_first = !seen.contains(&kind);
-        if is_first {
-            seen.push(kind);
-        }
-        is_first
-    });
-    *sorted = [first, rest].concat();
 }
 
 impl Space {
@@ -102,6 +93,7 @@ pub fn default_schedule(spec: &KernelSpec, sizes: Sizes, caps: &Caps) -> Schedul
                 .or_else(|| subgroup::default(body, sizes, caps).map(Schedule::Subgroup))
                 .unwrap_or_else(direct)
         }
+        Body::Attention(body) => Schedule::Attention(attention::default(spec, body, sizes, caps)),
     }
 }
 
@@ -120,7 +112,10 @@ pub fn broken_rule(
         (Body::Contract(body), Schedule::Subgroup(s)) => subgroup::broken_rule(body, s, sizes, caps),
         (Body::Contract(body), Schedule::Cooperative(s)) => cooperative::broken_rule(body, s, sizes, caps),
         (Body::Contract(body), Schedule::Gemv(s)) => gemv::broken_rule(body, s, sizes, caps),
-        (Body::Map { .. } | Body::Reduce { .. } | Body::Contract(_), _) => Some("of another kernel family"),
+        (Body::Attention(body), Schedule::Attention(s)) => attention::broken_rule(spec, body, s, sizes, caps),
+        (Body::Map { .. } | Body::Reduce { .. } | Body::Contract(_) | Body::Attention(_), _) => {
+            Some("of another kernel family")
+        }
     }
 }
 
@@ -138,7 +133,10 @@ pub fn estimate_ns(spec: &KernelSpec, schedule: &Schedule, sizes: Sizes, caps: &
             cooperative::estimate_ns(body, s, sizes, caps, peaks)
         }
         (Body::Contract(body), Schedule::Gemv(s)) => gemv::estimate_ns(body, s, sizes, caps, peaks),
-        (Body::Map { .. } | Body::Reduce { .. } | Body::Contract(_), _) => f64::INFINITY,
+        (Body::Attention(body), Schedule::Attention(s)) => {
+            attention::estimate_ns(spec, body, s, sizes, caps, peaks)
+        }
+        (Body::Map { .. } | Body::Reduce { .. } | Body::Contract(_) | Body::Attention(_), _) => f64::INFINITY,
     }
 }
 

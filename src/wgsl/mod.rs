@@ -3,6 +3,7 @@
 //! A skeleton from `shaders/` carries the algorithm; the renderer fills in its knobs (sizes), bindings and
 //! slots (loads, arithmetic, stores), printed from the kernel's expressions.
 
+mod attention;
 mod contract;
 mod cooperative;
 mod gemv;
@@ -17,7 +18,7 @@ mod tiled;
 
 use crate::error::{Error, Result};
 use crate::expr::Floats;
-use crate::kernel::{Body, Caps, KernelSpec, Pass, Schedule, Sizes, passes};
+use crate::kernel::{AttentionSchedule, Body, Caps, KernelSpec, Pass, Schedule, Sizes, passes};
 
 pub use probe::{PROBE_WORKGROUP, probe_copy, probe_fma, probe_fma_flops};
 
@@ -125,6 +126,12 @@ pub fn render(label: &str, spec: &KernelSpec, schedule: &Schedule, target: Targe
         (Body::Contract(body), Schedule::Subgroup(s)) => subgroup::render(label, spec, body, s, target),
         (Body::Contract(body), Schedule::Cooperative(s)) => cooperative::render(label, spec, body, s, target),
         (Body::Contract(body), Schedule::Gemv(s)) => gemv::render(label, spec, body, s, target),
+        (Body::Attention(_), Schedule::Attention(s)) if !s.is_one_pass() => {
+            Err(Error::limit(label, format!("schedule {schedule} takes several passes")))
+        }
+        (Body::Attention(body), Schedule::Attention(AttentionSchedule::Fused(s))) => {
+            attention::render(label, spec, body, s, target)
+        }
         (_, other) => {
             Err(Error::limit(label, format!("schedule {other} does not fit a {} kernel", spec.family())))
         }
@@ -142,6 +149,8 @@ pub const SKELETONS: &[(&str, &str)] = &[
     ("gemm_cooperative.wgsl", cooperative::SKELETON),
     ("gemv.wgsl", gemv::SKELETON),
     ("gemv_subgroup.wgsl", gemv::SUBGROUP),
+    ("attention.wgsl", attention::SHARED),
+    ("attention_serial.wgsl", attention::SERIAL),
     ("probe_copy.wgsl", probe::COPY),
     ("probe_fma.wgsl", probe::FMA),
 ];

@@ -42,7 +42,7 @@ impl<'a> Operand<'a> {
 
     /// The input and offset, where fours along `var` can be read at once.
     fn fours(&self, scope: &Scope, var: u32, extent: &Idx) -> Option<(usize, &'a Idx)> {
-        consecutive(self.expr, var).filter(|_| in_fours(extent) && scope.has_vectors(self.expr.dtype()))
+        vector(scope, self.expr, var).filter(|_| in_fours(extent))
     }
 
     /// `(b, m, k)` of A, `(b, k, n)` of B.
@@ -135,6 +135,11 @@ impl<'a> Operand<'a> {
             (0..4).map(|i| within_k(self.k, i, "vec4<Sum>()", |k| self.call("row", outer, k))).collect();
         scope.text(&tile(&signature, &rows));
     }
+}
+
+/// As [`consecutive`], for elements that are read by fours.
+pub fn vector<'a>(scope: &Scope, expr: &'a Expr, var: u32) -> Option<(usize, &'a Idx)> {
+    consecutive(expr, var).filter(|_| scope.has_vectors(expr.dtype()))
 }
 
 /// A tile of four rows.

@@ -2,7 +2,7 @@
 
 use tilewright::DType;
 use tilewright::expr::{Binary, Expr, Idx};
-use tilewright::kernel::{Body, Caps, ContractBody, KernelSpec, Schedule, broken_rule, points};
+use tilewright::kernel::{Body, Caps, ContractBody, KernelSpec, Peaks, Schedule, broken_rule, points};
 
 /// How an operand lies in memory.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -60,7 +60,10 @@ pub fn all() -> Vec<(KernelSpec, Vec<i64>)> {
 
 /// Every legal schedule: the space before it is cut to its best few.
 pub fn legal(spec: &KernelSpec, sizes: &[i64], caps: &Caps) -> Vec<Schedule> {
-    points(spec).into_iter().filter(|point| broken_rule(spec, point, sizes, caps).is_none()).collect()
+    points(spec, sizes, caps, &Peaks::typical(caps))
+        .into_iter()
+        .filter(|point| broken_rule(spec, point, sizes, caps).is_none())
+        .collect()
 }
 
 /// The kind of a schedule, as `Tiled`.

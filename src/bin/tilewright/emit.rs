@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use tilewright::kernel::{Caps, MOST_CANDIDATES, Schedule, broken_rule, points};
+use tilewright::kernel::{Caps, MOST_CANDIDATES, Peaks, Schedule, broken_rule, points};
 use tilewright::wgsl::{self, Dialect, Target};
 
 use crate::failure::{Failure, Result, print};
@@ -63,7 +63,8 @@ fn add_others(space: &mut Space, caps: &Caps) {
     let legal = |schedule: &Schedule| {
         !known.contains(schedule) && broken_rule(&space.spec, schedule, &space.sizes, caps).is_none()
     };
-    let others: Vec<Schedule> = points(&space.spec).into_iter().filter(legal).collect();
+    let others: Vec<Schedule> =
+        points(&space.spec, &space.sizes, caps, &Peaks::typical(caps)).into_iter().filter(legal).collect();
     space.candidates.extend(others);
 }
 
