@@ -4,7 +4,6 @@ use serde::{Deserialize, Serialize};
 
 use super::attention_passes::unfused;
 use super::caps::Caps;
-use super::contract::ContractSchedule;
 use super::peaks::Peaks;
 use super::reduce::ReduceSchedule;
 use super::schedule::{Schedule, Sizes, size};
@@ -19,11 +18,11 @@ pub enum AttentionSchedule {
     /// Scores, their softmax, and its product with the values as three kernels.
     Unfused {
         /// For the scores.
-        scores: ContractSchedule,
+        scores: Box<Schedule>,
         /// For the softmax.
         weights: ReduceSchedule,
         /// For the product with the values.
-        mixed: ContractSchedule,
+        mixed: Box<Schedule>,
     },
 }
 
@@ -71,9 +70,9 @@ impl std::fmt::Display for AttentionSchedule {
             ),
             AttentionSchedule::Unfused { scores, weights, mixed } => {
                 let parts = [
-                    ("scores", Schedule::Contract(scores.clone())),
+                    ("scores", (**scores).clone()),
                     ("weights", Schedule::Reduce(weights.clone())),
-                    ("mixed", Schedule::Contract(mixed.clone())),
+                    ("mixed", (**mixed).clone()),
                 ];
                 let knobs = parts.iter().flat_map(|(part, schedule)| {
                     let knobs: Vec<String> = schedule.to_string().split(' ').map(str::to_string).collect();
@@ -125,15 +124,15 @@ fn unfused_points(
     peaks: &Peaks,
 ) -> Vec<AttentionSchedule> {
     let Some(parts) = unfused(spec, body) else { return Vec::new() };
-    let tiles = |spec: &KernelSpec| -> Vec<ContractSchedule> {
+    let tiles = |spec: &KernelSpec| -> Vec<Box<Schedule>> {
         let kept = space::space(spec, sizes, caps, peaks).kept.into_iter().filter_map(contract);
-        kept.filter(|s| s.split_k == 1).take(UNFUSED_EACH).collect()
+        kept.take(UNFUSED_EACH).collect()
     };
     let Schedule::Reduce(weights) = default_schedule(&parts.weights.0, sizes, caps) else {
         return Vec::new();
     };
     let mixes = tiles(&parts.mixed.0);
-    let with = |scores: ContractSchedule| {
+    let with = |scores: Box<Schedule>| {
         let (weights, mixes) = (weights.clone(), mixes.clone());
         mixes.into_iter().map(move |mixed| AttentionSchedule::Unfused {
             scores: scores.clone(),
@@ -144,11 +143,9 @@ fn unfused_points(
     tiles(&parts.scores.0).into_iter().flat_map(with).collect()
 }
 
-fn contract(schedule: Schedule) -> Option<ContractSchedule> {
-    match schedule {
-        Schedule::Contract(s) => Some(s),
-        Schedule::Map(_) | Schedule::Reduce(_) | Schedule::Attention(_) => None,
-    }
+/// The schedule, where it is one of a contraction in one pass.
+fn contract(schedule: Schedule) -> Option<Box<Schedule>> {
+    (schedule.tile().is_some() && schedule.split_k() == 1).then(|| Box::new(schedule))
 }
 
 /// On lavapipe one kernel took less CPU time than three for heads of 32 and for single queries (decoding); for heads of 64
@@ -256,13 +253,13 @@ pub fn broken_rule(
             if batch.saturating_mul(m).saturating_mul(k) as u64 > caps.max_storage_binding_bytes / 4 {
                 return Some("scores beyond what the device binds");
             }
-            if scores.split_k != 1 || mixed.split_k != 1 {
+            if scores.split_k() != 1 || mixed.split_k() != 1 {
                 return Some("sums split within attention without fusion");
             }
             let rule = |spec: &KernelSpec, schedule| space::broken_rule(spec, &schedule, sizes, caps);
-            rule(&parts.scores.0, Schedule::Contract(scores.clone()))
+            rule(&parts.scores.0, (**scores).clone())
                 .or_else(|| rule(&parts.weights.0, Schedule::Reduce(weights.clone())))
-                .or_else(|| rule(&parts.mixed.0, Schedule::Contract(mixed.clone())))
+                .or_else(|| rule(&parts.mixed.0, (**mixed).clone()))
         }
     }
 }
@@ -316,9 +313,9 @@ pub fn estimate_ns(
         AttentionSchedule::Unfused { scores, weights, mixed } => {
             let Some(parts) = unfused(spec, body) else { return f64::INFINITY };
             let time = |spec: &KernelSpec, s| space::estimate_ns(spec, &s, sizes, caps, peaks);
-            time(&parts.scores.0, Schedule::Contract(scores.clone()))
+            time(&parts.scores.0, (**scores).clone())
                 + time(&parts.weights.0, Schedule::Reduce(weights.clone()))
-                + time(&parts.mixed.0, Schedule::Contract(mixed.clone()))
+                + time(&parts.mixed.0, (**mixed).clone())
         }
     }
 }

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use super::contract::{in_fours, vector};
+use super::operand::vector;
 use super::scope::Scope;
 use super::{Rendered, Target};
 use crate::error::Result;
 use crate::expr::{Expr, Idx};
-use crate::kernel::{AttentionBody, AttentionResult, FusedSchedule, KernelSpec, columns, stride};
+use crate::kernel::{AttentionBody, AttentionResult, FusedSchedule, KernelSpec, columns, in_fours, stride};
 
 pub const SHARED: &str = include_str!("../../shaders/attention.wgsl");
 pub const SERIAL: &str = include_str!("../../shaders/attention_serial.wgsl");

@@ -5,11 +5,16 @@
 
 mod attention;
 mod contract;
+mod cooperative;
+mod gemv;
 mod map;
+mod operand;
 mod probe;
 mod reduce;
 mod scope;
+mod subgroup;
 mod template;
+mod tiled;
 
 use crate::error::{Error, Result};
 use crate::expr::Floats;
@@ -113,10 +118,14 @@ pub fn render(label: &str, spec: &KernelSpec, schedule: &Schedule, target: Targe
         (Body::Reduce { rows, stages, result }, Schedule::Reduce(s)) => {
             reduce::render(label, spec, rows, stages, result, s, target)
         }
-        (Body::Contract(_), Schedule::Contract(s)) if s.split_k != 1 => {
+        (Body::Contract(_), _) if schedule.split_k() != 1 => {
             Err(Error::limit(label, format!("schedule {schedule} takes several passes")))
         }
         (Body::Contract(body), Schedule::Contract(s)) => contract::render(label, spec, body, s, target),
+        (Body::Contract(body), Schedule::Tiled(s)) => tiled::render(label, spec, body, s, target),
+        (Body::Contract(body), Schedule::Subgroup(s)) => subgroup::render(label, spec, body, s, target),
+        (Body::Contract(body), Schedule::Cooperative(s)) => cooperative::render(label, spec, body, s, target),
+        (Body::Contract(body), Schedule::Gemv(s)) => gemv::render(label, spec, body, s, target),
         (Body::Attention(_), Schedule::Attention(s)) if !s.is_one_pass() => {
             Err(Error::limit(label, format!("schedule {schedule} takes several passes")))
         }
@@ -135,6 +144,11 @@ pub const SKELETONS: &[(&str, &str)] = &[
     ("reduce.wgsl", reduce::SHARED),
     ("reduce_serial.wgsl", reduce::SERIAL),
     ("gemm.wgsl", contract::SKELETON),
+    ("gemm_tiled.wgsl", tiled::SKELETON),
+    ("gemm_subgroup.wgsl", subgroup::SKELETON),
+    ("gemm_cooperative.wgsl", cooperative::SKELETON),
+    ("gemv.wgsl", gemv::SKELETON),
+    ("gemv_subgroup.wgsl", gemv::SUBGROUP),
     ("attention.wgsl", attention::SHARED),
     ("attention_serial.wgsl", attention::SERIAL),
     ("probe_copy.wgsl", probe::COPY),

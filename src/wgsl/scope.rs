@@ -221,7 +221,14 @@ impl<'a> Scope<'a> {
             (Dialect::Naga | Dialect::Browser, true) => "enable f16;\n",
             (_, false) => "",
         };
-        let shader = Shader { label: label.into(), source: format!("{enable}{body}"), bindings: kinds };
+        // naga knows subgroup operations without the line, and not the line.
+        let uses_subgroups = body.contains("subgroupAdd(") || body.contains("subgroupBroadcast(");
+        let subgroups = match (self.target.dialect, uses_subgroups) {
+            (Dialect::Browser, true) => "enable subgroups;\n",
+            (Dialect::Naga, true) | (Dialect::Naga | Dialect::Browser, false) => "",
+        };
+        let source = format!("{enable}{subgroups}{body}");
+        let shader = Shader { label: label.into(), source, bindings: kinds };
         Ok(Rendered { shader, bound })
     }
 }
