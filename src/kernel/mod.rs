@@ -5,6 +5,8 @@
 
 mod caps;
 mod contract;
+mod conv;
+mod depthwise;
 mod map;
 mod peaks;
 mod reduce;
@@ -14,9 +16,11 @@ mod spec;
 
 pub use caps::{Caps, CooperativeSize};
 pub use contract::ContractSchedule;
+pub use conv::{ConvSchedule, Reach};
+pub use depthwise::DepthwiseSchedule;
 pub use map::MapSchedule;
 pub use peaks::Peaks;
 pub use reduce::ReduceSchedule;
 pub use schedule::{Schedule, Sizes, grid, size};
 pub use space::{MOST_CANDIDATES, Space, broken_rule, candidates, default_schedule, estimate_ns, space};
-pub use spec::{Body, ContractBody, KernelSpec, RowResult, Stage, storage_bytes, storage_type};
+pub use spec::{Body, ContractBody, ConvBody, KernelSpec, RowResult, Stage, storage_bytes, storage_type};

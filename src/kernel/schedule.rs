@@ -4,6 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use super::caps::Caps;
 use super::contract::ContractSchedule;
+use super::conv::ConvSchedule;
+use super::depthwise::DepthwiseSchedule;
 use super::map::MapSchedule;
 use super::reduce::ReduceSchedule;
 use super::spec::{Body, KernelSpec, RowResult};
@@ -22,6 +24,10 @@ pub enum Schedule {
     Reduce(ReduceSchedule),
     /// For [`Body::Contract`].
     Contract(ContractSchedule),
+    /// For [`Body::Conv`].
+    Conv(ConvSchedule),
+    /// For a [`Body::Conv`] whose output channels read one input channel each.
+    Depthwise(DepthwiseSchedule),
 }
 
 impl std::fmt::Display for Schedule {
@@ -37,6 +43,18 @@ impl std::fmt::Display for Schedule {
                 s.micro_m,
                 s.micro_n4 * 4
             ),
+            Schedule::Conv(s) => write!(
+                f,
+                "group={} micro_o={} micro_w={} unroll={} subgroup={}",
+                s.group,
+                s.micro_o4 * 4,
+                s.micro_w,
+                s.unroll,
+                s.subgroup
+            ),
+            Schedule::Depthwise(s) => {
+                write!(f, "depthwise group={} micro_h={} micro_w={}", s.group, s.micro_h, s.micro_w)
+            }
         }
     }
 }
@@ -116,6 +134,25 @@ pub fn grid(
                 return Err(too_large("number of workgroups", x.max(y), limit));
             }
             Ok([x as u32, y as u32, b.min(limit) as u32])
+        }
+        (Body::Conv(body), Schedule::Conv(s)) => {
+            checked(&body.len())?;
+            let [d, h, w] = &body.axes;
+            let rows = checked(&(&(&body.batch * &d.output) * &h.output))?;
+            let positions = rows * div(checked(&w.output)?, s.micro_w);
+            let channels = checked(&body.groups)? * div(checked(&body.out_channels)?, 4 * s.micro_o4);
+            let [x, z, _] = flat(div(positions, s.group))?;
+            if channels > caps.max_workgroups as i64 {
+                return Err(too_large("number of workgroups", channels, caps.max_workgroups as i64));
+            }
+            Ok([x, channels as u32, z])
+        }
+        (Body::Conv(body), Schedule::Depthwise(s)) => {
+            checked(&body.len())?;
+            let [d, h, w] = &body.axes;
+            let channels = checked(&(&(&body.batch * &body.groups) * &body.out_channels))?;
+            let blocks = div(checked(&h.output)?, s.micro_h) * div(checked(&w.output)?, s.micro_w);
+            flat(div(channels * checked(&d.output)? * blocks, s.group))
         }
         (_, other) => Err(Error::limit(label, format!("schedule {other} does not fit this kernel"))),
     }

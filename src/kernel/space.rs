@@ -3,8 +3,8 @@
 use super::caps::Caps;
 use super::peaks::Peaks;
 use super::schedule::{Schedule, Sizes};
-use super::spec::{Body, KernelSpec};
-use super::{contract, map, reduce};
+use super::spec::{Body, ConvBody, KernelSpec};
+use super::{contract, conv, depthwise, map, reduce};
 
 /// Candidates that are left at the most.
 pub const MOST_CANDIDATES: usize = 64;
@@ -30,6 +30,8 @@ pub fn space(spec: &KernelSpec, sizes: Sizes, caps: &Caps) -> Space {
         Body::Map { .. } => map::points(),
         Body::Reduce { .. } => reduce::points(),
         Body::Contract(_) => contract::points(),
+        Body::Conv(body) if depthwise::applies(body) => [depthwise::points(), conv::points()].concat(),
+        Body::Conv(_) => conv::points(),
     };
     let mut space = Space { raw: points.len(), removed: Vec::new(), kept: vec![default] };
     let mut legal: Vec<(f64, Schedule)> = Vec::new();
@@ -72,6 +74,16 @@ pub fn default_schedule(spec: &KernelSpec, sizes: Sizes, caps: &Caps) -> Schedul
             Schedule::Reduce(reduce::default(rows, stages, result, sizes, caps))
         }
         Body::Contract(body) => Schedule::Contract(contract::default(body, sizes, caps)),
+        Body::Conv(body) => conv_default(body, sizes, caps),
+    }
+}
+
+/// The depthwise kernel, unless its windows are so large that its text would be.
+fn conv_default(body: &ConvBody, sizes: Sizes, caps: &Caps) -> Schedule {
+    let depthwise = depthwise::default(body, sizes, caps);
+    match depthwise::broken_rule(body, &depthwise, sizes, caps) {
+        None => Schedule::Depthwise(depthwise),
+        Some(_) => Schedule::Conv(conv::default(body, sizes, caps)),
     }
 }
 
@@ -86,7 +98,11 @@ pub fn broken_rule(
         (Body::Map { .. }, Schedule::Map(s)) => map::broken_rule(s, caps),
         (Body::Reduce { stages, .. }, Schedule::Reduce(s)) => reduce::broken_rule(stages, s, caps),
         (Body::Contract(body), Schedule::Contract(s)) => contract::broken_rule(body, s, sizes, caps),
-        (Body::Map { .. } | Body::Reduce { .. } | Body::Contract(_), _) => Some("of another kernel family"),
+        (Body::Conv(body), Schedule::Conv(s)) => conv::broken_rule(body, s, sizes, caps),
+        (Body::Conv(body), Schedule::Depthwise(s)) => depthwise::broken_rule(body, s, sizes, caps),
+        (Body::Map { .. } | Body::Reduce { .. } | Body::Contract(_) | Body::Conv(_), _) => {
+            Some("of another kernel family")
+        }
     }
 }
 
@@ -98,7 +114,9 @@ pub fn estimate_ns(spec: &KernelSpec, schedule: &Schedule, sizes: Sizes, caps: &
             reduce::estimate_ns(rows, reduce::longest(stages, result, sizes), s, sizes, caps, peaks)
         }
         (Body::Contract(body), Schedule::Contract(s)) => contract::estimate_ns(body, s, sizes, caps, peaks),
-        (Body::Map { .. } | Body::Reduce { .. } | Body::Contract(_), _) => f64::INFINITY,
+        (Body::Conv(body), Schedule::Conv(s)) => conv::estimate_ns(body, s, sizes, caps, peaks),
+        (Body::Conv(body), Schedule::Depthwise(s)) => depthwise::estimate_ns(body, s, sizes, caps, peaks),
+        (Body::Map { .. } | Body::Reduce { .. } | Body::Contract(_) | Body::Conv(_), _) => f64::INFINITY,
     }
 }
 

@@ -2,7 +2,7 @@
 //! form, so that the six layers of a network share one kernel.
 
 use crate::expr::{Expr, Idx};
-use crate::ir::Combine;
+use crate::ir::{Combine, ConvAxis};
 use crate::tensor::DType;
 
 /// One kernel. In its expressions a load's source is a position in `inputs` and its index one row-major
@@ -41,6 +41,8 @@ pub enum Body {
     },
     /// `out[b, m, n] = epilogue(sum over k of a(b, m, k) * b(b, k, n))`.
     Contract(ContractBody),
+    /// `out[n, g, m, o] = epilogue(sum over c, k of w(g, m, c, k) * x(n, g, c, o * stride + k * dilation - before))`.
+    Conv(ConvBody),
 }
 
 /// One statistic of a row: `combine over r < extent of value(row, r)`.
@@ -92,6 +94,38 @@ pub struct ContractBody {
     pub epilogue: Expr,
 }
 
+/// A convolution, `x` being zero outside of the input. Loop variables are numbered as [`crate::ir::ConvVar`]; argument 0
+/// of the epilogue is the sum.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ConvBody {
+    /// Elements of the batch.
+    pub batch: Idx,
+    /// Groups of channels.
+    pub groups: Idx,
+    /// Output channels per group.
+    pub out_channels: Idx,
+    /// Input channels per group.
+    pub in_channels: Idx,
+    /// Depth, height and width.
+    pub axes: [ConvAxis; 3],
+    /// The weight.
+    pub w: Expr,
+    /// The input, at a position inside.
+    pub x: Expr,
+    /// The dtype of the sum.
+    pub sum: DType,
+    /// What is stored, in the order of batch, group, output channel, depth, height, width.
+    pub epilogue: Expr,
+}
+
+impl ConvBody {
+    /// Number of output elements.
+    pub fn len(&self) -> Idx {
+        let channels = &(&self.batch * &self.groups) * &self.out_channels;
+        self.axes.iter().fold(channels, |len, axis| &len * &axis.output)
+    }
+}
+
 impl KernelSpec {
     /// The family's name.
     pub fn family(&self) -> &'static str {
@@ -99,6 +133,7 @@ impl KernelSpec {
             Body::Map { .. } => "map",
             Body::Reduce { .. } => "reduce",
             Body::Contract(_) => "gemm",
+            Body::Conv(_) => "conv",
         }
     }
 
@@ -113,6 +148,7 @@ impl KernelSpec {
                 stages.iter().map(|s| &s.value).chain([last]).collect()
             }
             Body::Contract(c) => vec![&c.a, &c.b, &c.epilogue],
+            Body::Conv(c) => vec![&c.w, &c.x, &c.epilogue],
         }
     }
 }

@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::expr::{Atom, Expr, Idx, Node, Rewrite, Unary, flatten, numel, unflatten, vars};
-use crate::ir::{Def, Program, ValueId};
+use crate::ir::{ConvAxis, ConvVar, Convolution, Def, Program, ValueId};
 use crate::tensor::DType;
 
 /// Loop variable of the row, and of the position within it, in row form.
@@ -451,9 +451,12 @@ impl<'a> Fusion<'a> {
 
     fn expand_contract(&self, core: ValueId, root: Option<ValueId>, expander: &mut Expander) -> Expanded {
         let value = self.program.value(core);
-        let Def::Contract { batch, m, k, a, b } = &value.def else {
+        let Def::Contract { batch, m, k, a, b, windows } = &value.def else {
             return Expanded::Map { shape: value.shape.clone(), value: Expr::int(value.dtype, 0) };
         };
+        if let Some(windows) = windows {
+            return self.expand_conv(core, root, windows, expander);
+        }
         let (batch_shape, rest) = value.shape.split_at(*batch);
         let (m_shape, n_shape) = rest.split_at(*m);
         let sizes = [batch_shape, m_shape, n_shape, k.as_slice()].map(numel);
@@ -463,17 +466,50 @@ impl<'a> Fusion<'a> {
         at.extend(unflatten(&flat[2], n_shape));
         at.extend(unflatten(&flat[3], k));
         let (a, b) = (expander.body(a, &at), expander.body(b, &at));
-        let sum = Expr::arg(core, value.dtype);
-        let epilogue = match root.map(|root| (root, &self.program.value(root).def)) {
-            Some((root, Def::Map(body))) => {
-                let offset = &(&(&(&flat[0] * &sizes[1]) + &flat[1]) * &sizes[2]) + &flat[2];
-                expander.memo.clear();
-                expander.body(body, &unflatten(&offset, self.program.shape(root)))
-            }
-            _ => sum,
-        };
+        let offset = &(&(&(&flat[0] * &sizes[1]) + &flat[1]) * &sizes[2]) + &flat[2];
+        let epilogue = self.epilogue(core, root, &offset, expander);
         let [batch, m, n, k] = sizes;
         Expanded::Contract { core, batch, m, n, k, a, b, epilogue }
+    }
+
+    fn expand_conv(
+        &self,
+        core: ValueId,
+        root: Option<ValueId>,
+        windows: &Convolution,
+        expander: &mut Expander,
+    ) -> Expanded {
+        let batch = self.program.shape(core)[0].clone();
+        let Convolution { groups, in_channels, out_channels, axes, w, x } = windows;
+        let taps = axes.each_ref().map(|axis| Idx::from(axis.kernel));
+        let outer = [
+            ConvVar::Batch.over(&batch),
+            ConvVar::Group.over(groups),
+            ConvVar::Out.over(out_channels),
+            ConvVar::In.over(in_channels),
+        ];
+        let taps = ConvVar::Tap.over_axes(taps.each_ref());
+        let input = ConvVar::At.over_axes(axes.each_ref().map(|axis| &axis.input));
+        let at = [outer.as_slice(), &taps, &input].concat();
+        let (w, x) = (expander.body(w, &at), expander.body(x, &at));
+        let output = ConvVar::At.over_axes(axes.each_ref().map(|axis| &axis.output));
+        let extents = axes.each_ref().map(|axis| axis.output.clone());
+        let shape = [[batch.clone(), groups.clone(), out_channels.clone()].as_slice(), &extents].concat();
+        let offset = flatten(&[&outer[..3], output.as_slice()].concat(), &shape);
+        let epilogue = self.epilogue(core, root, &offset, expander);
+        let sizes = [batch, groups.clone(), out_channels.clone(), in_channels.clone()];
+        Expanded::Conv { core, sizes, axes: axes.clone(), w, x, epilogue }
+    }
+
+    /// What the kernel of `root` stores at `offset`, from the result of `core`.
+    fn epilogue(&self, core: ValueId, root: Option<ValueId>, offset: &Idx, expander: &mut Expander) -> Expr {
+        match root.map(|root| (root, &self.program.value(root).def)) {
+            Some((root, Def::Map(body))) => {
+                expander.memo.clear();
+                expander.body(body, &unflatten(offset, self.program.shape(root)))
+            }
+            _ => Expr::arg(core, self.program.dtype(core)),
+        }
     }
 }
 
@@ -493,9 +529,36 @@ pub struct ExpandedStage {
 /// reduction or contraction whose result they are.
 #[allow(missing_docs)]
 pub enum Expanded {
-    Map { shape: Vec<Idx>, value: Expr },
-    Rows { rows: Idx, stages: Vec<ExpandedStage>, extent: Option<Idx>, at: Idx, result: Expr },
-    Contract { core: ValueId, batch: Idx, m: Idx, n: Idx, k: Idx, a: Expr, b: Expr, epilogue: Expr },
+    Map {
+        shape: Vec<Idx>,
+        value: Expr,
+    },
+    Rows {
+        rows: Idx,
+        stages: Vec<ExpandedStage>,
+        extent: Option<Idx>,
+        at: Idx,
+        result: Expr,
+    },
+    Contract {
+        core: ValueId,
+        batch: Idx,
+        m: Idx,
+        n: Idx,
+        k: Idx,
+        a: Expr,
+        b: Expr,
+        epilogue: Expr,
+    },
+    /// Sizes: batch, groups, output and input channels of each.
+    Conv {
+        core: ValueId,
+        sizes: [Idx; 4],
+        axes: [ConvAxis; 3],
+        w: Expr,
+        x: Expr,
+        epilogue: Expr,
+    },
 }
 
 impl Expanded {
@@ -507,6 +570,7 @@ impl Expanded {
                 stages.iter().map(|s| &s.value).chain([result]).collect()
             }
             Expanded::Contract { a, b, epilogue, .. } => vec![a, b, epilogue],
+            Expanded::Conv { w, x, epilogue, .. } => vec![w, x, epilogue],
         }
     }
 }

@@ -4,6 +4,8 @@
 //! slots (loads, arithmetic, stores), printed from the kernel's expressions.
 
 mod contract;
+mod conv;
+mod depthwise;
 mod map;
 mod reduce;
 mod scope;
@@ -83,6 +85,8 @@ pub fn render(label: &str, spec: &KernelSpec, schedule: &Schedule, target: Targe
             reduce::render(label, spec, rows, stages, result, s, target)
         }
         (Body::Contract(body), Schedule::Contract(s)) => contract::render(label, spec, body, s, target),
+        (Body::Conv(body), Schedule::Conv(s)) => conv::render(label, spec, body, s, target),
+        (Body::Conv(body), Schedule::Depthwise(s)) => depthwise::render(label, spec, body, s, target),
         (_, other) => {
             Err(Error::limit(label, format!("schedule {other} does not fit a {} kernel", spec.family())))
         }
@@ -95,4 +99,7 @@ pub const SKELETONS: &[(&str, &str)] = &[
     ("reduce.wgsl", reduce::SHARED),
     ("reduce_serial.wgsl", reduce::SERIAL),
     ("gemm.wgsl", contract::SKELETON),
+    ("conv.wgsl", conv::DIRECT),
+    ("conv_subgroup.wgsl", conv::SUBGROUP),
+    ("conv_depthwise.wgsl", depthwise::SKELETON),
 ];

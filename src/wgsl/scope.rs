@@ -80,6 +80,11 @@ impl<'a> Scope<'a> {
         if width == 1 { format!("t{input}") } else { format!("t{input}v") }
     }
 
+    /// An element of an input, at an offset that is already text, in its computing type.
+    pub fn scalar_load(&self, input: usize, offset: &str) -> String {
+        widen(&format!("{}[{offset}]", self.binding(input, 1)), self.spec.inputs[input], self.target.f16)
+    }
+
     /// Four consecutive elements of an input as a vector of its computing type; `offset` is a multiple of 4.
     pub fn vector_load(&self, input: usize, offset: &str) -> String {
         let dtype = self.spec.inputs[input];
@@ -207,10 +212,14 @@ impl<'a> Scope<'a> {
             [("bindings", text), ("knobs", knobs), ("slot", format!("{helpers}{}", self.slots))].into();
         let body = fill(file, skeleton, &Fill { regions, counts })?;
         let uses_f16 = body.contains("f16>") || body.contains("f16(");
-        let enable = match (self.target.dialect, uses_f16 && self.target.f16) {
-            (Dialect::Naga | Dialect::Browser, true) => "enable f16;\n",
-            (_, false) => "",
-        };
+        let mut enable = String::new();
+        if uses_f16 && self.target.f16 {
+            enable.push_str("enable f16;\n");
+        }
+        // naga knows subgroup operations without being told, and refuses to be.
+        if self.target.dialect == Dialect::Browser && body.contains("subgroup_invocation_id") {
+            enable.push_str("enable subgroups;\n");
+        }
         let shader = Shader { label: label.into(), source: format!("{enable}{body}"), bindings: kinds };
         Ok(Rendered { shader, bound })
     }
