@@ -97,7 +97,6 @@ impl Error {
     }
 
     /// An [`Error::Input`].
-    #[cfg(not(target_arch = "wasm32"))]
     pub(crate) fn input(name: impl Into<String>, message: impl Into<String>) -> Self {
         Error::Input { name: name.into(), message: message.into() }
     }

@@ -34,10 +34,14 @@
 //! | [`kernel`] | what to compute, how, and what the device allows |
 //! | [`plan`] | what becomes a kernel, what is folded into it, where tensors lie |
 //! | [`wgsl`] | a kernel as text |
+//! | [`commands`] | what a run does with memory, as plain data |
+//! | [`model`] | which plan serves a run |
 //! | [`gpu`] | adapters, buffers, pipelines, dispatch, readback |
+//! | [`tune`] | which schedule: what to measure next, what was learned |
 //!
 //! [`Session`] strings them together.
 
+pub mod commands;
 pub mod error;
 pub mod expr;
 #[cfg(not(target_arch = "wasm32"))]
@@ -45,14 +49,16 @@ pub mod gpu;
 pub mod graph;
 pub mod ir;
 pub mod kernel;
+pub mod model;
 pub mod onnx;
 pub mod ops;
 pub mod plan;
 #[cfg(not(target_arch = "wasm32"))]
 mod session;
 pub mod tensor;
-#[cfg(not(target_arch = "wasm32"))]
 pub mod tune;
+#[cfg(target_arch = "wasm32")]
+pub mod web;
 pub mod wgsl;
 
 pub use error::{Error, Result};
@@ -60,8 +66,8 @@ pub use error::{Error, Result};
 pub use gpu::{AdapterChoice, AdapterInfo, adapters};
 #[cfg(not(target_arch = "wasm32"))]
 pub use session::{
-    KernelText, ModelSource, Outputs, Progress, Session, SessionOptions, Stage, StepTime, TuneOptions,
-    TuneProgress, TuneReport, TunedKernel,
+    KernelText, ModelSource, Outputs, Progress, Session, SessionOptions, Stage, StepTime, TuneMode,
+    TuneOptions, TuneProgress, TuneReport, TuneStatus, TunedKernel,
 };
 pub use tensor::{DType, Element, Tensor};
 

@@ -44,7 +44,7 @@ fn kernel_text(net: &Net, output: &str, schedule: &Schedule) -> String {
     let plan = net.plan(&caps());
     let step = plan.steps.iter().find(|step| plan.tensors[step.output].name == output).unwrap();
     let spec = &plan.kernels[step.kernel].spec;
-    let target = Target { f16: caps().f16, dialect: Dialect::Browser };
+    let target = Target { floats: caps().floats(), dialect: Dialect::Browser };
     let text = render(output, spec, schedule, target).unwrap().shader.source;
     format!("// {schedule}\n{text}")
 }
@@ -89,7 +89,13 @@ fn kernel_of_rows() {
 
 #[test]
 fn kernel_of_a_contraction() {
-    let small = Schedule::Contract(ContractSchedule { group_m: 16, group_n: 16, micro_m: 2, micro_n4: 1 });
+    let small = Schedule::Contract(ContractSchedule {
+        group_m: 16,
+        group_n: 16,
+        micro_m: 2,
+        micro_n4: 1,
+        split_k: 1,
+    });
     compare("gemm.wgsl", &kernel_text(&corpus::feed_forward(), "y", &small));
     compare("conv.wgsl", &kernel_text(&corpus::residual_block(), "y", &small));
 }

@@ -15,11 +15,16 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("kernel", &["error", "expr", "ir", "tensor"]),
     ("plan", &["error", "expr", "graph", "ir", "kernel", "ops", "tensor"]),
     ("wgsl", &["error", "expr", "kernel", "tensor"]),
+    ("commands", &["error", "expr", "kernel", "plan", "tensor", "wgsl"]),
+    ("model", &["error", "graph", "ir", "kernel", "ops", "plan", "tensor"]),
     ("gpu", &["error", "kernel", "wgsl"]),
     ("tune", &["error", "expr", "gpu", "kernel", "plan", "tensor", "wgsl"]),
     (
         "session",
-        &["error", "expr", "gpu", "graph", "ir", "kernel", "onnx", "ops", "plan", "tensor", "tune", "wgsl"],
+        &[
+            "commands", "error", "gpu", "graph", "ir", "kernel", "model", "onnx", "plan", "tensor", "tune",
+            "wgsl",
+        ],
     ),
 ];
 

@@ -13,7 +13,7 @@ use support::compare::{Values, values};
 use support::net::{Net, int, ints};
 use tilewright::expr::{Atom, Idx, flatten, numel, unflatten, vars};
 use tilewright::kernel::{Caps, candidates};
-use tilewright::wgsl::{Dialect, Target, render};
+use tilewright::wgsl::{Dialect, Target, render_passes};
 use tilewright::{DType, Tensor};
 
 /// A runner that tries the same cases every time.
@@ -249,8 +249,17 @@ fn unit(dtype: DType) -> f64 {
 }
 
 /// Dtypes of the programs' inputs.
-const DTYPES: [DType; 8] =
-    [DType::F32, DType::I32, DType::U32, DType::Bool, DType::I64, DType::F16, DType::I8, DType::U8];
+const DTYPES: [DType; 9] = [
+    DType::F32,
+    DType::I32,
+    DType::U32,
+    DType::Bool,
+    DType::I64,
+    DType::U64,
+    DType::F16,
+    DType::I8,
+    DType::U8,
+];
 
 /// Choices are numbers drawn beforehand; each is taken modulo what there is to choose from.
 struct Choices<'a> {
@@ -281,10 +290,9 @@ struct Program {
     steps: Vec<String>,
 }
 
-/// Largest magnitude that 32-bit integers and float16 are let grow to.
+/// Largest magnitude that floats are let grow to.
 fn ceiling(dtype: DType) -> f64 {
     match dtype {
-        DType::I64 => 1e9,
         DType::F16 => 2000.0,
         DType::F32 => 1e12,
         _ => f64::INFINITY,
@@ -347,6 +355,13 @@ impl Program {
                 DType::Bool => tilewright::expr::Value::B(small % 2 == 1),
                 DType::I32 => tilewright::expr::Value::I(state as i32 as i64),
                 DType::U32 => tilewright::expr::Value::I(state as i64),
+                // Whole words, small ones, and those near the ends.
+                DType::I64 | DType::U64 => tilewright::expr::Value::I(match state & 3 {
+                    0 => (state as i64).wrapping_mul(0x1e37_79b9_7f4a_7c15),
+                    1 => small as i64 - 8,
+                    2 => i64::MAX - small as i64,
+                    _ => state as i32 as i64,
+                }),
                 DType::U8 => tilewright::expr::Value::I((state & 0xff) as i64),
                 DType::I8 => tilewright::expr::Value::I(state as i8 as i64),
                 _ => tilewright::expr::Value::I(small as i64 - 8),
@@ -357,13 +372,7 @@ impl Program {
             shape.iter().map(|d| if self.symbolic { format!("s{d}") } else { d.to_string() }).collect();
         self.net = self.net.clone().input(&name, dtype, &dims.join(" "));
         self.inputs.push((name.clone(), Tensor::new(dtype, &shape, bytes).unwrap()));
-        let bound = if is_float(dtype) {
-            2.0
-        } else if dtype == DType::I64 {
-            8.0
-        } else {
-            1.0
-        };
+        let bound = if is_float(dtype) { 2.0 } else { 1.0 };
         self.pool.push(Known { name, dtype, shape, bound, error: 0.0 });
     }
 
@@ -468,7 +477,7 @@ impl Program {
             op @ ("Add" | "Sub") => (op, sum, x.error + y.error + u * sum),
             op @ ("Max" | "Min") => (op, larger, x.error + y.error),
             // Integers divide by zero alike on both sides. Floats stay away from it.
-            op @ ("Div" | "Mod") if !is_float(x.dtype) && x.dtype != DType::I64 => (op, x.bound, 0.0),
+            op @ ("Div" | "Mod") if !is_float(x.dtype) => (op, x.bound, 0.0),
             _ => ("Mul", product, x.error * y.bound + y.error * x.bound + x.error * y.error + u * product),
         };
         let error = if is_float(x.dtype) { error } else { 0.0 };
@@ -483,13 +492,15 @@ impl Program {
             return;
         }
         // Negative floats have no meaning as unsigned integers; large ones beyond a dtype's range neither.
-        if from_float && !is_float(to) && (matches!(to, DType::U8 | DType::U32) || x.bound > 100.0) {
+        let unsigned = matches!(to, DType::U8 | DType::U32 | DType::U64);
+        if from_float && !is_float(to) && (unsigned || x.bound > 100.0) {
             return;
         }
         let wide = matches!(x.dtype, DType::I32 | DType::U32);
         let range = match x.dtype {
             _ if from_float => x.bound,
             DType::I32 | DType::U32 => 2f64.powi(32),
+            DType::I64 | DType::U64 => 2f64.powi(64),
             DType::U8 | DType::I8 => 255.0,
             DType::Bool => 1.0,
             _ => x.bound,
@@ -497,12 +508,8 @@ impl Program {
         if is_float(to) && (range > ceiling(to) || (wide && to == DType::F16)) {
             return;
         }
-        // int64 holds what the device's 32 bits do; unsigned numbers beyond them are left out.
-        if to == DType::I64 && x.dtype == DType::U32 || x.dtype == DType::I64 && to == DType::U32 {
-            return;
-        }
         let error = if is_float(to) { x.error + unit(to) * range } else { 0.0 };
-        let bound = if is_float(to) || to == DType::I64 { range } else { 1.0 };
+        let bound = if is_float(to) { range } else { 1.0 };
         let name = x.name.clone();
         self.add("Cast", &[&name], &[int("to", to.to_onnx() as i64)], Known { dtype: to, bound, error, ..x });
     }
@@ -645,7 +652,7 @@ impl Program {
 
     fn reduce(&mut self, x: Known, choices: &mut Choices) {
         let float = is_float(x.dtype);
-        if !float && !matches!(x.dtype, DType::I32 | DType::I64 | DType::U32) {
+        if !float && !matches!(x.dtype, DType::I32 | DType::I64 | DType::U32 | DType::U64) {
             return;
         }
         let mut op = *choices.of(&["ReduceSum", "ReduceMax", "ReduceMin", "ReduceMean", "ReduceSumSquare"]);
@@ -696,7 +703,7 @@ impl Program {
     }
 
     fn matmul(&mut self, x: Known, choices: &mut Choices) {
-        let wide = is_float(x.dtype) || matches!(x.dtype, DType::I32 | DType::U32 | DType::I64);
+        let wide = is_float(x.dtype) || matches!(x.dtype, DType::I32 | DType::U32 | DType::I64 | DType::U64);
         if !wide || x.shape.len() < 2 {
             return;
         }
@@ -882,9 +889,12 @@ fn programs_are_planned_and_rendered_alike_every_time() {
             let plan = program.net.plan(&caps);
             let mut text = plan.to_string();
             for kernel in &plan.kernels {
-                for schedule in candidates(&kernel.spec, &vec![3; kernel.spec.params], &caps).iter().take(3) {
-                    let target = Target { f16: true, dialect: Dialect::Browser };
-                    text += &render(&kernel.label, &kernel.spec, schedule, target).unwrap().shader.source;
+                let sizes = vec![3; kernel.spec.params];
+                for schedule in candidates(&kernel.spec, &sizes, &caps).iter().take(3) {
+                    let target = Target { floats: caps.floats(), dialect: Dialect::Browser };
+                    let passes =
+                        render_passes(&kernel.label, &kernel.spec, schedule, &sizes, &caps, target).unwrap();
+                    text.extend(passes.into_iter().map(|(_, pass)| pass.shader.source));
                 }
             }
             text

@@ -129,19 +129,60 @@ fn dimensions_of_zero_give_empty_outputs_and_identities() {
     assert_eq!(floats(&out["square"]), [9.0, -3.0, -3.0, 1.0]);
 }
 
+/// Each operator on 64-bit integers at the edges of words, against Rust's own.
 #[test]
-fn int64_beyond_32_bits_is_refused_by_element() {
+fn int64_is_exact() {
     if skip() {
         return;
     }
-    let net = Net::new().input("ids", DType::I64, "n").node("Neg", "ids", "y", &[]).output("y", DType::I64);
-    let session = net.session().unwrap();
-    let error = session.run(&[("ids", &i64s(&[3], &[1, 2, 1 << 33]))]).unwrap_err();
-    assert!(matches!(error, Error::Limit { .. }), "{error:?}");
-    assert_eq!(error.to_string(), "ids: element 2 is 8589934592, and the device holds int64 in 32 bits");
-    let fits = [i32::MIN as i64 + 1, i32::MAX as i64];
-    let y = only(&session, &[("ids", &i64s(&[2], &fits))]).unwrap();
-    assert_eq!(y.to_vec::<i64>().unwrap(), [i32::MAX as i64, i32::MIN as i64 + 1]);
+    let edges =
+        [0, 1, -1, 3, -7, i32::MAX as i64, i32::MIN as i64, 1 << 32, -(1 << 40) + 5, i64::MAX, i64::MIN];
+    let a: Vec<i64> = edges.iter().flat_map(|&a| edges.map(|_| a)).collect();
+    let b: Vec<i64> = edges.iter().flat_map(|_| edges).collect();
+    let pairs = || a.iter().copied().zip(b.iter().copied());
+    let inputs = [("a", &i64s(&[a.len()], &a)), ("b", &i64s(&[b.len()], &b))];
+    type Exact = fn(i64, i64) -> i64;
+    let ops: [(&str, Exact); 8] = [
+        ("Add", i64::wrapping_add),
+        ("Sub", i64::wrapping_sub),
+        ("Mul", i64::wrapping_mul),
+        ("Div", |a, b| if b == 0 { a } else { a.wrapping_div(b) }),
+        ("Max", i64::max),
+        ("Min", i64::min),
+        ("BitwiseAnd", |a, b| a & b),
+        ("BitwiseXor", |a, b| a ^ b),
+    ];
+    for (op, f) in ops {
+        let net = Net::new().input("a", DType::I64, "n").input("b", DType::I64, "n");
+        let session = net.node(op, "a b", "y", &[]).output("y", DType::I64).session().unwrap();
+        let y = only(&session, &inputs).unwrap().to_vec::<i64>().unwrap();
+        for ((a, b), y) in pairs().zip(y) {
+            assert_eq!(y, f(a, b), "{op}({a}, {b})");
+        }
+    }
+    let net = Net::new().input("a", DType::I64, "n").input("b", DType::I64, "n");
+    let session = net.node("Less", "a b", "y", &[]).output("y", DType::Bool).session().unwrap();
+    let y = only(&session, &inputs).unwrap().to_vec::<bool>().unwrap();
+    pairs().zip(y).for_each(|((a, b), y)| assert_eq!(y, a < b, "{a} < {b}"));
+}
+
+/// 64-bit integers and floats round once, and truncate as Rust's casts do.
+#[test]
+fn int64_conversions_round_once() {
+    if skip() {
+        return;
+    }
+    let to = |dtype: DType| [int("to", dtype.to_onnx() as i64)];
+    let convert = |from: DType, dtype: DType, x: &Tensor| {
+        let net = Net::new().input("x", from, "n").node("Cast", "x", "y", &to(dtype)).output("y", dtype);
+        only(&net.session().unwrap(), &[("x", x)]).unwrap()
+    };
+    let ints = [0, -1, 16_777_217, (1 << 40) + 1, (1 << 53) + 1, 0x7fff_ff80_0000_0001, i64::MAX, i64::MIN];
+    let y = convert(DType::I64, DType::F32, &i64s(&[ints.len()], &ints));
+    assert_eq!(floats(&y), ints.map(|v| v as f32));
+    let numbers = [0.0, -0.9, 1e3, -8e9, 1.5e15, 9.3e18, -1e30, f32::NAN];
+    let y = convert(DType::F32, DType::I64, &f32s(&[numbers.len()], &numbers));
+    assert_eq!(y.to_vec::<i64>().unwrap(), numbers.map(|v| v as i64));
 }
 
 #[test]

@@ -7,10 +7,14 @@ use std::time::Duration;
 use support::net::Net;
 use tilewright::gpu::Device;
 use tilewright::kernel::{ContractSchedule, KernelSpec, MapSchedule, ReduceSchedule, Schedule, candidates};
-use tilewright::tune::{Bench, FORMAT, Key, Record, SearchOptions, Status, Store, Trial, search, winner};
+use tilewright::tune::{
+    Bench, FORMAT, Key, Line, Record, SearchOptions, Status, Store, Trial, search, winner,
+};
 use tilewright::{DType, Session, SessionOptions, Tensor, TuneOptions};
 
-const SEARCH: SearchOptions = SearchOptions { budget: Duration::from_secs(20), most_candidates: usize::MAX };
+fn everything() -> SearchOptions {
+    SearchOptions { most_candidates: usize::MAX, ..SearchOptions::default() }
+}
 
 /// A product and a softmax over it.
 fn net() -> Net {
@@ -57,14 +61,19 @@ fn bad_candidates_are_recorded_and_the_device_survives() {
     let (spec, inputs, output) = kernel(&product(), "gemm", &device);
     let legal = candidates(&spec, &[], device.caps());
     let side = device.caps().max_workgroup_invocations;
-    let too_large =
-        Schedule::Contract(ContractSchedule { group_m: side, group_n: side, micro_m: 1, micro_n4: 1 });
+    let too_large = Schedule::Contract(ContractSchedule {
+        group_m: side,
+        group_n: side,
+        micro_m: 1,
+        micro_n4: 1,
+        split_k: 1,
+    });
     let other_family = Schedule::Map(MapSchedule { workgroup: 64, per_invocation: 1 });
     let list =
         [vec![legal[0].clone(), too_large.clone(), other_family.clone()], legal[1..3].to_vec()].concat();
     let mut bench = Bench::new(&device, "gemm", &spec, &[], &inputs, output).unwrap();
     let mut told = 0;
-    let trials = search(&mut bench, &list, &SEARCH, &mut |_| told += 1).unwrap();
+    let trials = search(&mut bench, &list, &everything(), &mut |_| told += 1).unwrap();
     assert!(told > list.len());
     for (trial, schedule) in trials.iter().zip(&list) {
         assert_eq!(&trial.schedule, schedule);
@@ -80,7 +89,7 @@ fn bad_candidates_are_recorded_and_the_device_survives() {
     assert_eq!(default.len(), 64 * 64);
     assert!(default.iter().zip(&won).all(|(d, w)| (d - w).abs() <= 1e-3), "{best:?}");
     // A default that cannot run is an error, not a record.
-    assert!(search(&mut bench, &[too_large], &SEARCH, &mut |_| {}).is_err());
+    assert!(search(&mut bench, &[too_large], &everything(), &mut |_| {}).is_err());
 }
 
 /// Lanes are added up in halves, so a number of lanes that is no power of two loses some of them.
@@ -96,10 +105,41 @@ fn a_wrong_candidate_cannot_win() {
     let schedule = |lanes| Schedule::Reduce(ReduceSchedule { lanes, rows: 1 });
     let list = [schedule(64), schedule(7), schedule(32)];
     let mut bench = Bench::new(&device, "reduce", &spec, &[], &inputs, output).unwrap();
-    let trials = search(&mut bench, &list, &SEARCH, &mut |_| {}).unwrap();
+    let trials = search(&mut bench, &list, &everything(), &mut |_| {}).unwrap();
     assert!(matches!(&trials[1].status, Status::Wrong(why) if why.contains("element")), "{:?}", trials[1]);
     assert!(trials[1].samples_ns.is_empty() && trials[1].best_ns().is_none());
     assert_ne!(winner(&trials).unwrap().schedule, schedule(7));
+}
+
+/// A sum in parts takes two passes; its epilogue must see the whole sum, and the right operands.
+#[test]
+fn a_split_sum_gives_what_the_whole_one_does() {
+    if support::skip_gpu("a_split_sum_gives_what_the_whole_one_does") {
+        return;
+    }
+    let device = device();
+    let net = Net::new()
+        .input("a", DType::F32, "3 5 512")
+        .input("b", DType::F32, "512 6")
+        .input("r", DType::F32, "3 5 6")
+        .node("MatMul", "a b", "p", &[])
+        .node("Relu", "p", "q", &[])
+        .node("Add", "r q", "y", &[])
+        .output("y", DType::F32);
+    let (spec, inputs, output) = kernel(&net, "gemm", &device);
+    let mut bench = Bench::new(&device, "gemm", &spec, &[], &inputs, output).unwrap();
+    let schedule = |split_k| {
+        Schedule::Contract(ContractSchedule { group_m: 4, group_n: 8, micro_m: 2, micro_n4: 1, split_k })
+    };
+    let whole = bench.output(&schedule(1)).unwrap();
+    assert!(whole.iter().filter(|v| **v > 0.0).count() > 45, "{whole:?}");
+    for split_k in [2, 4, 8] {
+        let split = bench.output(&schedule(split_k)).unwrap();
+        let close = whole.iter().zip(&split).take(3 * 5 * 6).all(|(w, s)| (w - s).abs() <= 1e-4);
+        assert!(close, "split_k={split_k}: {split:?}, not {whole:?}");
+    }
+    let split = |s: &Schedule| matches!(s, Schedule::Contract(c) if c.split_k > 1);
+    assert!(candidates(&spec, &[], device.caps()).iter().any(split), "no candidate splits the sum");
 }
 
 #[test]
@@ -111,7 +151,7 @@ fn without_a_budget_the_default_is_measured_alone() {
     let (spec, inputs, output) = kernel(&product(), "gemm", &device);
     let legal = candidates(&spec, &[], device.caps());
     let mut bench = Bench::new(&device, "gemm", &spec, &[], &inputs, output).unwrap();
-    let options = SearchOptions { budget: Duration::ZERO, most_candidates: 5 };
+    let options = SearchOptions { budget: Duration::ZERO, most_candidates: 5, ..SearchOptions::default() };
     let trials = search(&mut bench, &legal, &options, &mut |_| {}).unwrap();
     assert_eq!(trials.len(), legal.len().min(5));
     assert_eq!(trials[0].status, Status::Measured);
@@ -149,7 +189,7 @@ fn winners_are_stored_used_by_the_next_session_and_change_no_result() {
         assert!(report.before_ns > 0 && report.after_ns > 0);
     }
     let store = Store::open(&path).unwrap();
-    assert_eq!((store.records().count(), store.damaged.len()), (2, 0));
+    assert_eq!((store.records().count(), store.damaged().len()), (2, 0));
     assert_eq!(std::fs::read_to_string(&path).unwrap().lines().count(), 4);
     let next = session(Some(&path));
     let tuned = next.run(&[("x", &x)]).unwrap();
@@ -186,23 +226,26 @@ fn a_planted_winner_is_used_and_one_that_is_not_legal_is_not() {
     let kernel = plan.kernels.iter().find(|k| k.spec.family() == "gemm").unwrap();
     let caps = &plain.adapter().caps;
     let legal = candidates(&kernel.spec, &[40], caps);
-    let illegal = Schedule::Contract(ContractSchedule { group_m: 3, group_n: 5, micro_m: 1, micro_n4: 1 });
+    let illegal =
+        Schedule::Contract(ContractSchedule { group_m: 3, group_n: 5, micro_m: 1, micro_n4: 1, split_k: 1 });
     let folder = tempfile::tempdir().unwrap();
     for (number, planted) in legal[1..].iter().take(6).chain([&illegal]).enumerate() {
         let path = folder.path().join(number.to_string());
         let trial = |schedule: &Schedule, ns| Trial {
-            schedule: schedule.clone(),
             status: Status::Measured,
             samples_ns: vec![ns],
+            ..Trial::new(schedule.clone())
         };
         let record = Record {
             format: FORMAT,
-            key: Key::new(&kernel.spec, &[40], plain.adapter()),
+            key: Key::new(&kernel.spec, &[40], &plain.adapter().into()),
+            kind: plain.adapter().kind,
             label: kernel.label.clone(),
             trials: vec![trial(&legal[0], 200), trial(planted, 100)],
+            in_model_ns: None,
             unix_seconds: 0,
         };
-        Store::open(&path).unwrap().add(record).unwrap();
+        Store::open(&path).unwrap().add(Line::Kernel(record)).unwrap();
         let session = session(Some(&path));
         close(&want["y"], &session.run(&[("x", &x)]).unwrap()["y"]);
         let used = schedules(&session);

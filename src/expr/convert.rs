@@ -4,26 +4,54 @@
 use std::collections::BTreeSet;
 
 use super::minifloat;
-use super::print::device_type;
+use super::registers::{Floats, Register};
 use crate::tensor::DType;
 
 type Helpers = BTreeSet<&'static str>;
 
 /// `x`, of dtype `from`, converted to `to`.
-pub fn cast(to: DType, from: DType, x: &str, helpers: &mut Helpers) -> String {
-    let (target, source) = (device_type(to), device_type(from));
-    if target == "f32" {
-        let x = if source == "f32" { x.to_string() } else { format!("f32({x})") };
-        return round(to, x, helpers);
-    }
-    match (to, target, source) {
-        (_, "bool", "f32") => format!("({x} != 0.0)"),
-        (_, "bool", "i32") => format!("({x} != 0)"),
-        (_, "bool", "u32") => format!("({x} != 0u)"),
+pub fn cast(to: DType, from: DType, x: &str, floats: Floats, helpers: &mut Helpers) -> String {
+    use Register::{Bool, F32, F64, I32, I64, U32, U64};
+    let (target, source) = (Register::of(to, floats), Register::of(from, floats));
+    let mut call = |name: &'static str| {
+        helpers.insert(name);
+        format!("{name}({x})")
+    };
+    match (target, source) {
+        (F32, F32) => round(to, x.into(), helpers),
+        (F32, I64) => {
+            let x = call("tw_f32_of_i64");
+            round(to, x, helpers)
+        }
+        (F32, U64) => {
+            let x = call("tw_f32_of_u64");
+            round(to, x, helpers)
+        }
+        (F32, Bool | I32 | U32 | F64) => round(to, format!("f32({x})"), helpers),
+        (F64, F64) => x.into(),
+        (F64, I64) => call("tw_f64_of_i64"),
+        (F64, U64) => call("tw_f64_of_u64"),
+        (F64, Bool | I32 | U32 | F32) => format!("f64({x})"),
+        (Bool, Bool) => x.into(),
+        (Bool, F32) => format!("({x} != 0.0)"),
+        (Bool, F64) => format!("({x} != 0.0lf)"),
+        (Bool, I32) => format!("({x} != 0)"),
+        (Bool, U32) => format!("({x} != 0u)"),
+        (Bool, I64 | U64) => format!("any({x} != vec2<u32>())"),
+        (I64 | U64, I64 | U64) => x.into(),
+        (I64 | U64, I32) => call("tw_wide"),
+        (I64 | U64, U32 | Bool) => format!("vec2<u32>(u32({x}), 0u)"),
+        (I64, F32) => call("tw_i64_of_f32"),
+        (U64, F32) => call("tw_u64_of_f32"),
+        (I64, F64) => call("tw_i64_of_f64"),
+        (U64, F64) => call("tw_u64_of_f64"),
+        (I32, I64 | U64) => wrap(to, format!("i32({x}.x)")),
+        (U32, I64 | U64) => wrap(to, format!("{x}.x")),
         // Floats to the packed unsigned integers keep the low bits of a signed integer.
-        (DType::U4 | DType::U2, _, "f32") => wrap(to, format!("u32(i32({x}))")),
-        _ if target == source => wrap(to, x.into()),
-        _ => wrap(to, format!("{target}({x})")),
+        (U32, F32 | F64) if matches!(to, DType::U4 | DType::U2) => wrap(to, format!("u32(i32({x}))")),
+        (I32, I32) | (U32, U32) => wrap(to, x.into()),
+        (I32, Bool | U32 | F32 | F64) => wrap(to, format!("i32({x})")),
+        (U32, Bool | I32 | F32 | F64) => wrap(to, format!("u32({x})")),
     }
 }
 
@@ -31,20 +59,20 @@ pub fn cast(to: DType, from: DType, x: &str, helpers: &mut Helpers) -> String {
 fn round(to: DType, x: String, helpers: &mut Helpers) -> String {
     match to {
         DType::F16 => {
-            helpers.extend(["tw_bits", "tw_is_nan", "tw_f16"]);
+            helpers.insert("tw_f16");
             format!("tw_f16({x})")
         }
         DType::BF16 => {
-            helpers.extend(["tw_is_nan", "tw_bf16"]);
+            helpers.insert("tw_bf16");
             format!("tw_bf16({x})")
         }
         DType::F8E8M0 => {
-            helpers.extend(["tw_bits", "tw_e8m0"]);
+            helpers.insert("tw_e8m0");
             format!("tw_e8m0({x})")
         }
         _ => {
             let Some(format) = minifloat::format(to) else { return x };
-            helpers.extend(["tw_is_nan", "tw_minifloat"]);
+            helpers.insert("tw_minifloat");
             let (mantissa, low) = (format.mantissa, format.low);
             let special = [format.top, format.beyond(), format.round(f64::NAN)];
             let [top, beyond, nan] = special.map(|v| float_literal(v as f32, helpers));
@@ -71,6 +99,15 @@ pub fn float_literal(v: f32, helpers: &mut Helpers) -> String {
     format!("tw_bits({:#x}u)", v.to_bits())
 }
 
+/// A 64-bit float as naga writes it.
+pub fn wide_float_literal(v: f64, helpers: &mut Helpers) -> String {
+    match (v.is_finite(), v.is_sign_negative()) {
+        (true, true) => format!("({v:?}lf)"),
+        (true, false) => format!("{v:?}lf"),
+        (false, _) => format!("f64({})", float_literal(v as f32, helpers)),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -78,18 +115,27 @@ mod tests {
 
     #[test]
     fn every_conversion_is_valid_wgsl() {
-        let numeric = |dtype: &DType| dtype.bits() > 0 && (device_type(*dtype) != "f32" || dtype.is_float());
+        for f64 in [false, true] {
+            check(Floats { f16: true, f64 });
+        }
+    }
+
+    fn check(floats: Floats) {
+        let numeric = |dtype: &DType| {
+            dtype.bits() > 0 && (Register::of(*dtype, floats) != Register::F32 || dtype.is_float())
+        };
         let all: Vec<DType> = (1..=26).filter_map(DType::from_onnx).filter(numeric).collect();
         let mut source = HELPERS.to_string();
         for (i, from) in all.iter().enumerate() {
             for (j, to) in all.iter().enumerate() {
-                let (x, y) = (device_type(*from), device_type(*to));
-                let text = cast(*to, *from, "x", &mut BTreeSet::new());
+                let (x, y) = (Register::of(*from, floats).wgsl(), Register::of(*to, floats).wgsl());
+                let text = cast(*to, *from, "x", floats, &mut BTreeSet::new());
                 source += &format!("fn cast_{i}_{j}(x: {x}) -> {y} {{ return {text}; }}\n");
             }
         }
         let module = naga::front::wgsl::parse_str(&source).map_err(|e| e.emit_to_string(&source)).unwrap();
-        let capabilities = naga::valid::Capabilities::SHADER_FLOAT16_IN_FLOAT32;
+        let capabilities =
+            naga::valid::Capabilities::SHADER_FLOAT16_IN_FLOAT32 | naga::valid::Capabilities::FLOAT64;
         let mut validator = naga::valid::Validator::new(Default::default(), capabilities);
         validator.validate(&module).map_err(|e| e.emit_to_string(&source)).unwrap();
     }

@@ -31,7 +31,7 @@ pub fn eval(expr: &Expr, env: &mut dyn Env) -> Option<Value> {
         Node::Unary(op, a) => apply_unary(*op, eval(a, env)?, a.dtype()),
         Node::Binary(op, a, b) => apply_binary(*op, eval(a, env)?, eval(b, env)?, a.dtype()),
         Node::Select(c, a, b) => eval(if eval(c, env)?.to_bool() { a } else { b }, env)?,
-        Node::Cast(dtype, a) => apply_cast(*dtype, eval(a, env)?),
+        Node::Cast(dtype, a) => convert(*dtype, a.dtype(), eval(a, env)?),
     })
 }
 
@@ -68,7 +68,19 @@ fn narrow(dtype: DType, value: Value) -> Value {
     }
 }
 
-/// `value` converted to `dtype`.
+/// `value`, of dtype `from`, converted to `to`. 64-bit integers are rounded once.
+pub fn convert(to: DType, from: DType, value: Value) -> Value {
+    match value {
+        Value::I(v) if from == DType::U64 && to == DType::F64 => Value::F(v as u64 as f64),
+        Value::I(v) if from == DType::U64 && to.is_float() => {
+            apply_cast(to, Value::F(v as u64 as f32 as f64))
+        }
+        Value::I(v) if to == DType::F32 => Value::F(v as f32 as f64),
+        value => apply_cast(to, value),
+    }
+}
+
+/// `value` as a number of `dtype`.
 pub fn apply_cast(dtype: DType, value: Value) -> Value {
     match dtype {
         DType::Bool => Value::B(value.to_bool()),
@@ -103,7 +115,7 @@ pub fn apply_unary(op: Unary, value: Value, dtype: DType) -> Value {
         (Unary::IsNegInf, v) => return Value::B(v.to_f64() == f64::NEG_INFINITY),
         (Unary::BitNot, v) => return narrow(dtype, Value::I(!v.to_i64())),
         (Unary::Neg, Value::I(v)) => return narrow(dtype, Value::I(v.wrapping_neg())),
-        (Unary::Abs, Value::I(v)) => return narrow(dtype, Value::I(v.wrapping_abs())),
+        (Unary::Abs, Value::I(v)) if dtype != DType::U64 => return narrow(dtype, Value::I(v.wrapping_abs())),
         (Unary::Sign, Value::I(v)) => {
             let unsigned = dtype.is_unsigned_int();
             return Value::I(if unsigned { (v != 0) as i64 } else { v.signum() });
@@ -209,7 +221,7 @@ fn int_binary(op: Binary, a: i64, b: i64, dtype: DType) -> Value {
             let rest = a.wrapping_rem(b);
             if rest != 0 && (rest < 0) != (b < 0) { rest + b } else { rest }
         }
-        Binary::Pow => int_pow(a, b),
+        Binary::Pow => int_pow(a, b, unsigned64),
         Binary::Min if unsigned64 => (a as u64).min(b as u64) as i64,
         Binary::Min => a.min(b),
         Binary::Max if unsigned64 => (a as u64).max(b as u64) as i64,
@@ -240,9 +252,19 @@ fn int_binary(op: Binary, a: i64, b: i64, dtype: DType) -> Value {
     narrow(dtype, Value::I(result))
 }
 
-fn int_pow(base: i64, exponent: i64) -> i64 {
+fn int_pow(base: i64, exponent: i64, unsigned: bool) -> i64 {
     match exponent {
-        0.. => (0..exponent.min(64)).fold(1i64, |p, _| p.wrapping_mul(base)),
+        _ if unsigned || exponent >= 0 => {
+            let (mut result, mut base, mut rest) = (1i64, base, exponent as u64);
+            while rest > 0 {
+                if rest & 1 == 1 {
+                    result = result.wrapping_mul(base);
+                }
+                base = base.wrapping_mul(base);
+                rest >>= 1;
+            }
+            result
+        }
         _ if base == 1 => 1,
         _ if base == -1 => 1 - 2 * (exponent & 1),
         _ => 0,

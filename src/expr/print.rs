@@ -4,12 +4,18 @@ use std::collections::{BTreeSet, HashMap};
 
 use super::convert::{self, wrap};
 use super::index::{Atom, Idx};
+use super::registers::{Floats, Register};
 use super::scalar::{Binary, Const, Expr, Node, Unary};
 use super::value::Value;
+use super::wide::{self, Text};
 use crate::tensor::DType;
 
 /// The text of the scalar functions that printed expressions may call.
-pub const HELPERS: &str = include_str!("../../shaders/scalar.wgsl");
+pub const HELPERS: &str = concat!(
+    include_str!("../../shaders/scalar.wgsl"),
+    include_str!("../../shaders/int64.wgsl"),
+    include_str!("../../shaders/float64.wgsl")
+);
 
 /// What the leaves are called in the kernel at hand.
 pub trait Names {
@@ -17,20 +23,10 @@ pub trait Names {
     fn var(&self, id: u32) -> String;
     /// A symbolic dimension, as `params.p0` (an `i32`).
     fn symbol(&self, name: &str) -> String;
-    /// An element of a tensor at an `i32` offset, converted to the dtype's [`device_type`].
+    /// An element of a tensor at an `i32` offset, converted to the dtype's [`super::device_type`].
     fn load(&self, source: u32, dtype: DType, offset: &str) -> String;
     /// A value that the kernel supplies.
     fn arg(&self, number: u32) -> String;
-}
-
-/// The WGSL type that a dtype is computed in.
-pub fn device_type(dtype: DType) -> &'static str {
-    match dtype {
-        DType::Bool => "bool",
-        _ if dtype.is_unsigned_int() => "u32",
-        _ if dtype.is_int() => "i32",
-        _ => "f32",
-    }
 }
 
 /// Longest expression that is repeated in place rather than named.
@@ -39,6 +35,7 @@ const INLINE_CHARS: usize = 60;
 /// Prints expressions into a list of statements.
 pub struct Printer<'a> {
     names: &'a dyn Names,
+    floats: Floats,
     /// Statements so far, indented.
     pub lines: Vec<String>,
     /// Scalar helpers that the statements call.
@@ -52,9 +49,10 @@ pub struct Printer<'a> {
 
 impl<'a> Printer<'a> {
     /// A printer for one function body, `indent` levels deep.
-    pub fn new(names: &'a dyn Names, indent: usize) -> Self {
+    pub fn new(names: &'a dyn Names, floats: Floats, indent: usize) -> Self {
         Printer {
             names,
+            floats,
             lines: Vec::new(),
             helpers: BTreeSet::new(),
             known: HashMap::new(),
@@ -63,6 +61,10 @@ impl<'a> Printer<'a> {
             count: 0,
             indent,
         }
+    }
+
+    fn register(&self, dtype: DType) -> Register {
+        Register::of(dtype, self.floats)
     }
 
     fn push(&mut self, line: String) {
@@ -110,7 +112,11 @@ impl<'a> Printer<'a> {
             Node::Arg(number, _) => return self.names.arg(*number),
             Node::Index(idx, dtype) => {
                 let text = self.idx(idx);
-                if device_type(*dtype) == "u32" { format!("u32({text})") } else { text }
+                match self.register(*dtype) {
+                    Register::U32 => format!("u32({text})"),
+                    Register::I64 | Register::U64 => self.call("tw_wide", &text),
+                    Register::Bool | Register::I32 | Register::F32 | Register::F64 => text,
+                }
             }
             Node::Load { source, dtype, at } => {
                 let offset = at.first().map(|i| self.idx(i)).unwrap_or_else(|| "0".into());
@@ -124,7 +130,7 @@ impl<'a> Printer<'a> {
             Node::Select(c, a, b) => return self.select(expr, c, a, b),
             Node::Cast(dtype, a) => {
                 let text = self.print(a);
-                convert::cast(*dtype, a.dtype(), &text, &mut self.helpers)
+                convert::cast(*dtype, a.dtype(), &text, self.floats, &mut self.helpers)
             }
         };
         let uses = self.uses.get(expr).copied().unwrap_or(1);
@@ -163,7 +169,7 @@ impl<'a> Printer<'a> {
             return self.name(expr, format!("select({b}, {a}, {condition})"));
         }
         let name = self.fresh();
-        let ty = device_type(a.dtype());
+        let ty = self.register(a.dtype()).wgsl();
         self.push(format!("var {name}: {ty};"));
         self.push(format!("if ({condition}) {{"));
         self.branch(&name, a);
@@ -199,11 +205,14 @@ impl<'a> Printer<'a> {
     }
 
     fn constant(&mut self, c: &Const) -> String {
-        match (c.value, device_type(c.dtype)) {
-            (value, "f32") => convert::float_literal(value.to_f64() as f32, &mut self.helpers),
-            (value, "i32") => int_literal(value.to_i64()),
-            (value, "u32") => format!("{}u", value.to_i64() as u32),
-            (value, _) => value.to_bool().to_string(),
+        let value = c.value;
+        match self.register(c.dtype) {
+            Register::F32 => convert::float_literal(value.to_f64() as f32, &mut self.helpers),
+            Register::F64 => convert::wide_float_literal(value.to_f64(), &mut self.helpers),
+            Register::I32 => int_literal(value.to_i64()),
+            Register::U32 => format!("{}u", value.to_i64() as u32),
+            Register::I64 | Register::U64 => wide::literal(value.to_i64()),
+            Register::Bool => value.to_bool().to_string(),
         }
     }
 
@@ -213,7 +222,18 @@ impl<'a> Printer<'a> {
     }
 
     fn unary(&mut self, op: Unary, x: &str, dtype: DType) -> String {
-        let ty = device_type(dtype);
+        let register = self.register(dtype);
+        if let Register::I64 | Register::U64 = register {
+            return match wide::unary(op, x, register == Register::I64) {
+                Text::Call(name) => self.call(name, x),
+                Text::Plain(text) => text,
+            };
+        }
+        if register == Register::F64 && !has_f64(op) {
+            let narrow = self.unary(op, &format!("f32({x})"), DType::F32);
+            return format!("f64({narrow})");
+        }
+        let ty = register.wgsl();
         let builtin = |name: &str| format!("{name}({x})");
         match (op, ty) {
             (Unary::Not, _) => format!("!({x})"),
@@ -223,11 +243,13 @@ impl<'a> Printer<'a> {
             (Unary::Abs, "u32") => x.into(),
             (Unary::Abs, _) => wrap(dtype, builtin("abs")),
             (Unary::Sign, "u32") => format!("min({x}, 1u)"),
-            (Unary::Sign, "f32") => builtin("sign"),
             (Unary::Sign, _) => builtin("sign"),
             (Unary::IsNan, "f32") => self.call("tw_is_nan", x),
             (Unary::IsPosInf, "f32") => self.call("tw_is_inf", &format!("{x}, 0u")),
             (Unary::IsNegInf, "f32") => self.call("tw_is_inf", &format!("{x}, 0x80000000u")),
+            (Unary::IsNan, "f64") => self.call("tw_is_nan64", x),
+            (Unary::IsPosInf, "f64") => self.call("tw_is_inf64", &format!("{x}, 0u")),
+            (Unary::IsNegInf, "f64") => self.call("tw_is_inf64", &format!("{x}, 0x80000000u")),
             (Unary::IsNan | Unary::IsPosInf | Unary::IsNegInf, _) => "false".into(),
             (_, "i32" | "u32" | "bool") => x.into(),
             (Unary::Floor, _) => builtin("floor"),
@@ -255,7 +277,8 @@ impl<'a> Printer<'a> {
 
     fn binary(&mut self, op: Binary, a: &Expr, b: &Expr) -> String {
         let dtype = a.dtype();
-        let ty = device_type(dtype);
+        let register = self.register(dtype);
+        let ty = register.wgsl();
         let x = self.print(a);
         if let (Binary::Pow, Some(Value::F(exponent))) = (op, b.as_const()) {
             let square = format!("({x} * {x})");
@@ -267,6 +290,13 @@ impl<'a> Printer<'a> {
             }
         }
         let y = self.print(b);
+        if let Register::I64 | Register::U64 = register {
+            let signed = register == Register::I64;
+            return match wide::binary(op, &x, &y, signed) {
+                Text::Call(name) => self.call(name, &format!("{x}, {y}")),
+                Text::Plain(text) => text,
+            };
+        }
         let infix = |symbol: &str| format!("({x} {symbol} {y})");
         let width = dtype.bits().min(32);
         match (op, ty) {
@@ -281,7 +311,9 @@ impl<'a> Printer<'a> {
             // -128 / -1 leaves int8.
             (Binary::Div, _) => wrap(dtype, infix("/")),
             (Binary::Rem, "f32") => self.call("tw_frem", &format!("{x}, {y}")),
+            (Binary::Rem, "f64") => self.call("tw_frem64", &format!("{x}, {y}")),
             (Binary::Rem, _) => infix("%"),
+            (Binary::Mod, "f64") => self.call("tw_fmod64", &format!("{x}, {y}")),
             (Binary::Mod, "i32") => self.call("tw_imod", &format!("{x}, {y}")),
             (Binary::Mod, "f32") => {
                 self.helpers.insert("tw_frem");
@@ -290,10 +322,11 @@ impl<'a> Printer<'a> {
             (Binary::Mod, _) => infix("%"),
             (Binary::Pow, "i32") => wrap(dtype, self.call_text("tw_ipow", &x, &y)),
             (Binary::Pow, "u32") => wrap(dtype, self.call_text("tw_upow", &x, &y)),
-            (Binary::Pow, _) => {
-                self.helpers.insert("tw_bits");
-                self.call("tw_pow", &format!("{x}, {y}"))
+            (Binary::Pow, "f64") => {
+                let narrow = self.call("tw_pow", &format!("f32({x}), f32({y})"));
+                format!("f64({narrow})")
             }
+            (Binary::Pow, _) => self.call("tw_pow", &format!("{x}, {y}")),
             (Binary::Min, _) => format!("min({x}, {y})"),
             (Binary::Max, _) => format!("max({x}, {y})"),
             (Binary::Eq, _) => infix("=="),
@@ -364,7 +397,12 @@ impl<'a> Printer<'a> {
             Atom::Data(value, extent) => {
                 self.count_uses(value);
                 let text = self.print(value);
-                let text = if device_type(value.dtype()) == "i32" { text } else { format!("i32({text})") };
+                let text = match self.register(value.dtype()) {
+                    Register::I32 => text,
+                    // Positions are below 2^31.
+                    Register::I64 | Register::U64 => format!("i32({text}.x)"),
+                    Register::Bool | Register::U32 | Register::F32 | Register::F64 => format!("i32({text})"),
+                };
                 let last = self.idx(&(extent - &Idx::from(1i64)));
                 return format!("clamp({text}, 0, {last})");
             }
@@ -385,6 +423,40 @@ impl<'a> Printer<'a> {
         self.push(format!("let {name} = {whole};"));
         self.known_idx.insert(as_idx, name.clone());
         name
+    }
+}
+
+/// Whether a device with 64-bit floats has the function for them. Vulkan has no other.
+pub fn has_f64(op: Unary) -> bool {
+    match op {
+        Unary::Neg
+        | Unary::Abs
+        | Unary::Sign
+        | Unary::Floor
+        | Unary::Ceil
+        | Unary::Round
+        | Unary::Trunc
+        | Unary::Sqrt
+        | Unary::Not
+        | Unary::BitNot
+        | Unary::IsNan
+        | Unary::IsPosInf
+        | Unary::IsNegInf => true,
+        Unary::Exp
+        | Unary::Log
+        | Unary::Sin
+        | Unary::Cos
+        | Unary::Tan
+        | Unary::Asin
+        | Unary::Acos
+        | Unary::Atan
+        | Unary::Sinh
+        | Unary::Cosh
+        | Unary::Tanh
+        | Unary::Asinh
+        | Unary::Acosh
+        | Unary::Atanh
+        | Unary::Erf => false,
     }
 }
 

@@ -3,7 +3,7 @@
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use super::eval::{apply_binary, apply_cast, apply_unary};
+use super::eval::{apply_binary, apply_cast, apply_unary, convert};
 use super::index::{Atom, Idx};
 use super::value::Value;
 use crate::tensor::DType;
@@ -346,7 +346,7 @@ impl Expr {
             return self.clone();
         }
         if let Some(value) = self.as_const() {
-            return Expr::constant(dtype, value);
+            return Expr::constant(dtype, convert(dtype, self.dtype(), value));
         }
         if let (Node::Index(idx, _), DType::I32 | DType::I64 | DType::U32 | DType::U64) = (self.node(), dtype)
         {

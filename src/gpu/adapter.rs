@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 
 use super::limits;
 use crate::error::{Error, Result};
-use crate::kernel::Caps;
+use crate::kernel::{AdapterKind, Caps};
 
 /// Which adapter to use.
 ///
@@ -40,33 +40,6 @@ impl FromStr for AdapterChoice {
         Ok(match text.parse() {
             Ok(index) => AdapterChoice::Index(index),
             Err(_) => AdapterChoice::Name(text.to_owned()),
-        })
-    }
-}
-
-/// What an adapter is, best first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum AdapterKind {
-    /// A GPU with its own memory.
-    Discrete,
-    /// A GPU that shares the CPU's memory.
-    Integrated,
-    /// A part of a GPU lent to a virtual machine.
-    Virtual,
-    /// Software: lavapipe, SwiftShader, WARP.
-    Cpu,
-    /// The driver does not say.
-    Other,
-}
-
-impl fmt::Display for AdapterKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            AdapterKind::Discrete => "discrete",
-            AdapterKind::Integrated => "integrated",
-            AdapterKind::Virtual => "virtual",
-            AdapterKind::Cpu => "cpu",
-            AdapterKind::Other => "other",
         })
     }
 }

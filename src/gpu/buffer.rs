@@ -164,7 +164,7 @@ impl Inner {
             pending.submission.replace(self.queue.submit([]))
         })?;
         match earlier {
-            Some(submission) => self.wait(&place, submission),
+            Some(submission) => self.wait(&place, submission, None),
             None => Ok(()),
         }
     }

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock, Weak};
+use std::time::Duration;
 
 use super::adapter::{self, AdapterChoice, AdapterInfo, AdapterKey, Found};
 use super::buffer::Uploads;
@@ -56,6 +57,33 @@ impl Device {
         }
     }
 
+    /// A device of the caller's own on the adapter that this one is open on: what happens to it, a kernel that hangs or
+    /// the loss of it, happens to nobody else. Buffers and kernels are of one device and no other.
+    ///
+    /// # Errors
+    /// As [`Device::open`].
+    pub fn apart(&self) -> Result<Self> {
+        let opened = async {
+            let found = adapter::choose(&AdapterChoice::Index(self.info().index)).await?;
+            Inner::connect(found).await
+        };
+        Ok(Device(Arc::new(pollster::block_on(opened)?)))
+    }
+
+    /// Lets go of a device that may be busy for long: a thread waits for it, for the process's life if need be. Dropping
+    /// a busy device would wait here.
+    pub fn abandon(self) {
+        let waits = move || while matches!(self.settle(ABANDONED), Ok(false)) {};
+        if let Err(error) = std::thread::Builder::new().name("tilewright-wait".into()).spawn(waits) {
+            tracing::warn!(%error, "no thread to wait for a device that hangs");
+        }
+    }
+
+    /// Whether the device was lost: every call on it fails.
+    pub fn is_lost(&self) -> bool {
+        self.0.faults.is_lost()
+    }
+
     /// The adapter the device was opened on.
     pub fn info(&self) -> &AdapterInfo {
         &self.0.info
@@ -66,6 +94,9 @@ impl Device {
         &self.0.info.caps
     }
 }
+
+/// How often a thread looks after a device that hangs.
+const ABANDONED: Duration = Duration::from_secs(1);
 
 impl Inner {
     /// Opens an adapter, without regard to who else has.

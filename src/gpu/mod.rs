@@ -43,7 +43,8 @@ mod profile;
 mod run;
 mod staging;
 
-pub use adapter::{AdapterChoice, AdapterInfo, AdapterKind, adapters};
+pub use crate::kernel::AdapterKind;
+pub use adapter::{AdapterChoice, AdapterInfo, adapters};
 pub use buffer::Buffer;
 pub use device::Device;
 pub use kernel::{BindGroup, Binding, Kernel};

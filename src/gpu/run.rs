@@ -71,7 +71,31 @@ impl Device {
     /// [`Error::Limit`] for a dispatch or readback outside the device's limits, named by its kernel or buffer, and
     /// what the device says. The device stays usable unless it is lost.
     pub fn run(&self, recording: &Recording) -> Result<Vec<Vec<u8>>> {
-        self.0.land(self.0.launch(recording)?)
+        self.0.land(self.0.launch(recording)?, None)
+    }
+
+    /// [`Device::run`] that waits for at most `limit`. What has not finished by then goes on all the same, and what is
+    /// submitted later waits for it: see [`Device::settle`].
+    ///
+    /// # Errors
+    /// As [`Device::run`]; [`Error::Device`] when the time is over.
+    pub fn run_within(&self, recording: &Recording, limit: Duration) -> Result<Vec<Vec<u8>>> {
+        self.0.land(self.0.launch(recording)?, Some(limit))
+    }
+
+    /// Whether all that was submitted has finished, after waiting for at most `limit`.
+    ///
+    /// # Errors
+    /// The loss of the device.
+    pub fn settle(&self, limit: Duration) -> Result<bool> {
+        let poll = wgpu::PollType::Wait { submission_index: None, timeout: Some(limit) };
+        let polled = caught(PLACE, || self.0.raw.poll(poll));
+        self.0.faults.check()?;
+        match polled? {
+            Ok(_) => Ok(true),
+            Err(wgpu::PollError::Timeout) => Ok(false),
+            Err(error) => Err(Error::Device { place: PLACE.into(), message: error.to_string() }),
+        }
     }
 
     /// [`Device::run`] for an executor: records and submits at the first poll; a thread of its own waits for the
@@ -79,7 +103,7 @@ impl Device {
     pub async fn run_async(&self, recording: &Recording) -> Result<Vec<Vec<u8>>> {
         let flight = self.0.launch(recording)?;
         let inner = Arc::clone(&self.0);
-        in_background(PLACE, move || inner.land(flight))?.await
+        in_background(PLACE, move || inner.land(flight, None))?.await
     }
 }
 
@@ -143,10 +167,10 @@ impl Inner {
         Ok(Flight { submission, staging, slots, mapped })
     }
 
-    /// Waits for a run and reads its results.
-    pub(super) fn land(&self, flight: Flight) -> Result<Vec<Vec<u8>>> {
+    /// Waits for a run, for at most `limit`, and reads its results.
+    pub(super) fn land(&self, flight: Flight, limit: Option<Duration>) -> Result<Vec<Vec<u8>>> {
         let Flight { submission, staging, slots, mapped } = flight;
-        self.wait(PLACE, submission)?;
+        self.wait(PLACE, submission, limit)?;
         for _ in &staging {
             self.wait_mapped(&mapped)?;
         }
@@ -171,15 +195,24 @@ impl Inner {
         results.map_err(|error| Error::Device { place: PLACE.into(), message: error.to_string() })
     }
 
-    /// Waits until the device has finished a submission.
-    pub(super) fn wait(&self, place: &str, submission: wgpu::SubmissionIndex) -> Result<()> {
-        let poll = wgpu::PollType::Wait { submission_index: Some(submission), timeout: None };
+    /// Waits until the device has finished a submission, for at most `limit`.
+    pub(super) fn wait(
+        &self,
+        place: &str,
+        submission: wgpu::SubmissionIndex,
+        limit: Option<Duration>,
+    ) -> Result<()> {
+        let poll = wgpu::PollType::Wait { submission_index: Some(submission), timeout: limit };
         let polled = caught(place, || self.raw.poll(poll));
         // A lost device makes the poll panic; its loss is what to report.
         self.faults.check()?;
-        match polled? {
-            Ok(_) => Ok(()),
-            Err(error) => {
+        match (polled?, limit) {
+            (Ok(_), _) => Ok(()),
+            (Err(wgpu::PollError::Timeout), Some(limit)) => {
+                let message = format!("not finished after {limit:.1?}");
+                Err(Error::Device { place: place.to_owned(), message })
+            }
+            (Err(error), _) => {
                 // A submit to a device that was just lost fails in silence and its number means nothing; the
                 // loss comes with the next poll.
                 caught(place, || drop(self.raw.poll(wgpu::PollType::Poll)))?;

@@ -46,10 +46,13 @@ impl Combine {
         use crate::expr::Value;
         let (low, high) = match dtype {
             _ if dtype.is_float() => (Value::F(f64::NEG_INFINITY), Value::F(f64::INFINITY)),
-            DType::Bool => (Value::B(false), Value::B(true)),
-            _ if dtype.is_unsigned_int() => (Value::I(0), Value::I((1 << dtype.bits().min(32)) - 1)),
+            _ if !dtype.is_int() => (Value::B(false), Value::B(true)),
+            DType::I64 => (Value::I(i64::MIN), Value::I(i64::MAX)),
+            // All bits set.
+            DType::U64 => (Value::I(0), Value::I(-1)),
+            _ if dtype.is_unsigned_int() => (Value::I(0), Value::I((1 << dtype.bits()) - 1)),
             _ => {
-                let top = 1i64 << (dtype.bits().min(32) - 1);
+                let top = 1i64 << (dtype.bits() - 1);
                 (Value::I(-top), Value::I(top - 1))
             }
         };

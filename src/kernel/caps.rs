@@ -1,5 +1,40 @@
 //! What a device allows: plain data, read from the adapter and never assumed.
 
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::expr::Floats;
+
+/// What an adapter is, best first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AdapterKind {
+    /// A GPU with its own memory.
+    Discrete,
+    /// A GPU that shares the CPU's memory.
+    Integrated,
+    /// A part of a GPU lent to a virtual machine.
+    Virtual,
+    /// Software: lavapipe, SwiftShader, WARP.
+    Cpu,
+    /// The driver does not say.
+    #[default]
+    Other,
+}
+
+impl fmt::Display for AdapterKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            AdapterKind::Discrete => "discrete",
+            AdapterKind::Integrated => "integrated",
+            AdapterKind::Virtual => "virtual",
+            AdapterKind::Cpu => "cpu",
+            AdapterKind::Other => "other",
+        })
+    }
+}
+
 /// A matrix size of the device's cooperative-matrix instructions.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct CooperativeSize {
@@ -52,6 +87,13 @@ pub struct Caps {
     pub cpu: bool,
     /// Cooperative-matrix sizes; empty where there are none.
     pub cooperative: Vec<CooperativeSize>,
+}
+
+impl Caps {
+    /// The floats of its shaders.
+    pub fn floats(&self) -> Floats {
+        Floats { f16: self.f16, f64: self.f64 }
+    }
 }
 
 impl Default for Caps {

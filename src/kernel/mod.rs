@@ -8,19 +8,26 @@ mod contract;
 mod conv;
 mod depthwise;
 mod map;
+mod passes;
 mod peaks;
 mod reduce;
 mod schedule;
 mod space;
 mod spec;
+mod split_k;
+mod work;
 
-pub use caps::{Caps, CooperativeSize};
+pub use caps::{AdapterKind, Caps, CooperativeSize};
 pub use contract::ContractSchedule;
 pub use conv::{ConvSchedule, Reach};
 pub use depthwise::DepthwiseSchedule;
 pub use map::MapSchedule;
+pub use passes::{Pass, Slot, passes};
 pub use peaks::Peaks;
 pub use reduce::ReduceSchedule;
 pub use schedule::{Schedule, Sizes, grid, size};
 pub use space::{MOST_CANDIDATES, Space, broken_rule, candidates, default_schedule, estimate_ns, space};
-pub use spec::{Body, ContractBody, ConvBody, KernelSpec, RowResult, Stage, storage_bytes, storage_type};
+pub use spec::{
+    Body, ContractBody, ConvBody, KernelSpec, RowResult, Stage, storage_bytes, storage_type, stored,
+};
+pub use work::{Limit, Work};

@@ -37,11 +37,12 @@ impl std::fmt::Display for Schedule {
             Schedule::Reduce(s) => write!(f, "lanes={} rows={}", s.lanes, s.rows),
             Schedule::Contract(s) => write!(
                 f,
-                "group_m={} group_n={} micro_m={} micro_n={}",
+                "group_m={} group_n={} micro_m={} micro_n={} split_k={}",
                 s.group_m,
                 s.group_n,
                 s.micro_m,
-                s.micro_n4 * 4
+                s.micro_n4 * 4,
+                s.split_k
             ),
             Schedule::Conv(s) => write!(
                 f,
@@ -136,7 +137,7 @@ pub fn grid(
             Ok([x as u32, y as u32, b.min(limit) as u32])
         }
         (Body::Conv(body), Schedule::Conv(s)) => {
-            checked(&body.len())?;
+            checked(&body.output_len())?;
             let [d, h, w] = &body.axes;
             let rows = checked(&(&(&body.batch * &d.output) * &h.output))?;
             let positions = rows * div(checked(&w.output)?, s.micro_w);
@@ -148,7 +149,7 @@ pub fn grid(
             Ok([x, channels as u32, z])
         }
         (Body::Conv(body), Schedule::Depthwise(s)) => {
-            checked(&body.len())?;
+            checked(&body.output_len())?;
             let [d, h, w] = &body.axes;
             let channels = checked(&(&(&body.batch * &body.groups) * &body.out_channels))?;
             let blocks = div(checked(&h.output)?, s.micro_h) * div(checked(&w.output)?, s.micro_w);

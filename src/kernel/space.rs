@@ -22,9 +22,8 @@ pub struct Space {
     pub kept: Vec<Schedule>,
 }
 
-/// The space of a kernel at these sizes. Never empty: the default is a legal schedule.
-pub fn space(spec: &KernelSpec, sizes: Sizes, caps: &Caps) -> Space {
-    let peaks = Peaks::typical(caps);
+/// The space of a kernel at these sizes; `peaks` are for the order. Never empty: the default is a legal schedule.
+pub fn space(spec: &KernelSpec, sizes: Sizes, caps: &Caps, peaks: &Peaks) -> Space {
     let default = default_schedule(spec, sizes, caps);
     let points = match &spec.body {
         Body::Map { .. } => map::points(),
@@ -38,7 +37,7 @@ pub fn space(spec: &KernelSpec, sizes: Sizes, caps: &Caps) -> Space {
     for point in points {
         match broken_rule(spec, &point, sizes, caps) {
             Some(rule) => space.remove(rule, 1),
-            None => legal.push((estimate_ns(spec, &point, sizes, caps, &peaks), point)),
+            None => legal.push((estimate_ns(spec, &point, sizes, caps, peaks), point)),
         }
     }
     legal.sort_by(|a, b| a.0.total_cmp(&b.0));
@@ -63,7 +62,7 @@ impl Space {
 
 /// The legal schedules of a kernel at these sizes, the default first, never empty.
 pub fn candidates(spec: &KernelSpec, sizes: Sizes, caps: &Caps) -> Vec<Schedule> {
-    space(spec, sizes, caps).kept
+    space(spec, sizes, caps, &Peaks::typical(caps)).kept
 }
 
 /// A sound schedule without any search, which an untuned run uses.

@@ -1,7 +1,7 @@
 //! What a kernel computes: expressions over its own loop variables, inputs and parameters, in a canonical
 //! form, so that the six layers of a network share one kernel.
 
-use crate::expr::{Expr, Idx};
+use crate::expr::{Expr, Floats, Idx, device_type};
 use crate::ir::{Combine, ConvAxis};
 use crate::tensor::DType;
 
@@ -120,7 +120,7 @@ pub struct ConvBody {
 
 impl ConvBody {
     /// Number of output elements.
-    pub fn len(&self) -> Idx {
+    pub fn output_len(&self) -> Idx {
         let channels = &(&self.batch * &self.groups) * &self.out_channels;
         self.axes.iter().fold(channels, |len, axis| &len * &axis.output)
     }
@@ -134,6 +134,17 @@ impl KernelSpec {
             Body::Reduce { .. } => "reduce",
             Body::Contract(_) => "gemm",
             Body::Conv(_) => "conv",
+        }
+    }
+
+    /// Number of elements of the output.
+    pub fn output_len(&self) -> Idx {
+        match &self.body {
+            Body::Map { len, .. } => len.clone(),
+            Body::Reduce { rows, result: RowResult::PerRow(_), .. } => rows.clone(),
+            Body::Reduce { rows, result: RowResult::PerElement { extent, .. }, .. } => rows * extent,
+            Body::Contract(c) => &(&c.batch * &c.m) * &c.n,
+            Body::Conv(c) => c.output_len(),
         }
     }
 
@@ -153,20 +164,30 @@ impl KernelSpec {
     }
 }
 
-/// The dtype's form in device memory: 32-bit words, or 16-bit floats where the device has them. Booleans take
-/// a word; narrow and 64-bit integers are widened or, after a range check, narrowed to one; other floats become
-/// 32-bit ones.
-pub fn storage_type(dtype: DType, f16: bool) -> &'static str {
+/// The dtype whose numbers a dtype's elements are held as in device memory. Booleans and narrow integers take a
+/// word, 64-bit integers two, the low one first. Floats are held as they are where the device has them, and as
+/// 32-bit ones where it does not.
+pub fn stored(dtype: DType, floats: Floats) -> DType {
     match dtype {
-        DType::F16 if f16 => "f16",
-        DType::Bool => "u32",
-        _ if dtype.is_unsigned_int() => "u32",
-        _ if dtype.is_int() => "i32",
-        _ => "f32",
+        DType::F16 if floats.f16 => DType::F16,
+        DType::F64 if floats.f64 => DType::F64,
+        DType::I64 | DType::U64 => dtype,
+        DType::Bool => DType::U32,
+        _ if dtype.is_unsigned_int() => DType::U32,
+        _ if dtype.is_int() => DType::I32,
+        _ => DType::F32,
+    }
+}
+
+/// The WGSL type of a dtype's elements in device memory.
+pub fn storage_type(dtype: DType, floats: Floats) -> &'static str {
+    match stored(dtype, floats) {
+        DType::F16 => "f16",
+        stored => device_type(stored, floats),
     }
 }
 
 /// Bytes per element in device memory.
-pub fn storage_bytes(dtype: DType, f16: bool) -> usize {
-    if storage_type(dtype, f16) == "f16" { 2 } else { 4 }
+pub fn storage_bytes(dtype: DType, floats: Floats) -> usize {
+    stored(dtype, floats).bits() / 8
 }

@@ -5,6 +5,8 @@ use std::io;
 
 use bytes::Bytes;
 
+use crate::tensor::Place;
+
 /// Resolves the files that a model's tensors name as `external_data`.
 pub trait External {
     /// All bytes of the file at `location`, a path relative to the model's folder, as the model gives
@@ -14,6 +16,12 @@ pub trait External {
     /// # Errors
     /// Whatever keeps the file from being read. The reader adds the tensor's name.
     fn file(&self, location: &str) -> io::Result<Bytes>;
+
+    /// The same without reading: where the elements of a tensor are that are not to be held in memory. `None`, the
+    /// default, holds all.
+    fn place(&self, _location: &str, _offset_bytes: u64, _len_bytes: u64) -> Option<Place> {
+        None
+    }
 }
 
 /// Refuses all external data: for models that are given as bytes and so have no folder.
@@ -36,6 +44,20 @@ impl External for BTreeMap<String, Bytes> {
             let have: Vec<_> = self.keys().take(8).collect();
             io::Error::new(io::ErrorKind::NotFound, format!("not among the files given, which are {have:?}"))
         })
+    }
+}
+
+/// All external data stays where it is, of files that are not opened: for hosts that upload weights themselves.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Elsewhere;
+
+impl External for Elsewhere {
+    fn file(&self, _location: &str) -> io::Result<Bytes> {
+        Err(io::Error::new(io::ErrorKind::Unsupported, "its contents are not held in memory"))
+    }
+
+    fn place(&self, location: &str, offset_bytes: u64, len_bytes: u64) -> Option<Place> {
+        Some(Place { file: location.into(), offset_bytes, len_bytes })
     }
 }
 

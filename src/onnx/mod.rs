@@ -38,7 +38,7 @@ mod types;
 
 #[cfg(not(target_arch = "wasm32"))]
 pub use external::Folder;
-pub use external::{External, NoExternal};
+pub use external::{Elsewhere, External, NoExternal};
 
 use crate::error::{Error, Result};
 use crate::graph::Graph;

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::External;
 use super::proto::{LOCATION_DEFAULT, LOCATION_EXTERNAL, TensorProto};
 use crate::error::Error;
-use crate::tensor::{DType, Tensor};
+use crate::tensor::{DType, Place, Tensor};
 
 /// Why a `TensorProto` gives no tensor.
 pub(super) enum Fault {
@@ -78,7 +78,12 @@ pub(super) fn read(place: &str, mut proto: TensorProto, external: &dyn External)
             Some(field) => (typed_data(place, &mut proto, dtype, field)?, field),
         },
         LOCATION_EXTERNAL => {
-            (external_data(place, &proto, wanted_bytes, external).map_err(Fault::Wrong)?, "external data")
+            match external_data(place, &proto, wanted_bytes, external).map_err(Fault::Wrong)? {
+                Data::Held(bytes) => (bytes, "external data"),
+                Data::Elsewhere(at) => {
+                    return Tensor::elsewhere(dtype, &shape, at).map_err(|error| wrong(error.to_string()));
+                }
+            }
         }
         other => return Err(wrong(format!("data_location wants 0 or 1, got {other}"))),
     };
@@ -204,13 +209,19 @@ fn zeros_and_ones(data: Bytes) -> Bytes {
     if data.iter().all(|&b| b <= 1) { data } else { data.iter().map(|&b| u8::from(b != 0)).collect() }
 }
 
+/// The elements of a tensor, or where they are.
+enum Data {
+    Held(Bytes),
+    Elsewhere(Place),
+}
+
 /// The tensor's range of its external file.
 fn external_data(
     place: &str,
     proto: &TensorProto,
     wanted_bytes: usize,
     external: &dyn External,
-) -> Result<Bytes, Error> {
+) -> Result<Data, Error> {
     let value_of = |key: &str| proto.external_data.iter().find(|p| p.key == key).map(|p| p.value.as_str());
     let number_of = |key: &str| match value_of(key) {
         None => Ok(None),
@@ -224,12 +235,17 @@ fn external_data(
     };
     let offset_bytes = number_of("offset")?.unwrap_or(0);
     let len_bytes = number_of("length")?.unwrap_or(wanted_bytes as u64);
+    if let Some(place) = external.place(location, offset_bytes, len_bytes) {
+        return Ok(Data::Elsewhere(place));
+    }
     let file = external
         .file(location)
         .map_err(|error| Error::model(place, format!("external data in {location:?}: {error}")))?;
     // Where the sum fits the file, both figures fit a usize.
     match offset_bytes.checked_add(len_bytes) {
-        Some(end) if end <= file.len() as u64 => Ok(file.slice(offset_bytes as usize..end as usize)),
+        Some(end) if end <= file.len() as u64 => {
+            Ok(Data::Held(file.slice(offset_bytes as usize..end as usize)))
+        }
         _ => Err(Error::model(
             place,
             format!(

@@ -152,8 +152,12 @@ fn attention(cx: &mut Cx) -> Lowering {
     let row = [p.rank(wide) - 1];
     let softmax = if mask.may_hide_rows() { softmax_masked } else { softmax };
     let weights = softmax(p, wide, &row)?;
+    // A 16-bit result is rounded once, at the end.
+    let precise = if dtype.bits() == 16 { DType::F32 } else { dtype };
+    let factors = p.cast(weights, precise);
+    let y = weighted(p, factors, v);
+    let y = p.cast(y, dtype);
     let weights = p.cast(weights, dtype);
-    let y = weighted(p, weights, v);
     let shape = |p: &Program, last: ValueId, axis: usize| {
         let q = p.shape(q);
         vec![q[0].clone(), q[1].clone(), q[2].clone(), p.shape(last)[axis].clone()]
@@ -258,6 +262,7 @@ pub(super) fn weighted(p: &mut Program, weights: ValueId, v: ValueId) -> ValueId
     p.contract(extents, |p, at| {
         let a = p.load(weights, &[at.batch.clone(), at.m.clone(), at.k.clone()].concat());
         let b = p.load(v, &[at.batch.clone(), at.k.clone(), at.n.clone()].concat());
+        let b = b.cast(a.dtype());
         (a, b)
     })
 }

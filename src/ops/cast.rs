@@ -4,7 +4,7 @@ use super::math::{Lowering, op};
 use super::{Cx, OpDef};
 use crate::expr::{Binary, Expr, Unary, format};
 use crate::ir::{Def, Stop};
-use crate::tensor::{DType, Tensor};
+use crate::tensor::DType;
 
 /// The family.
 pub const OPS: &[OpDef] = &[
@@ -91,8 +91,8 @@ fn bit_cast(cx: &mut Cx) -> Lowering {
         return Err(cx.error(format!("{from} and {to} differ in width")));
     }
     if let Def::Weight(tensor) = &cx.program.value(x).def {
-        let (shape, bytes) = (tensor.shape().to_vec(), tensor.bytes().clone());
-        return Ok(vec![cx.program.weight(Tensor::new(to, &shape, bytes)?)]);
+        let bits = tensor.view(to, tensor.shape())?;
+        return Ok(vec![cx.program.weight(bits)]);
     }
     if from.is_float() != to.is_float() || (from.is_float() && from != to) || to == DType::Bool {
         return Err(cx.unsupported(format!("bits of {from} as {to} of a value that is computed")));

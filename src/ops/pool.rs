@@ -128,10 +128,10 @@ fn max_pool(cx: &mut Cx) -> Lowering {
         } else {
             flatten(&full, x_shape)
         };
-        let none = Combine::Min.identity(DType::I64);
-        inside.select(&here.select(&Expr::index(offset, DType::I64), &none), &none)
+        let none = Combine::Min.identity(DType::I32);
+        inside.select(&here.select(&Expr::index(offset, DType::I32), &none), &none)
     });
-    Ok(vec![y, indices])
+    Ok(vec![y, cx.program.cast(indices, DType::I64)])
 }
 
 fn average_pool(cx: &mut Cx) -> Lowering {

@@ -138,10 +138,11 @@ pub(super) fn position_of(
     let extreme = p.reduce(x, &[axis], false, combine, Expr::clone)?;
     let (kept, extents) = split(p.shape(x), &[axis]);
     let pick = if last { Combine::Max } else { Combine::Min };
-    Ok(p.reduction(kept, extents, pick, |p, outer, inner| {
+    let position = p.reduction(kept, extents, pick, |p, outer, inner| {
         let here = p.load(x, &join(outer, inner, &[axis])).equals(p.load(extreme, outer));
-        here.select(&Expr::index(inner[0].clone(), DType::I64), &pick.identity(DType::I64))
-    }))
+        here.select(&Expr::index(inner[0].clone(), DType::I32), &pick.identity(DType::I32))
+    });
+    Ok(p.cast(position, DType::I64))
 }
 
 fn cum_sum(cx: &mut Cx) -> Lowering {

@@ -65,6 +65,32 @@ pub fn bound_bytes(len: usize, element_bytes: usize) -> u64 {
 }
 
 impl Plan {
+    /// Values of the symbols under inputs of these shapes.
+    pub fn symbol_values(&self, shapes: &[Vec<usize>]) -> SymbolValues {
+        let size = |(input, axis): (usize, usize)| {
+            shapes.get(input).and_then(|shape| shape.get(axis)).map_or(0, |&d| d as i64)
+        };
+        self.symbols().into_iter().map(|(name, at)| (name, size(at))).collect()
+    }
+
+    /// What planning assumed and these sizes break, in words.
+    ///
+    /// # Errors
+    /// As [`size`].
+    pub fn broken_guard(&self, symbols: &SymbolValues) -> Result<Option<String>> {
+        for guard in &self.guards {
+            let left = size(&guard.left, symbols, &guard.place)?;
+            let right = size(&guard.right, symbols, &guard.place)?;
+            if left != right {
+                return Ok(Some(format!(
+                    "{}: {} is {left} and {} is {right}, and they must be equal",
+                    guard.place, guard.left, guard.right
+                )));
+            }
+        }
+        Ok(None)
+    }
+
     /// Sizes and places for the dimensions `symbols` on a device.
     ///
     /// # Errors
@@ -81,7 +107,7 @@ impl Plan {
                     format!("{dims:?} has more than the {} elements that shaders can index", i32::MAX),
                 )
             })?;
-            let bytes = bound_bytes(len, storage_bytes(tensor.dtype, caps.f16));
+            let bytes = bound_bytes(len, storage_bytes(tensor.dtype, caps.floats()));
             let limit = caps.max_buffer_bytes;
             if bytes > limit {
                 return Err(Error::limit(

@@ -5,7 +5,9 @@
 
 mod fuse;
 mod layout;
+mod narrow;
 mod print;
+mod range;
 mod spec;
 mod split;
 
@@ -16,7 +18,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
-use crate::expr::{Expr, Idx};
+use crate::expr::{Binary, Expr, Idx, Node, has_f64};
 use crate::graph::Graph;
 use crate::ir::{Def, Guard, Program, Stop, ValueId};
 use crate::kernel::{Caps, KernelSpec};
@@ -44,7 +46,7 @@ pub enum Origin {
 pub struct PlanTensor {
     /// The value's name in the model, or one derived from the node that made it.
     pub name: String,
-    /// The element type.
+    /// The element type; 32-bit where the model says 64-bit and all elements are proven to fit.
     pub dtype: DType,
     /// The shape.
     pub shape: Vec<Idx>,
@@ -122,39 +124,46 @@ pub struct Plan {
 /// # Errors
 /// As [`ops::lower`]; [`Error::Limit`] where a dtype or constant has no form on the device.
 pub fn plan(graph: &Graph, known: &Known, caps: &Caps) -> Result<Plan, Stop> {
-    let lowered = ops::lower(graph, known)?;
-    let plan = build(&lowered, caps)?;
+    let mut lowered = ops::lower(graph, known)?;
+    let dtypes: Vec<DType> = lowered.outputs.iter().map(|(_, id)| lowered.program.dtype(*id)).collect();
+    narrow::narrow(&mut lowered.program);
+    let plan = build(&lowered, &dtypes, caps)?;
     if !known.allow_f64_as_f32 {
-        refuse_f64(&plan)?;
+        refuse_f64(&plan, caps.f64)?;
     }
     Ok(plan)
 }
 
-/// Shaders compute float64 in float32, which is for the user to allow.
-fn refuse_f64(plan: &Plan) -> Result<()> {
-    let computes = |step: &&Step| {
-        let mut found = false;
-        for expr in plan.kernels[step.kernel].spec.exprs() {
-            expr.visit(&mut |e| found |= e.dtype() == DType::F64 && e.as_const().is_none());
-        }
-        found
+/// What a device lacks of float64 is computed in float32, which is for the user to allow.
+fn refuse_f64(plan: &Plan, native: bool) -> Result<()> {
+    let lacks = |e: &Expr| match e.node() {
+        _ if e.dtype() != DType::F64 || e.as_const().is_some() => None,
+        _ if !native => Some("float64".into()),
+        Node::Unary(op, _) if !has_f64(*op) => Some(format!("float64 {op:?}")),
+        Node::Binary(Binary::Pow, ..) => Some("float64 Pow".into()),
+        _ => None,
     };
-    match plan.steps.iter().find(computes) {
-        Some(step) => Err(Error::Unsupported {
-            items: vec![format!(
-                "float64 in the kernel of {:?}: the device computes in float32; allow_f64_as_f32 accepts that",
-                plan.tensors[step.output].name
-            )],
-        }),
-        None => Ok(()),
+    for step in &plan.steps {
+        let mut found: Option<String> = None;
+        for expr in plan.kernels[step.kernel].spec.exprs() {
+            expr.visit(&mut |e| found = found.take().or_else(|| lacks(e)));
+        }
+        if let Some(what) = found {
+            let name = &plan.tensors[step.output].name;
+            let item = format!(
+                "{what} in the kernel of {name:?}: the device computes it in float32; allow_f64_as_f32 accepts that"
+            );
+            return Err(Error::Unsupported { items: vec![item] });
+        }
     }
+    Ok(())
 }
 
 /// Bindings of a kernel that are not its inputs' first: the output, the parameters' uniform is no storage,
 /// and two operands may be bound a second time for vector loads.
 const RESERVED_BINDINGS: u32 = 3;
 
-fn build(lowered: &Lowered, caps: &Caps) -> Result<Plan> {
+fn build(lowered: &Lowered, dtypes: &[DType], caps: &Caps) -> Result<Plan> {
     let program = &lowered.program;
     let wanted: Vec<(ValueId, Option<Source>)> = lowered
         .outputs
@@ -177,7 +186,7 @@ fn build(lowered: &Lowered, caps: &Caps) -> Result<Plan> {
         }
     }
     for &root in fusion.drafts.keys() {
-        let made = spec::make(program, root, fusion.expand(root), &program.value(root).name)?;
+        let made = spec::make(program, root, fusion.expand(root));
         let inputs = made.sources.iter().map(|&id| builder.source(id)).collect::<Result<Vec<_>>>()?;
         let kernel = *known_kernels.entry(made.spec.clone()).or_insert_with(|| {
             let label = format!("{}_{}", made.spec.family(), kernels.len());
@@ -190,18 +199,13 @@ fn build(lowered: &Lowered, caps: &Caps) -> Result<Plan> {
         steps.push(Step { kernel, inputs, output, params: made.params });
     }
     let mut outputs = Vec::new();
-    for ((name, id), (stored, host)) in lowered.outputs.iter().zip(wanted) {
+    for (((name, id), &dtype), (stored, host)) in lowered.outputs.iter().zip(dtypes).zip(wanted) {
         let value = program.value(*id);
         let source = match host {
             Some(source) => source,
             None => Source::Device(builder.source(stored)?),
         };
-        outputs.push(PlanOutput {
-            name: name.clone(),
-            dtype: value.dtype,
-            shape: value.shape.clone(),
-            source,
-        });
+        outputs.push(PlanOutput { name: name.clone(), dtype, shape: value.shape.clone(), source });
     }
     Ok(Plan {
         inputs: lowered.inputs.iter().map(|id| builder.numbers.get(id).copied()).collect(),
@@ -224,6 +228,9 @@ fn through_reshapes(program: &Program, id: ValueId) -> ValueId {
 
 fn host_source(program: &Program, id: ValueId, stored: ValueId) -> Option<Source> {
     if let Def::Weight(tensor) = &program.value(stored).def {
+        if tensor.place().is_some() {
+            return None;
+        }
         let shape = crate::ir::static_shape(program.shape(id))?;
         return Some(Source::Constant(tensor.reshape(&shape).ok()?));
     }

@@ -4,8 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::fuse::{Expanded, ExpandedStage};
-use crate::error::{Error, Result};
-use crate::expr::{Atom, Expr, Idx, Node, Rewrite, Value, flatten, numel, unflatten};
+use crate::expr::{Atom, Expr, Idx, Rewrite, flatten, numel, unflatten};
 use crate::ir::{ConvAxis, Program, ValueId};
 use crate::kernel::{Body, ContractBody, ConvBody, KernelSpec, RowResult, Stage};
 use crate::tensor::DType;
@@ -17,14 +16,8 @@ pub struct Made {
     pub params: Vec<Arc<str>>,
 }
 
-/// The kernel of `root`. `place` names it in messages.
-///
-/// # Errors
-/// [`Error::Limit`] where an integer constant does not fit the device's 32 bits.
-pub fn make(program: &Program, root: ValueId, expanded: Expanded, place: &str) -> Result<Made> {
-    for expr in expanded.exprs() {
-        check_constants(expr, place)?;
-    }
+/// The kernel of `root`.
+pub fn make(program: &Program, root: ValueId, expanded: Expanded) -> Made {
     let mut canon =
         Canon { program, at: None, args: HashMap::new(), sources: Vec::new(), params: Vec::new() };
     let body = match expanded {
@@ -87,31 +80,7 @@ pub fn make(program: &Program, root: ValueId, expanded: Expanded, place: &str) -
     };
     let inputs = canon.sources.iter().map(|&id| program.dtype(id)).collect();
     let spec = KernelSpec { inputs, output: program.dtype(root), params: canon.params.len(), body };
-    Ok(Made { spec, sources: canon.sources, params: canon.params })
-}
-
-fn check_constants(expr: &Expr, place: &str) -> Result<()> {
-    let mut wrong = None;
-    expr.visit(&mut |e| {
-        if let Node::Const(c) = e.node()
-            && let Value::I(v) = c.value
-        {
-            let fits = match c.dtype {
-                DType::U32 | DType::U64 => u32::try_from(v).is_ok(),
-                _ => i32::try_from(v).is_ok(),
-            };
-            if !fits {
-                wrong = Some((c.dtype, v));
-            }
-        }
-    });
-    match wrong {
-        Some((dtype, v)) => Err(Error::limit(
-            place,
-            format!("the {dtype} constant {v} does not fit the device's 32-bit integers"),
-        )),
-        None => Ok(()),
-    }
+    Made { spec, sources: canon.sources, params: canon.params }
 }
 
 struct Canon<'a> {

@@ -1,27 +1,32 @@
 //! Load a model, run it: the whole flow on one screen.
 
-mod convert;
+mod background;
+mod finals;
+mod jobs;
 mod prepared;
+mod rig;
 mod tuning;
-mod windows;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::error::{Error, Result};
 use crate::gpu::{AdapterChoice, AdapterInfo, Device};
-use crate::graph::{Dim, Graph, ValueInfo};
+use crate::graph::{Graph, ValueInfo};
 use crate::ir::Stop;
+use crate::model::{Given, Model};
 use crate::onnx;
-use crate::ops::Known;
-use crate::plan::{Plan, plan};
+use crate::plan::Plan;
 use crate::tensor::Tensor;
 use crate::tune::Store;
 
+pub use background::TuneStatus;
+use background::{Background, Offer, Turn};
 pub use prepared::{KernelText, StepTime};
-use prepared::{Prepared, Weights};
-pub use tuning::{TuneOptions, TuneProgress, TuneReport, TunedKernel};
+use prepared::{Prepared, Run, Weights};
+use tuning::Tuning;
+pub use tuning::{TuneMode, TuneOptions, TuneProgress, TuneReport, TunedKernel};
 
 /// How a session is made.
 #[derive(Clone, Default)]
@@ -35,7 +40,9 @@ pub struct SessionOptions {
     /// Where tuning records are read from and kept; `None` keeps them in memory only. [`Store::default_path`] is the
     /// user's own.
     pub records: Option<PathBuf>,
-    /// Called as long work advances: weights uploaded, kernels compiled.
+    /// When kernels are tuned without [`Session::tune`] being called.
+    pub tune: TuneMode,
+    /// Called as long work advances: weights uploaded, kernels compiled, kernels tuned before a first run.
     pub progress: Option<Arc<dyn Fn(Progress) + Send + Sync>>,
 }
 
@@ -46,6 +53,7 @@ impl std::fmt::Debug for SessionOptions {
             .field("dims", &self.dims)
             .field("allow_f64_as_f32", &self.allow_f64_as_f32)
             .field("records", &self.records)
+            .field("tune", &self.tune)
             .finish_non_exhaustive()
     }
 }
@@ -68,6 +76,8 @@ pub enum Stage {
     Upload,
     /// Kernels are compiled.
     Compile,
+    /// Kernels are tuned before the first run, in [`TuneMode::Full`].
+    Tune,
 }
 
 /// Where a model comes from.
@@ -142,7 +152,9 @@ pub struct Session {
     graph: Arc<Graph>,
     options: SessionOptions,
     store: Arc<Mutex<Store>>,
-    state: Mutex<State>,
+    state: Arc<Mutex<State>>,
+    /// In [`TuneMode::Background`].
+    tuner: Option<Background>,
 }
 
 impl std::fmt::Debug for Session {
@@ -155,20 +167,11 @@ impl std::fmt::Debug for Session {
 }
 
 /// What runs leave behind for the next.
-#[derive(Default)]
 struct State {
+    model: Model<Prepared>,
     weights: Weights,
-    /// Inputs whose contents the plan depends on.
-    needed: BTreeSet<usize>,
-    /// Whether the plan depends on the sizes of symbols.
-    needs_shapes: bool,
-    /// Plans by what was known when they were made, the latest last.
-    prepared: Vec<(Known, Prepared)>,
     last_dispatches: usize,
 }
-
-/// Plans kept for different specialisations of one session.
-const PLANS_KEPT: usize = 8;
 
 impl Session {
     /// Load a model: parse, plan, upload the weights. Kernels are compiled when a run first needs them.
@@ -190,34 +193,22 @@ impl Session {
             ModelSource::Path(path) => onnx::open(&path)?,
             ModelSource::Bytes(bytes) => onnx::parse_bytes(bytes)?,
         };
-        let unsupported = crate::ops::unsupported(&graph);
-        if !unsupported.is_empty() {
-            return Err(Error::Unsupported { items: unsupported });
-        }
+        let model = Model::new(graph, options.dims.clone(), options.allow_f64_as_f32)?;
         let device = Device::open_async(&options.adapter).await?;
         let store = options.records.as_deref().map(Store::open).transpose()?.unwrap_or_default();
-        let session = Session {
-            device,
-            graph: Arc::new(graph),
-            options: options.clone(),
-            store: Arc::new(Mutex::new(store)),
-            state: Mutex::default(),
+        let store = Arc::new(Mutex::new(store));
+        let graph = model.graph.clone();
+        let state = Arc::new(Mutex::new(State { model, weights: Weights::default(), last_dispatches: 0 }));
+        let tuner = match &options.tune {
+            TuneMode::Background(options) => Some(Background::new(&device, &store, &state, options)?),
+            TuneMode::Off | TuneMode::Full(_) => None,
         };
-        let known = session.known();
-        let planned = session.prepare(&mut session.lock(), known);
-        match planned {
-            Ok(()) => Ok(session),
-            // Planned at the first run, when the inputs are there.
-            Err(Stop::NeedsInputs(inputs)) => {
-                session.lock().needed.extend(inputs);
-                Ok(session)
-            }
-            Err(Stop::NeedsShapes) => {
-                session.lock().needs_shapes = true;
-                Ok(session)
-            }
-            Err(Stop::Error(error)) => Err(error),
+        let session = Session { device, graph, options: options.clone(), store, state, tuner };
+        {
+            let State { model, weights, .. } = &mut *session.lock();
+            model.plan_ahead(session.device.caps(), &mut |plan| session.prepared(plan, weights))?;
         }
+        Ok(session)
     }
 
     /// The model's inputs: names, dtypes, symbolic shapes.
@@ -242,7 +233,7 @@ impl Session {
 
     /// The plan of the last run, or the one made when the model was loaded.
     pub fn plan(&self) -> Option<Arc<Plan>> {
-        self.lock().prepared.last().map(|(_, prepared)| prepared.plan.clone())
+        self.lock().model.plans().last().map(|planned| planned.plan.clone())
     }
 
     /// Run the model: all inputs by name, in any order.
@@ -251,12 +242,25 @@ impl Session {
     /// [`Error::Input`] for a name, dtype or shape that does not fit; [`Error::Limit`] and [`Error::OutOfMemory`] for
     /// sizes beyond the device; [`Error::Device`].
     pub fn run(&self, inputs: &[(&str, &Tensor)]) -> Result<Outputs> {
-        let feeds = self.feeds(inputs)?;
+        let _turn = self.turn();
         let mut state = self.lock();
+        let feeds = feeds(&state.model, inputs)?;
         let prepared = self.ready(&mut state, &feeds)?;
-        let run = prepared.start(&self.device, &feeds, self.progress())?;
-        let read = self.device.run(&run.recording)?;
+        self.tune_first(prepared, &feeds)?;
+        let mut run = prepared.start(&self.device, &feeds, self.progress())?;
+        let read = match self.device.run(&run.recording) {
+            Ok(read) => read,
+            Err(error) => {
+                // Stored winners may have been measured by another build of the driver.
+                if !prepared.mend(&self.device, &run)? {
+                    return Err(error);
+                }
+                run = prepared.start(&self.device, &feeds, self.progress())?;
+                self.device.run(&run.recording)?
+            }
+        };
         let outputs = prepared.finish(&self.device, &run, read)?;
+        self.offer(prepared, &run, &feeds);
         state.last_dispatches = run.recording.dispatches.len();
         Ok(Outputs(outputs))
     }
@@ -266,20 +270,25 @@ impl Session {
     /// # Errors
     /// As [`Session::run`].
     pub async fn run_async(&self, inputs: &[(&str, &Tensor)]) -> Result<Outputs> {
-        let feeds = self.feeds(inputs)?;
         // The lock is not held while waiting: the plan's buffers are taken out for the run, and a run that
         // starts meanwhile makes its own.
-        let (known, mut prepared) = {
+        let _turn = self.turn();
+        let (feeds, mut planned) = {
             let mut state = self.lock();
-            self.ready(&mut state, &feeds)?;
-            state.prepared.pop().ok_or_else(|| Error::model("session", "no plan"))?
+            let feeds = feeds(&state.model, inputs)?;
+            let prepared = self.ready(&mut state, &feeds)?;
+            self.tune_first(prepared, &feeds)?;
+            (feeds, state.model.take_latest()?)
         };
+        let prepared = &mut planned.kept;
         let run = prepared.start(&self.device, &feeds, self.progress())?;
         let read = self.device.run_async(&run.recording).await?;
         let outputs = prepared.finish(&self.device, &run, read)?;
-        let mut state = self.lock();
-        state.last_dispatches = run.recording.dispatches.len();
-        state.keep(known, prepared);
+        self.offer(prepared, &run, &feeds);
+        let State { model, weights, last_dispatches } = &mut *self.lock();
+        *last_dispatches = run.recording.dispatches.len();
+        model.keep(planned);
+        weights.retain(model.plans().iter().map(|planned| planned.plan.as_ref()));
         Ok(Outputs(outputs))
     }
 
@@ -288,8 +297,8 @@ impl Session {
     /// # Errors
     /// As [`Session::run`].
     pub fn profile(&self, inputs: &[(&str, &Tensor)]) -> Result<Option<Vec<StepTime>>> {
-        let feeds = self.feeds(inputs)?;
         let mut state = self.lock();
+        let feeds = feeds(&state.model, inputs)?;
         let prepared = self.ready(&mut state, &feeds)?;
         let run = prepared.start(&self.device, &feeds, self.progress())?;
         let times = self.device.profile(&run.recording)?;
@@ -298,7 +307,57 @@ impl Session {
 
     /// The WGSL of every kernel compiled so far.
     pub fn kernels(&self) -> Vec<KernelText> {
-        self.lock().prepared.iter().flat_map(|(_, prepared)| prepared.texts()).collect()
+        self.lock().model.plans().iter().flat_map(|planned| planned.kept.texts()).collect()
+    }
+
+    /// What the session's own tuning is at; [`TuneStatus::Idle`] where it does none in the background.
+    pub fn tune_status(&self) -> TuneStatus {
+        self.tuner.as_ref().map_or(TuneStatus::Idle, Background::status)
+    }
+
+    /// Stop tuning in the background, for good, after the sample at hand. Kernels whose tuning was not finished keep their
+    /// schedules.
+    pub fn cancel_tuning(&self) {
+        if let Some(tuner) = &self.tuner {
+            tuner.cancel();
+        }
+    }
+
+    /// A run begins, and goes before the tuner's steps.
+    fn turn(&self) -> Option<Turn<'_>> {
+        self.tuner.as_ref().map(Background::turn)
+    }
+
+    /// Before a first run in [`TuneMode::Full`].
+    fn tune_first(&self, prepared: &mut Prepared, feeds: &[Tensor]) -> Result<()> {
+        let TuneMode::Full(options) = &self.options.tune else { return Ok(()) };
+        if !prepared.is_new(feeds) {
+            return Ok(());
+        }
+        let tuning = Tuning { device: &self.device, store: &self.store, options, all: false };
+        let run = prepared.start(&self.device, feeds, self.progress())?;
+        let jobs = prepared.jobs(&run, None, self.device.caps(), &self.adapter().into());
+        if jobs.iter().all(|job| tuning.is_known(job)) {
+            return Ok(());
+        }
+        let tell = |done: usize, total: usize| {
+            if let Some(progress) = self.progress() {
+                progress(Progress { stage: Stage::Tune, done: done as u64, total: total as u64 });
+            }
+        };
+        let report = tuning.tune(prepared, feeds, &mut |p| tell(p.kernel, p.kernels))?;
+        tell(report.kernels.len(), report.kernels.len());
+        Ok(())
+    }
+
+    /// After a run: the tuner gets its kernels, if it has not seen them.
+    fn offer(&self, prepared: &mut Prepared, run: &Run, feeds: &[Tensor]) {
+        if let Some(tuner) = &self.tuner
+            && prepared.is_new(feeds)
+        {
+            let jobs = prepared.jobs(run, None, self.device.caps(), &self.adapter().into());
+            tuner.offer(Offer { plan: prepared.plan.clone(), run: run.clone(), jobs });
+        }
     }
 
     fn progress(&self) -> Option<&(dyn Fn(Progress) + Send + Sync)> {
@@ -310,163 +369,38 @@ impl Session {
         self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    fn store(&self) -> MutexGuard<'_, Store> {
-        // Records are added whole: a panic between two of them does no harm.
-        self.store.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    fn prepared(&self, plan: &Arc<Plan>, weights: &mut Weights) -> Result<Prepared> {
+        Prepared::new(&self.device, plan.clone(), weights, self.store.clone(), self.progress())
     }
 
-    fn known(&self) -> Known {
-        Known {
-            dims: self.options.dims.clone(),
-            allow_f64_as_f32: self.options.allow_f64_as_f32,
-            ..Known::default()
-        }
-    }
-
-    /// Make sure that a plan for `known` stands last in the list.
-    fn prepare(&self, state: &mut State, known: Known) -> Result<(), Stop> {
-        match state.prepared.iter().position(|(k, _)| *k == known) {
-            Some(position) => {
-                let entry = state.prepared.remove(position);
-                state.prepared.push(entry);
-            }
-            None => {
-                let plan = plan(&self.graph, &known, self.device.caps())?;
-                let prepared = Prepared::new(
-                    &self.device,
-                    plan,
-                    &mut state.weights,
-                    self.store.clone(),
-                    self.progress(),
-                )?;
-                state.keep(known, prepared);
-            }
-        }
-        Ok(())
-    }
-
-    /// A plan that fits these inputs, standing last in the list.
+    /// A plan that fits these inputs, with its device resources.
     fn ready<'a>(&self, state: &'a mut State, feeds: &[Tensor]) -> Result<&'a mut Prepared> {
-        let mut known = self.known();
-        let shapes = || feeds.iter().enumerate().map(|(i, t)| (i, t.shape().to_vec())).collect();
-        if state.needs_shapes {
-            known.shapes = shapes();
-        }
-        loop {
-            known.contents = state.needed.iter().map(|&i| (i, feeds[i].clone())).collect();
-            match self.prepare(state, known.clone()) {
-                Ok(()) => {}
-                Err(Stop::NeedsInputs(inputs)) if !inputs.is_subset(&state.needed) => {
-                    state.needed.extend(inputs);
-                    continue;
-                }
-                Err(Stop::NeedsShapes) if known.shapes.is_empty() => {
-                    state.needs_shapes = true;
-                    known.shapes = shapes();
-                    continue;
-                }
-                Err(Stop::NeedsInputs(_) | Stop::NeedsShapes) => {
-                    return Err(Error::Unsupported {
-                        items: vec!["a shape that depends on computed values".into()],
-                    });
-                }
-                Err(Stop::Error(error)) => return Err(error),
-            }
-            let prepared = latest(state)?;
-            if prepared.guards_hold(feeds)? {
-                break;
-            }
-            if !known.shapes.is_empty() {
-                return Err(prepared.guard_error(feeds));
-            }
-            // A symbolic plan assumed sizes equal that are not, as in a broadcast of 1: plan for these sizes.
-            tracing::info!(
-                "the symbolic plan's assumptions do not hold for these inputs; planning for their sizes"
-            );
-            known.shapes = shapes();
-        }
-        latest(state)
-    }
-
-    /// The inputs in the model's order, checked against its declarations.
-    fn feeds(&self, given: &[(&str, &Tensor)]) -> Result<Vec<Tensor>> {
-        let names = || self.inputs().iter().map(|i| format!("{:?}", i.name)).collect::<Vec<_>>().join(", ");
-        for (position, (name, _)) in given.iter().enumerate() {
-            if !self.inputs().iter().any(|i| i.name == *name) {
-                return Err(Error::input(*name, format!("the model has no such input; it has {}", names())));
-            }
-            if given[..position].iter().any(|(n, _)| n == name) {
-                return Err(Error::input(*name, "given twice"));
+        let shapes: Vec<Vec<usize>> = feeds.iter().map(|feed| feed.shape().to_vec()).collect();
+        let State { model, weights, .. } = state;
+        let mut is_new = false;
+        let ready = model.ready(&shapes, &|i| feeds.get(i).cloned(), self.device.caps(), &mut |plan| {
+            is_new = true;
+            self.prepared(plan, weights)
+        });
+        match ready {
+            Ok(_) => {}
+            Err(Stop::Error(error)) => return Err(error),
+            Err(Stop::NeedsInputs(_) | Stop::NeedsShapes) => {
+                return Err(Error::model("session", "the plan wants an input that the model does not have"));
             }
         }
-        let mut sizes: BTreeMap<&str, (usize, &str)> = BTreeMap::new();
-        let mut feeds = Vec::new();
-        for info in self.inputs() {
-            let Some((_, tensor)) = given.iter().find(|(name, _)| *name == info.name) else {
-                return Err(Error::input(&info.name, format!("missing; the model wants {}", names())));
-            };
-            if tensor.dtype() != info.dtype {
-                return Err(Error::input(
-                    &info.name,
-                    format!("wants {}, got {}", info.dtype, tensor.dtype()),
-                ));
-            }
-            for (axis, dim) in info.shape.iter().flatten().enumerate() {
-                let wanted = match dim {
-                    Dim::Static(size) => Some(*size),
-                    Dim::Symbol(name) => self.options.dims.get(name).copied(),
-                    Dim::Unknown => None,
-                };
-                let declared = || {
-                    let text = |dim: &Dim| match dim {
-                        Dim::Symbol(name) if self.options.dims.contains_key(name) => {
-                            format!("{name} = {}", self.options.dims[name])
-                        }
-                        dim => dim.to_string(),
-                    };
-                    let dims: Vec<String> = info.shape.iter().flatten().map(text).collect();
-                    format!("[{}]", dims.join(", "))
-                };
-                let rank = info.shape.as_ref().map_or(0, Vec::len);
-                let got = tensor.shape().get(axis).copied();
-                if tensor.shape().len() != rank || (wanted.is_some() && wanted != got) {
-                    let text = format!("wants shape {}, got {:?}", declared(), tensor.shape());
-                    return Err(Error::input(&info.name, text));
-                }
-                if let (Dim::Symbol(name), Some(got)) = (dim, got)
-                    && let Some((size, other)) = sizes.insert(name, (got, &info.name))
-                    && size != got
-                {
-                    let text = format!("dimension {name:?} is {got} here and {size} in input {other:?}");
-                    return Err(Error::input(&info.name, text));
-                }
-            }
-            if info.shape.as_ref().is_some_and(|s| s.is_empty()) && !tensor.shape().is_empty() {
-                return Err(Error::input(
-                    &info.name,
-                    format!("wants a scalar, got shape {:?}", tensor.shape()),
-                ));
-            }
-            feeds.push((*tensor).clone());
+        if is_new {
+            weights.retain(model.plans().iter().map(|planned| planned.plan.as_ref()));
         }
-        Ok(feeds)
+        Ok(&mut model.latest()?.kept)
     }
 }
 
-fn latest(state: &mut State) -> Result<&mut Prepared> {
-    match state.prepared.last_mut() {
-        Some((_, prepared)) => Ok(prepared),
-        None => Err(Error::model("session", "no plan")),
-    }
-}
-
-impl State {
-    /// Keep a plan; the oldest goes, and with it the constants that no other plan uses.
-    fn keep(&mut self, known: Known, new: Prepared) {
-        if self.prepared.len() >= PLANS_KEPT {
-            self.prepared.remove(0);
-        }
-        self.prepared.push((known, new));
-        self.weights.retain(self.prepared.iter().map(|(_, prepared)| prepared.plan.as_ref()));
-    }
+/// The inputs in the model's order, checked against its declarations.
+fn feeds(model: &Model<Prepared>, given: &[(&str, &Tensor)]) -> Result<Vec<Tensor>> {
+    let described: Vec<Given> = given
+        .iter()
+        .map(|(name, tensor)| Given { name, dtype: tensor.dtype(), shape: tensor.shape() })
+        .collect();
+    Ok(model.order(&described)?.into_iter().map(|i| given[i].1.clone()).collect())
 }

@@ -1,34 +1,59 @@
 //! A plan with its device resources: weights, kernels, arenas, and the recorded commands per shape.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::convert::{from_device, to_device};
-use super::windows::{self, Part, Range};
 use super::{Progress, Stage};
+use crate::commands::{self, Commands, Kernels, Memory, Produced, Range, Recorder, from_device, to_device};
 use crate::error::{Error, Result};
-use crate::expr::{Expr, Value, write_element};
-use crate::gpu::{BindGroup, Binding, Buffer, Device, Dispatch, Kernel, Readback, Recording};
-use crate::kernel::{KernelSpec, Schedule, broken_rule, default_schedule, grid, storage_bytes};
-use crate::plan::{Layout, Origin, Plan, PlanOutput, Source, Step, SymbolValues, TensorId};
-use crate::tensor::Tensor;
-use crate::tune::{Key, Store};
-use crate::wgsl::{self, Bound, Dialect, Target};
+use crate::gpu::{Binding, Buffer, Device, Dispatch, Kernel, Readback, Recording};
+use crate::kernel::{Caps, KernelSpec, Schedule, broken_rule, default_schedule, storage_bytes};
+use crate::plan::{Layout, Origin, Plan, Step, SymbolValues};
+use crate::tensor::{DType, Tensor};
+use crate::tune::{Key, Platform, Store};
+use crate::wgsl::{Dialect, Target};
 
 type OnProgress<'a> = Option<&'a (dyn Fn(Progress) + Send + Sync)>;
 
-/// Uploaded constants, shared by all plans of a session: by the address and length of their bytes on the host.
+/// A schedule for a kernel in place of the one it would have.
+pub type Wish<'a> = &'a dyn Fn(&KernelSpec, &[i64]) -> Option<Schedule>;
+
+/// Uploaded constants, shared by all plans of a session.
 #[derive(Default)]
 pub struct Weights {
-    uploaded: HashMap<(usize, usize, crate::tensor::DType), (Tensor, Range)>,
+    uploaded: HashMap<WeightKey, (Tensor, Place)>,
+}
+
+/// The address and length of a constant's bytes on the host, and the dtype that the plan holds it as.
+type WeightKey = (usize, usize, DType);
+
+/// A constant to upload.
+struct Wanted<'a> {
+    name: &'a str,
+    tensor: &'a Tensor,
+    held: DType,
+    size_bytes: u64,
+}
+
+impl Wanted<'_> {
+    fn key(&self) -> WeightKey {
+        Weights::key(self.tensor, self.held)
+    }
+}
+
+/// A piece of memory within a buffer.
+#[derive(Clone)]
+struct Place {
+    buffer: Buffer,
+    offset_bytes: u64,
 }
 
 /// Weights are packed into buffers of at most this size.
 const WEIGHT_BUFFER_BYTES: u64 = 256 << 20;
 
 impl Weights {
-    fn key(tensor: &Tensor) -> (usize, usize, crate::tensor::DType) {
-        (tensor.bytes().as_ptr() as usize, tensor.bytes().len(), tensor.dtype())
+    fn key(tensor: &Tensor, held: DType) -> WeightKey {
+        (tensor.bytes().as_ptr() as usize, tensor.bytes().len(), held)
     }
 
     /// Free what none of `plans` uses.
@@ -36,7 +61,7 @@ impl Weights {
         let used: HashSet<_> = plans
             .flat_map(|plan| &plan.tensors)
             .filter_map(|tensor| match &tensor.origin {
-                Origin::Weight(data) => Some(Weights::key(data)),
+                Origin::Weight(data) => Some(Weights::key(data, tensor.dtype)),
                 Origin::Input(_) | Origin::Once | Origin::Run => None,
             })
             .collect();
@@ -44,39 +69,34 @@ impl Weights {
     }
 
     /// Upload those of `wanted` that are not there yet.
-    fn upload(
-        &mut self,
-        device: &Device,
-        wanted: &[(&str, &Tensor, u64)],
-        progress: OnProgress,
-    ) -> Result<()> {
+    fn upload(&mut self, device: &Device, wanted: &[Wanted], progress: OnProgress) -> Result<()> {
         let caps = device.caps();
         let alignment = caps.storage_offset_alignment as u64;
-        let mut new: Vec<_> =
-            wanted.iter().filter(|(_, t, _)| !self.uploaded.contains_key(&Weights::key(t))).collect();
-        new.sort_by_key(|(_, t, _)| Weights::key(t));
-        new.dedup_by_key(|(_, t, _)| Weights::key(t));
-        let total = new.iter().map(|(_, _, bytes)| bytes).sum();
+        let mut new: Vec<_> = wanted.iter().filter(|w| !self.uploaded.contains_key(&w.key())).collect();
+        new.sort_by_key(|w| w.key());
+        new.dedup_by_key(|w| w.key());
+        let total = new.iter().map(|w| w.size_bytes).sum();
         let mut done = 0;
         let mut rest = new.as_slice();
         while !rest.is_empty() {
             let limit = WEIGHT_BUFFER_BYTES.min(caps.max_buffer_bytes);
             let (mut end, mut offsets) = (0u64, Vec::new());
-            for (_, _, bytes) in rest {
+            for w in rest {
                 let offset = end.next_multiple_of(alignment);
-                if !offsets.is_empty() && offset + bytes > limit {
+                if !offsets.is_empty() && offset + w.size_bytes > limit {
                     break;
                 }
                 offsets.push(offset);
-                end = offset + bytes;
+                end = offset + w.size_bytes;
             }
             let (now, later) = rest.split_at(offsets.len());
             let buffer = device.buffer("weights", end)?;
-            for ((name, tensor, bytes), &offset_bytes) in now.iter().zip(&offsets) {
-                device.write(&buffer, offset_bytes, &to_device(name, tensor, caps.f16)?)?;
-                let range = Range { buffer: buffer.clone(), offset_bytes, size_bytes: *bytes };
-                self.uploaded.insert(Weights::key(tensor), ((*tensor).clone(), range));
-                done += bytes;
+            for (w, &offset_bytes) in now.iter().zip(&offsets) {
+                let bytes = to_device(w.name, w.tensor, w.held, caps.floats())?;
+                device.write(&buffer, offset_bytes, &bytes)?;
+                let place = Place { buffer: buffer.clone(), offset_bytes };
+                self.uploaded.insert(w.key(), (w.tensor.clone(), place));
+                done += w.size_bytes;
                 if let Some(progress) = progress {
                     progress(Progress { stage: Stage::Upload, done, total });
                 }
@@ -85,13 +105,6 @@ impl Weights {
         }
         Ok(())
     }
-}
-
-/// A compiled kernel under one schedule.
-struct Compiled {
-    kernel: Arc<Kernel>,
-    bound: Vec<Bound>,
-    source: String,
 }
 
 /// The WGSL of a kernel.
@@ -124,26 +137,26 @@ pub struct Run {
     symbols: SymbolValues,
     /// The plan's step behind each dispatch.
     pub steps: Vec<usize>,
-    /// Where each tensor read back begins in the list of outputs.
-    read: Vec<TensorId>,
 }
 
 impl Run {
     /// A step's run-time parameters.
     pub fn sizes(&self, step: &Step) -> Vec<i64> {
-        step.params.iter().map(|p| self.symbols.get(p).copied().unwrap_or(0)).collect()
+        commands::sizes(step, &self.symbols)
     }
 }
 
 /// A plan with everything that does not change from run to run.
 pub struct Prepared {
     pub plan: Arc<Plan>,
-    stored: HashMap<TensorId, Range>,
-    /// By kernel, which of its inputs are windowed, and schedule.
-    compiled: HashMap<(usize, Option<Vec<bool>>, Schedule), Compiled>,
-    inputs: Vec<Option<Buffer>>,
-    arenas: Vec<Buffer>,
+    /// Weights and what was computed from them, inputs, arenas.
+    memory: HashMap<Memory, Place>,
+    kernels: Kernels,
+    /// By number in `kernels`.
+    compiled: HashMap<usize, Arc<Kernel>>,
     runs: Vec<Run>,
+    /// Sizes whose kernels were tuned or are being tuned.
+    tuned: HashSet<SymbolValues>,
     store: Arc<Mutex<Store>>,
 }
 
@@ -154,7 +167,7 @@ impl Prepared {
     /// Upload the plan's constants and compute what depends on them alone.
     pub fn new(
         device: &Device,
-        plan: Plan,
+        plan: Arc<Plan>,
         weights: &mut Weights,
         store: Arc<Mutex<Store>>,
         progress: OnProgress,
@@ -163,7 +176,7 @@ impl Prepared {
         let mut wanted = Vec::new();
         for tensor in &plan.tensors {
             if let Origin::Weight(data) = &tensor.origin {
-                let bytes = crate::plan::bound_bytes(data.len(), storage_bytes(tensor.dtype, caps.f16));
+                let bytes = crate::plan::bound_bytes(data.len(), storage_bytes(tensor.dtype, caps.floats()));
                 let limit = caps.max_buffer_bytes;
                 if bytes > limit {
                     let message = format!(
@@ -172,96 +185,34 @@ impl Prepared {
                     );
                     return Err(Error::limit(format!("tensor {:?}", tensor.name), message));
                 }
-                wanted.push((tensor.name.as_str(), data, bytes));
+                let held = tensor.dtype;
+                wanted.push(Wanted { name: &tensor.name, tensor: data, held, size_bytes: bytes });
             }
         }
         weights.upload(device, &wanted, progress)?;
-        let mut stored = HashMap::new();
+        let mut memory = HashMap::new();
         for (id, tensor) in plan.tensors.iter().enumerate() {
             if let Origin::Weight(data) = &tensor.origin
-                && let Some((_, range)) = weights.uploaded.get(&Weights::key(data))
+                && let Some((_, place)) = weights.uploaded.get(&Weights::key(data, tensor.dtype))
             {
-                stored.insert(id, range.clone());
+                memory.insert(Memory::Constant(id), place.clone());
             }
         }
-        let inputs = vec![None; plan.inputs.len()];
-        let mut prepared = Prepared {
-            plan: Arc::new(plan),
-            stored,
-            compiled: HashMap::new(),
-            inputs,
-            arenas: Vec::new(),
-            runs: Vec::new(),
-            store,
-        };
-        prepared.run_once(device, progress)?;
+        let (kernels, compiled, runs) = (Kernels::default(), HashMap::new(), Vec::new());
+        let mut prepared = Prepared { plan, memory, kernels, compiled, runs, tuned: HashSet::new(), store };
+        let once = |recorder: &mut Recorder| Ok((recorder.once()?, ()));
+        let (recording, ..) =
+            prepared.realised(device, &SymbolValues::new(), &|_, _| None, &once, progress)?;
+        if !recording.dispatches.is_empty() {
+            device.run(&recording)?;
+        }
         Ok(prepared)
-    }
-
-    /// The steps that depend on constants alone.
-    fn run_once(&mut self, device: &Device, progress: OnProgress) -> Result<()> {
-        let plan = self.plan.clone();
-        let once = |step: &&Step| matches!(plan.tensors[step.output].origin, Origin::Once);
-        let steps: Vec<&Step> = plan.steps.iter().filter(once).collect();
-        if steps.is_empty() {
-            return Ok(());
-        }
-        let none = SymbolValues::new();
-        for step in &steps {
-            let tensor = &plan.tensors[step.output];
-            let dims = crate::plan::shape(&tensor.shape, &none, &tensor.name)?;
-            let bytes = crate::plan::bound_bytes(
-                dims.iter().product(),
-                storage_bytes(tensor.dtype, device.caps().f16),
-            );
-            let buffer = device.buffer(&tensor.name, bytes)?;
-            self.stored.insert(step.output, Range { buffer, offset_bytes: 0, size_bytes: bytes });
-        }
-        let ranges = self.stored.clone();
-        let (dispatches, _) =
-            self.dispatches(device, &steps, &none, |t| ranges.get(&t).cloned(), progress)?;
-        device.run(&Recording { dispatches, readbacks: Vec::new() })?;
-        Ok(())
-    }
-
-    /// Sizes of the symbols under these inputs.
-    fn symbols(&self, feeds: &[Tensor]) -> SymbolValues {
-        let size = |(input, axis): (usize, usize)| feeds[input].shape().get(axis).map_or(0, |&d| d as i64);
-        self.plan.symbols().into_iter().map(|(name, at)| (name, size(at))).collect()
-    }
-
-    /// Whether the sizes are what planning assumed.
-    pub fn guards_hold(&self, feeds: &[Tensor]) -> Result<bool> {
-        Ok(self.broken_guard(feeds)?.is_none())
-    }
-
-    fn broken_guard(&self, feeds: &[Tensor]) -> Result<Option<String>> {
-        let symbols = self.symbols(feeds);
-        for guard in &self.plan.guards {
-            let left = crate::plan::size(&guard.left, &symbols, &guard.place)?;
-            let right = crate::plan::size(&guard.right, &symbols, &guard.place)?;
-            if left != right {
-                return Ok(Some(format!(
-                    "{}: {} is {left} and {} is {right}, and they must be equal",
-                    guard.place, guard.left, guard.right
-                )));
-            }
-        }
-        Ok(None)
-    }
-
-    /// The error for inputs whose sizes contradict each other.
-    pub fn guard_error(&self, feeds: &[Tensor]) -> Error {
-        match self.broken_guard(feeds) {
-            Ok(Some(message)) => Error::model("inputs", message),
-            Ok(None) => Error::model("inputs", "their sizes do not fit the model"),
-            Err(error) => error,
-        }
     }
 
     /// Upload the inputs and give the commands for their shapes.
     pub fn start(&mut self, device: &Device, feeds: &[Tensor], progress: OnProgress) -> Result<Run> {
-        let symbols = self.symbols(feeds);
+        let shapes: Vec<Vec<usize>> = feeds.iter().map(|feed| feed.shape().to_vec()).collect();
+        let symbols = self.plan.symbol_values(&shapes);
         let run = match self.runs.iter().position(|run| run.symbols == symbols) {
             Some(position) => {
                 let run = self.runs.remove(position);
@@ -269,7 +220,7 @@ impl Prepared {
                 run
             }
             None => {
-                let run = self.record(device, symbols, progress)?;
+                let run = self.record(device, &symbols, &|_, _| None, progress)?;
                 if self.runs.len() >= RUNS_KEPT {
                     self.runs.remove(0);
                 }
@@ -278,153 +229,211 @@ impl Prepared {
             }
         };
         for (input, feed) in feeds.iter().enumerate() {
-            if let (Some(buffer), Some(tensor)) = (&self.inputs[input], self.plan.inputs[input]) {
-                let bytes = to_device(&self.plan.tensors[tensor].name, feed, device.caps().f16)?;
-                device.write(buffer, 0, &bytes)?;
+            if let (Some(place), Some(tensor)) =
+                (self.memory.get(&Memory::Input(input)), self.plan.inputs[input])
+            {
+                let planned = &self.plan.tensors[tensor];
+                let bytes = to_device(&planned.name, feed, planned.dtype, device.caps().floats())?;
+                device.write(&place.buffer, 0, &bytes)?;
             }
         }
         Ok(run)
     }
 
-    /// Allocate for these dimensions and write down the commands.
-    fn record(&mut self, device: &Device, symbols: SymbolValues, progress: OnProgress) -> Result<Run> {
-        let plan = self.plan.clone();
-        let layout = plan.layout(&symbols, device.caps())?;
-        self.grow(device, &layout)?;
-        let (stored, inputs, arenas) = (self.stored.clone(), self.inputs.clone(), self.arenas.clone());
-        let range = |t: TensorId| {
-            let size_bytes = layout.size_bytes[t];
-            match plan.tensors[t].origin {
-                Origin::Weight(_) | Origin::Once => stored.get(&t).cloned(),
-                Origin::Input(number) => {
-                    inputs[number].clone().map(|buffer| Range { buffer, offset_bytes: 0, size_bytes })
-                }
-                Origin::Run => layout.places.get(&t).map(|place| Range {
-                    buffer: arenas[place.arena].clone(),
-                    offset_bytes: place.offset_bytes,
-                    size_bytes,
-                }),
-            }
-        };
-        let numbered: Vec<(usize, &Step)> = plan
-            .steps
-            .iter()
-            .enumerate()
-            .filter(|(_, step)| matches!(plan.tensors[step.output].origin, Origin::Run))
-            .collect();
-        let each_run: Vec<&Step> = numbered.iter().map(|(_, step)| *step).collect();
-        let (dispatches, kept) = self.dispatches(device, &each_run, &symbols, range, progress)?;
-        let steps = kept.into_iter().map(|i| numbered[i].0).collect();
-        let (mut readbacks, mut read) = (Vec::new(), Vec::new());
-        for output in &plan.outputs {
-            let Source::Device(t) = output.source else { continue };
-            let missing = || Error::model(&output.name, "the output has no memory");
-            let Range { buffer, offset_bytes, .. } = range(t).ok_or_else(missing)?;
-            let len: usize = layout.shapes[t].iter().product();
-            let size_bytes = (len * storage_bytes(plan.tensors[t].dtype, device.caps().f16)) as u64;
-            readbacks.push(Readback { buffer, offset_bytes, size_bytes });
-            read.push(t);
-        }
-        let recording = Recording { dispatches, readbacks };
-        Ok(Run { recording, layout: Arc::new(layout), symbols, steps, read })
+    /// Whether nobody asked this before for inputs of these shapes.
+    pub fn is_new(&mut self, feeds: &[Tensor]) -> bool {
+        let shapes: Vec<Vec<usize>> = feeds.iter().map(|feed| feed.shape().to_vec()).collect();
+        self.tuned.insert(self.plan.symbol_values(&shapes))
     }
 
-    /// Make inputs and arenas large enough. Commands recorded for buffers that were replaced are dropped.
-    fn grow(&mut self, device: &Device, layout: &Layout) -> Result<()> {
-        let mut replaced = false;
-        for (input, tensor) in self.plan.inputs.iter().enumerate() {
-            let Some(tensor) = *tensor else { continue };
-            let bytes = layout.size_bytes[tensor];
-            if self.inputs[input].as_ref().is_none_or(|b| b.size_bytes() < bytes) {
-                self.inputs[input] = Some(device.buffer(&self.plan.tensors[tensor].name, bytes)?);
-                replaced = true;
-            }
-        }
-        for (arena, &bytes) in layout.arena_bytes.iter().enumerate() {
-            let label = format!("arena {arena}");
-            if arena == self.arenas.len() {
-                self.arenas.push(device.buffer(&label, bytes)?);
-            } else if self.arenas[arena].size_bytes() < bytes {
-                self.runs.clear();
-                self.arenas[arena] = device.buffer(&label, bytes)?;
-            }
-        }
-        if replaced {
-            self.runs.clear();
-        }
-        Ok(())
+    /// Commands for the sizes of another run, with schedules as wished. They are not kept.
+    pub fn record_as(&mut self, device: &Device, like: &Run, wish: Wish) -> Result<Run> {
+        self.record(device, &like.symbols, wish, None)
     }
 
-    /// The dispatches of `steps`, those of nothing left out, and the positions of those kept.
-    fn dispatches(
+    fn record(
         &mut self,
         device: &Device,
-        steps: &[&Step],
         symbols: &SymbolValues,
-        range: impl Fn(TensorId) -> Option<Range>,
+        wish: Wish,
         progress: OnProgress,
-    ) -> Result<(Vec<Dispatch>, Vec<usize>)> {
-        let plan = self.plan.clone();
-        let mut params = Params::new(device);
-        let mut ready = Vec::new();
-        for (position, step) in steps.iter().enumerate() {
-            let kernel = &plan.kernels[step.kernel];
-            let sizes: Vec<i64> = step.params.iter().map(|p| symbols.get(p).copied().unwrap_or(0)).collect();
-            let memory = |t: &TensorId| {
-                range(*t)
-                    .ok_or_else(|| Error::model(&plan.tensors[*t].name, "a tensor of the plan has no memory"))
-            };
-            let inputs = step.inputs.iter().map(memory).collect::<Result<Vec<_>>>()?;
-            let output = memory(&step.output)?;
-            for part in windows::parts(device.caps(), &plan, step, &sizes, inputs, output)? {
-                let spec = part.split.as_ref().map_or(&kernel.spec, |split| &split.spec);
-                let schedule = self.schedule(device, spec, &part.sizes);
-                let workgroups = grid(&kernel.label, spec, &schedule, &part.sizes, device.caps())?;
-                if workgroups.contains(&0) {
-                    continue;
+    ) -> Result<Run> {
+        let run = |recorder: &mut Recorder| recorder.run(symbols);
+        let (recording, commands, layout) = self.realised(device, symbols, wish, &run, progress)?;
+        let steps = commands.dispatches.iter().map(|dispatch| dispatch.step).collect();
+        Ok(Run { recording, layout: Arc::new(layout), symbols: symbols.clone(), steps })
+    }
+
+    /// Record and realise. A stored winner that does not compile makes way for the next best.
+    fn realised<T>(
+        &mut self,
+        device: &Device,
+        symbols: &SymbolValues,
+        wish: Wish,
+        record: &dyn Fn(&mut Recorder) -> Result<(Commands, T)>,
+        progress: OnProgress,
+    ) -> Result<(Recording, Commands, T)> {
+        loop {
+            let (commands, more) = self.recorded(device, wish, |recorder| record(recorder))?;
+            match self.realise(device, &commands, progress) {
+                Ok(recording) => return Ok((recording, commands, more)),
+                Err((Some(step), error)) if !device.is_lost() => {
+                    if !self.disown(device, step, symbols, &error)? {
+                        return Err(error);
+                    }
                 }
-                let params_at = params.add(&part.sizes);
-                ready.push((position, part, schedule, workgroups, params_at));
+                Err((_, error)) => return Err(error),
             }
         }
-        let total = ready.len() as u64;
-        let uniform = params.upload()?;
-        let (mut dispatches, mut kept) = (Vec::new(), Vec::new());
-        for (position, part, schedule, workgroups, (offset_bytes, size_bytes)) in ready {
-            let compiled = self.compile(device, steps[position].kernel, &part, schedule)?;
-            let mut bindings = Vec::new();
-            for bound in &compiled.bound {
-                let binding = match bound {
-                    Bound::Input(i) => part.inputs.get(*i).map(Range::binding),
-                    Bound::Output => Some(part.output.binding()),
-                    Bound::Params => {
-                        uniform.as_ref().map(|buffer| Binding { buffer, offset_bytes, size_bytes })
-                    }
-                };
-                let label = &plan.kernels[steps[position].kernel].label;
-                bindings.push(binding.ok_or_else(|| Error::model(label, "a binding has no memory"))?);
+    }
+
+    /// A step's stored winner cannot be compiled or run: the store is told. Whether it was one, other than the default.
+    fn disown(&self, device: &Device, step: usize, symbols: &SymbolValues, error: &Error) -> Result<bool> {
+        let step = &self.plan.steps[step];
+        let (kernel, sizes) = (&self.plan.kernels[step.kernel], commands::sizes(step, symbols));
+        let key = Key::new(&kernel.spec, &sizes, &Platform::from(device.info()));
+        let mut store = self.store.lock().unwrap_or_else(PoisonError::into_inner);
+        let used = schedule(&kernel.spec, &sizes, device.caps(), &store, device);
+        if used == default_schedule(&kernel.spec, &sizes, device.caps()) {
+            return Ok(false);
+        }
+        tracing::warn!(
+            kernel = kernel.label, schedule = %used, %error,
+            "a stored winner does not work here; the next best takes its place"
+        );
+        store.fail(&key, &used, &error.to_string())?;
+        Ok(true)
+    }
+
+    /// After a run that failed: run the steps with stored winners one by one, and disown those that fail. Whether there
+    /// were any; the run's commands are then forgotten.
+    pub fn mend(&mut self, device: &Device, run: &Run) -> Result<bool> {
+        let mut mended = false;
+        let numbers: std::collections::BTreeSet<usize> = run.steps.iter().copied().collect();
+        for number in numbers {
+            let own = run.steps.iter().zip(&run.recording.dispatches).filter(|(step, _)| **step == number);
+            let dispatches = own.map(|(_, dispatch)| dispatch.clone()).collect();
+            if let Err(error) = device.run(&Recording { dispatches, readbacks: Vec::new() }) {
+                mended |= !device.is_lost() && self.disown(device, number, &run.symbols, &error)?;
             }
-            let kernel = compiled.kernel.clone();
-            let group: BindGroup = device.bind(&kernel, &bindings)?;
-            dispatches.push(Dispatch { kernel, bindings: Arc::new(group), workgroups });
-            kept.push(position);
+        }
+        if mended {
+            self.forget_runs();
+        }
+        Ok(mended)
+    }
+
+    /// What `record` makes of this plan on this device.
+    fn recorded<T>(
+        &mut self,
+        device: &Device,
+        wish: Wish,
+        record: impl FnOnce(&mut Recorder) -> Result<T>,
+    ) -> Result<T> {
+        let (caps, store) = (device.caps(), &self.store);
+        let choose = |spec: &KernelSpec, sizes: &[i64]| {
+            wish(spec, sizes).unwrap_or_else(|| {
+                let store = store.lock().unwrap_or_else(PoisonError::into_inner);
+                schedule(spec, sizes, caps, &store, device)
+            })
+        };
+        record(&mut Recorder {
+            plan: &self.plan,
+            caps,
+            target: Target { floats: caps.floats(), dialect: Dialect::Naga },
+            choose: &choose,
+            kernels: &mut self.kernels,
+        })
+    }
+
+    /// The device's objects for `commands`: memory, kernels, bindings. Where a kernel cannot be compiled or bound, the
+    /// error comes with its step.
+    fn realise(
+        &mut self,
+        device: &Device,
+        commands: &Commands,
+        progress: OnProgress,
+    ) -> Result<Recording, (Option<usize>, Error)> {
+        let mut step = None;
+        self.realise_all(device, commands, progress, &mut step).map_err(|error| (step, error))
+    }
+
+    /// As [`Prepared::realise`]; `at` is the step at hand.
+    fn realise_all(
+        &mut self,
+        device: &Device,
+        commands: &Commands,
+        progress: OnProgress,
+        at: &mut Option<usize>,
+    ) -> Result<Recording> {
+        self.grow(device, commands)?;
+        let total = commands.dispatches.len() as u64;
+        let parameters = match commands.parameters.as_slice() {
+            [] => None,
+            bytes => {
+                let buffer = device.uniform("parameters", bytes.len() as u64)?;
+                device.write(&buffer, 0, bytes)?;
+                Some(Place { buffer, offset_bytes: 0 })
+            }
+        };
+        let place = |range: &Range| {
+            match range.memory {
+                Memory::Parameters => parameters.as_ref(),
+                Memory::Constant(_) | Memory::Input(_) | Memory::Arena(_) => self.memory.get(&range.memory),
+            }
+            .ok_or_else(|| Error::model(format!("{:?}", range.memory), "there is no such memory"))
+        };
+        let mut dispatches = Vec::new();
+        for dispatch in &commands.dispatches {
+            *at = Some(dispatch.step);
+            let kernel = match self.compiled.get(&dispatch.kernel) {
+                Some(kernel) => kernel.clone(),
+                None => {
+                    let kernel = device.kernel(&self.kernels.texts()[dispatch.kernel].rendered.shader)?;
+                    self.compiled.insert(dispatch.kernel, kernel.clone());
+                    kernel
+                }
+            };
+            let mut bindings = Vec::new();
+            for range in &dispatch.bindings {
+                let Place { buffer, offset_bytes } = place(range)?;
+                let offset_bytes = offset_bytes + range.offset_bytes;
+                bindings.push(Binding { buffer, offset_bytes, size_bytes: range.size_bytes });
+            }
+            let bindings = Arc::new(device.bind(&kernel, &bindings)?);
+            dispatches.push(Dispatch { kernel, bindings, workgroups: dispatch.workgroups });
             if let Some(progress) = progress {
                 progress(Progress { stage: Stage::Compile, done: dispatches.len() as u64, total });
             }
         }
-        Ok((dispatches, kept))
+        *at = None;
+        let mut readbacks = Vec::new();
+        for range in &commands.readbacks {
+            let Place { buffer, offset_bytes } = place(range)?.clone();
+            let offset_bytes = offset_bytes + range.offset_bytes;
+            readbacks.push(Readback { buffer, offset_bytes, size_bytes: range.size_bytes });
+        }
+        Ok(Recording { dispatches, readbacks })
     }
 
-    /// The schedule that was measured to be the fastest, where there is one and it is legal here, else the default.
-    fn schedule(&self, device: &Device, spec: &KernelSpec, sizes: &[i64]) -> Schedule {
-        let store = self.store.lock().unwrap_or_else(PoisonError::into_inner);
-        if !store.is_empty()
-            && let Some(winner) = store.winner(&Key::new(spec, sizes, device.info()))
-            && broken_rule(spec, winner, sizes, device.caps()).is_none()
-        {
-            return winner.clone();
+    /// Make the memory large enough. Commands recorded for buffers that were replaced are dropped.
+    fn grow(&mut self, device: &Device, commands: &Commands) -> Result<()> {
+        for &(memory, bytes) in &commands.buffers {
+            match self.memory.get(&memory) {
+                Some(place) if place.buffer.size_bytes() >= bytes => continue,
+                Some(_) => self.runs.clear(),
+                None => {}
+            }
+            let label = match memory {
+                Memory::Constant(tensor) => self.plan.tensors[tensor].name.clone(),
+                Memory::Input(number) => format!("input {number}"),
+                Memory::Arena(number) => format!("arena {number}"),
+                Memory::Parameters => "parameters".into(),
+            };
+            let buffer = device.buffer(&label, bytes)?;
+            self.memory.insert(memory, Place { buffer, offset_bytes: 0 });
         }
-        default_schedule(spec, sizes, device.caps())
+        Ok(())
     }
 
     /// Forget the recorded commands: the next run chooses schedules anew.
@@ -432,48 +441,20 @@ impl Prepared {
         self.runs.clear();
     }
 
-    fn compile(
-        &mut self,
-        device: &Device,
-        kernel: usize,
-        part: &Part,
-        schedule: Schedule,
-    ) -> Result<&Compiled> {
-        let key = (kernel, part.windowed.clone(), schedule);
-        if !self.compiled.contains_key(&key) {
-            let target = Target { f16: device.caps().f16, dialect: Dialect::Naga };
-            let planned = &self.plan.kernels[kernel];
-            let spec = part.split.as_ref().map_or(&planned.spec, |split| &split.spec);
-            let rendered = wgsl::render(&planned.label, spec, &key.2, target)?;
-            tracing::debug!(target: "tilewright::wgsl", kernel = planned.label, "{}", rendered.shader.source);
-            let compiled = Compiled {
-                kernel: device.kernel(&rendered.shader)?,
-                bound: rendered.bound,
-                source: rendered.shader.source,
-            };
-            self.compiled.insert(key.clone(), compiled);
-        }
-        self.compiled.get(&key).ok_or_else(|| Error::model("session", "kernel lost"))
-    }
-
     /// The outputs, from what was read back.
     pub fn finish(&self, device: &Device, run: &Run, read: Vec<Vec<u8>>) -> Result<Vec<(String, Tensor)>> {
-        let mut read = run.read.iter().zip(read);
+        let mut read = read.into_iter();
         let mut outputs = Vec::new();
-        for output in &self.plan.outputs {
-            let shape = crate::plan::shape(&output.shape, &run.symbols, &output.name)?;
-            let tensor = match &output.source {
-                Source::Constant(tensor) => tensor.clone(),
-                Source::Host(content) => host_tensor(output, &shape, content, &run.symbols)?,
-                Source::Device(_) => {
-                    let missing = || Error::model(&output.name, "was not read back");
-                    let (_, bytes) = read.next().ok_or_else(missing)?;
-                    from_device(&output.name, output.dtype, &shape, bytes, device.caps().f16)?
+        for (output, produced) in self.plan.outputs.iter().zip(commands::outputs(&self.plan, &run.symbols)?) {
+            let tensor = match produced {
+                Produced::Known(tensor) => tensor,
+                Produced::Read { shape, held } => {
+                    let bytes = read.next().ok_or_else(|| Error::model(&output.name, "was not read back"))?;
+                    from_device(&output.name, output.dtype, &shape, bytes, held, device.caps().floats())?
                 }
             };
             outputs.push((output.name.clone(), tensor));
         }
-        debug_assert_eq!(run.layout.shapes.len(), self.plan.tensors.len());
         Ok(outputs)
     }
 
@@ -492,85 +473,24 @@ impl Prepared {
 
     /// The text of every kernel compiled so far.
     pub fn texts(&self) -> Vec<KernelText> {
-        let text = |((kernel, _, schedule), compiled): (&(usize, Option<Vec<bool>>, Schedule), &Compiled)| {
-            KernelText {
-                label: self.plan.kernels[*kernel].label.clone(),
-                schedule: schedule.clone(),
-                wgsl: compiled.source.clone(),
-            }
+        let text = |text: &commands::Text| KernelText {
+            label: self.plan.kernels[text.kernel].label.clone(),
+            schedule: text.schedule.clone(),
+            wgsl: text.rendered.shader.source.clone(),
         };
-        let mut texts: Vec<KernelText> = self.compiled.iter().map(text).collect();
+        let mut texts: Vec<KernelText> = self.kernels.texts().iter().map(text).collect();
         texts.sort_by(|a, b| a.label.cmp(&b.label));
         texts
     }
 }
 
-/// A graph output whose elements are sizes and constants.
-fn host_tensor(
-    output: &PlanOutput,
-    shape: &[usize],
-    content: &[Expr],
-    symbols: &SymbolValues,
-) -> Result<Tensor> {
-    struct Sizes<'a>(&'a SymbolValues);
-    impl crate::expr::Env for Sizes<'_> {
-        fn symbol(&mut self, name: &str) -> Option<i64> {
-            self.0.get(name).copied()
-        }
-        fn var(&mut self, _: u32) -> Option<i64> {
-            None
-        }
-        fn load(&mut self, _: u32, _: &[i64]) -> Option<Value> {
-            None
-        }
-        fn arg(&mut self, _: u32) -> Option<Value> {
-            None
-        }
+/// The schedule that was measured to be the fastest, where there is one and it is legal here, else the default.
+fn schedule(spec: &KernelSpec, sizes: &[i64], caps: &Caps, store: &Store, device: &Device) -> Schedule {
+    if !store.is_empty()
+        && let Some(winner) = store.winner(&Key::new(spec, sizes, &Platform::from(device.info())))
+        && broken_rule(spec, winner, sizes, caps).is_none()
+    {
+        return winner.clone();
     }
-    let mut bytes = Vec::new();
-    for (i, element) in content.iter().enumerate() {
-        let value = crate::expr::eval(element, &mut Sizes(symbols));
-        if !value.is_some_and(|v| write_element(output.dtype, i, v, &mut bytes)) {
-            return Err(Error::model(&output.name, format!("{element} is not known at run time")));
-        }
-    }
-    Tensor::new(output.dtype, shape, bytes)
-}
-
-/// The run-time parameters of all steps in one uniform buffer; equal ones stand there once.
-struct Params<'a> {
-    device: &'a Device,
-    bytes: Vec<u8>,
-    at: BTreeMap<Vec<i64>, (u64, u64)>,
-}
-
-impl<'a> Params<'a> {
-    fn new(device: &'a Device) -> Self {
-        Params { device, bytes: Vec::new(), at: BTreeMap::new() }
-    }
-
-    /// Offset and size of these parameters.
-    fn add(&mut self, sizes: &[i64]) -> (u64, u64) {
-        if sizes.is_empty() {
-            return (0, 0);
-        }
-        let alignment = self.device.caps().uniform_offset_alignment.max(16) as usize;
-        let bytes = &mut self.bytes;
-        *self.at.entry(sizes.to_vec()).or_insert_with(|| {
-            bytes.resize(bytes.len().next_multiple_of(alignment), 0);
-            let offset = bytes.len() as u64;
-            sizes.iter().for_each(|&size| bytes.extend((size as i32).to_le_bytes()));
-            bytes.resize(bytes.len().next_multiple_of(16), 0);
-            (offset, bytes.len() as u64 - offset)
-        })
-    }
-
-    fn upload(&self) -> Result<Option<Buffer>> {
-        if self.bytes.is_empty() {
-            return Ok(None);
-        }
-        let buffer = self.device.uniform("parameters", self.bytes.len() as u64)?;
-        self.device.write(&buffer, 0, &self.bytes)?;
-        Ok(Some(buffer))
-    }
+    default_schedule(spec, sizes, caps)
 }

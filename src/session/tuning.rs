@@ -1,13 +1,32 @@
-//! Tuning a session's kernels in place: measure the candidates of each, keep the winners for the next runs.
+//! Tuning a session's kernels: measure the candidates of each, confirm the winners in whole runs, keep them for the
+//! next runs.
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use super::Session;
-use crate::error::{Error, Result};
-use crate::kernel::candidates;
-use crate::plan::Plan;
+use super::finals::{Finals, is_slower, settle};
+use super::jobs::Job;
+use super::prepared::{Prepared, Run};
+use super::rig::{AtOnce, Pace, Rig};
+use crate::error::Result;
+use crate::gpu::Device;
+use crate::kernel::{Peaks, Work};
 use crate::tensor::Tensor;
-use crate::tune::{Bench, Key, Record, SearchOptions, Status, Trial, search, winner};
+use crate::tune::{Key, Platform, Store, Trial, winner};
+
+/// When a session tunes its kernels.
+#[derive(Clone, Debug, Default)]
+pub enum TuneMode {
+    /// Never by itself: kernels run with stored winners, or with their defaults.
+    #[default]
+    Off,
+    /// After the first answer, on a thread of its own, in the time between runs. A run goes on at once, while at most
+    /// one sample of the tuner's is still on the device; winners are swapped in between runs.
+    Background(TuneOptions),
+    /// Before the first run of each plan and size.
+    Full(TuneOptions),
+}
 
 /// How much to tune.
 #[derive(Clone, Debug)]
@@ -50,6 +69,11 @@ pub struct TunedKernel {
     pub key: Key,
     /// Every candidate, the default first.
     pub trials: Vec<Trial>,
+    /// What it must do at the least.
+    pub work: Work,
+    /// Time of all its dispatches in a run of the whole model, by default and under the winner, where both were timed
+    /// there.
+    pub in_model_ns: Option<[u64; 2]>,
 }
 
 impl TunedKernel {
@@ -69,32 +93,26 @@ impl TunedKernel {
 pub struct TuneReport {
     /// The kernels, those that take most of a run first.
     pub kernels: Vec<TunedKernel>,
-    /// Time on the device of a whole run before, the best of a few.
+    /// What the adapter can do at best.
+    pub peaks: Peaks,
+    /// Time of a whole run by default, with the readback of outputs: the best of a few.
     pub before_ns: u64,
-    /// The same after.
+    /// The same under the winners. Never more than by default, but for noise: winners that make the whole slower are
+    /// rejected.
     pub after_ns: u64,
 }
 
-/// A kernel to tune.
-struct Job {
-    step: usize,
-    sizes: Vec<i64>,
-    uses: usize,
-    total_ns: u64,
-    input_lens: Vec<usize>,
-    output_len: usize,
-    shape: Vec<usize>,
-}
-
-/// Whole runs timed before and after.
-const WHOLE_RUNS: usize = 3;
+/// Profiles of a run before tuning; the best counts.
+const PROFILES: usize = 3;
+/// The part of a budget that is for kernels on their own; the rest is for whole runs.
+const ALONE: f64 = 0.8;
 
 impl Session {
     /// Measure the candidates of every kernel at the sizes of `inputs`, and use the winners from the next run on.
     /// With [`super::SessionOptions::records`], what is learned is kept for later sessions.
     ///
     /// A candidate wins only if its output agrees with the default schedule's; what cannot be compiled or run is
-    /// recorded with its error and passed over.
+    /// recorded with its error and passed over. Winners are confirmed in whole runs.
     ///
     /// # Errors
     /// As [`Session::run`]; [`Error::Io`] when the records cannot be written.
@@ -104,121 +122,201 @@ impl Session {
         options: &TuneOptions,
         progress: &mut dyn FnMut(TuneProgress),
     ) -> Result<TuneReport> {
-        let feeds = self.feeds(inputs)?;
-        let start = Instant::now();
+        let _turn = self.turn();
         let mut state = self.lock();
-        let device = &self.device;
+        let feeds = super::feeds(&state.model, inputs)?;
         let prepared = self.ready(&mut state, &feeds)?;
-        let plan = prepared.plan.clone();
-        let run = prepared.start(device, &feeds, self.progress())?;
+        let tuning = Tuning { device: &self.device, store: &self.store, options, all: true };
+        tuning.tune(prepared, &feeds, progress)
+    }
+}
+
+/// What a tuning works with.
+pub struct Tuning<'a> {
+    pub device: &'a Device,
+    pub store: &'a Arc<Mutex<Store>>,
+    pub options: &'a TuneOptions,
+    /// Whether kernels that have a record are measured again.
+    pub all: bool,
+}
+
+impl Tuning<'_> {
+    /// Tune the kernels of a run with these inputs, here and now.
+    pub fn tune(
+        &self,
+        prepared: &mut Prepared,
+        feeds: &[Tensor],
+        progress: &mut dyn FnMut(TuneProgress),
+    ) -> Result<TuneReport> {
+        let deadline = Instant::now().checked_add(self.options.budget);
+        let (device, caps) = (self.device, self.device.caps());
+        let run = prepared.start(device, feeds, None)?;
         // Some drivers compile at the first dispatch.
         device.run(&run.recording)?;
-        let (before_ns, times) = prepared.whole_run(device, &run, WHOLE_RUNS)?;
-        let jobs = prepared.jobs(&run, &times);
-        let mut kernels = Vec::new();
+        let times = profile(device, &run)?;
+        let platform = Platform::from(device.info());
+        let mut jobs = prepared.jobs(&run, times.as_deref(), caps, &platform);
+        if !self.all {
+            jobs.retain(|job| !self.is_known(job));
+        }
+        let mut rig = Rig::new(device, self.store, &AtOnce)?;
+        let trials = self.measure(&mut rig, &jobs, &AtOnce, progress)?;
+        let finals = Finals::new(device, &prepared.plan, &jobs, &trials, deadline);
+        let sets = finals.sets(prepared, &run);
+        let confirmed = self.confirm(&rig, &jobs, trials, &finals, sets, &AtOnce, &mut |numbers| {
+            finals.commands(prepared, &run, numbers)
+        })?;
+        prepared.forget_runs();
+        let Confirmed { trials, in_model_ns, whole_ns: [before_ns, after_ns] } = confirmed;
+        let kernels =
+            jobs.into_iter().zip(trials).zip(in_model_ns).map(|((job, trials), in_model_ns)| TunedKernel {
+                label: job.label,
+                output: job.output,
+                uses: job.uses,
+                key: job.key,
+                work: job.work,
+                trials,
+                in_model_ns,
+            });
+        Ok(TuneReport { kernels: kernels.collect(), peaks: rig.peaks, before_ns, after_ns })
+    }
+
+    pub fn is_known(&self, job: &Job) -> bool {
+        self.store.lock().unwrap_or_else(std::sync::PoisonError::into_inner).get(&job.key).is_some()
+    }
+
+    /// Measure the kernels on their own. The budget is shared out by the time that each takes in a run; what one leaves
+    /// is for those after it. Pauses do not count.
+    pub fn measure(
+        &self,
+        rig: &mut Rig,
+        jobs: &[Job],
+        pace: &dyn Pace,
+        progress: &mut dyn FnMut(TuneProgress),
+    ) -> Result<Vec<Vec<Trial>>> {
+        let (mut all, mut spent) = (Vec::new(), Duration::ZERO);
         let mut time_left: u64 = jobs.iter().map(|job| job.total_ns).sum();
         for (number, job) in jobs.iter().enumerate() {
-            let kernel = &plan.kernels[plan.steps[job.step].kernel];
             let share = job.total_ns as f64 / time_left.max(1) as f64;
-            let left = options.budget.saturating_sub(start.elapsed());
+            let left = self.options.budget.mul_f64(ALONE).saturating_sub(spent);
             let budget = Duration::try_from_secs_f64(left.as_secs_f64() * share).unwrap_or(left);
             time_left -= job.total_ns;
-            let list = candidates(&kernel.spec, &job.sizes, device.caps());
-            let key = Key::new(&kernel.spec, &job.sizes, device.info());
-            let search_options = SearchOptions { budget, most_candidates: options.most_candidates };
             let mut tell = |trials: &[Trial]| {
-                let label = &kernel.label;
-                progress(TuneProgress { kernel: number, kernels: jobs.len(), label, trials });
+                progress(TuneProgress { kernel: number, kernels: jobs.len(), label: &job.label, trials });
             };
-            let mut bench =
-                Bench::new(device, &kernel.label, &kernel.spec, &job.sizes, &job.input_lens, job.output_len)?;
-            let trials = search(&mut bench, &list, &search_options, &mut tell)?;
-            for trial in &trials {
-                if let Status::Wrong(why) | Status::Failed(why) = &trial.status {
-                    tracing::warn!(kernel = kernel.label, schedule = %trial.schedule, why, "a candidate is unusable");
-                }
-            }
-            let output = describe(&plan, job);
-            kernels.push(TunedKernel { label: kernel.label.clone(), output, uses: job.uses, key, trials });
+            let (trials, took) = rig.measure(job, budget, self.options.most_candidates, pace, &mut tell)?;
+            all.push(trials);
+            spent += took;
         }
-        let unix_seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
-        {
-            let mut store = self.store();
-            for kernel in &kernels {
-                let (key, label) = (kernel.key.clone(), format!("{} {}", kernel.label, kernel.output));
-                let trials = kernel.trials.clone();
-                store.add(Record { format: crate::tune::FORMAT, key, label, trials, unix_seconds })?;
-            }
-        }
-        prepared.forget_runs();
-        let run = prepared.start(device, &feeds, self.progress())?;
-        device.run(&run.recording)?;
-        let (after_ns, _) = prepared.whole_run(device, &run, WHOLE_RUNS)?;
-        Ok(TuneReport { kernels, before_ns, after_ns })
+        Ok(all)
     }
-}
 
-fn describe(plan: &Plan, job: &Job) -> String {
-    let tensor = &plan.tensors[plan.steps[job.step].output];
-    format!("{} {} {:?}", tensor.name, tensor.dtype, job.shape)
-}
-
-impl super::prepared::Prepared {
-    /// The best total of a few timed runs, and the time of each dispatch in it.
-    fn whole_run(
+    /// Have the winners confirmed in whole runs and keep what was found. Where whole runs under them fail, the defaults
+    /// stay.
+    #[allow(clippy::too_many_arguments)] // each is another stage's result
+    pub fn confirm(
         &self,
-        device: &crate::gpu::Device,
-        run: &super::prepared::Run,
-        times: usize,
-    ) -> Result<(u64, Vec<u64>)> {
-        let mut best: Option<Vec<u64>> = None;
-        for _ in 0..times {
-            let now = match device.profile(&run.recording)? {
-                Some(now) => now,
-                // Without timestamps every dispatch counts the same.
-                None => {
-                    let start = Instant::now();
-                    device.run(&run.recording)?;
-                    let each =
-                        start.elapsed().as_nanos() as u64 / run.recording.dispatches.len().max(1) as u64;
-                    vec![each; run.recording.dispatches.len()]
-                }
-            };
-            if best.as_ref().is_none_or(|b| now.iter().sum::<u64>() < b.iter().sum()) {
-                best = Some(now);
+        rig: &Rig,
+        jobs: &[Job],
+        mut trials: Vec<Vec<Trial>>,
+        finals: &Finals,
+        sets: Result<Vec<Run>>,
+        pace: &dyn Pace,
+        commands: &mut dyn FnMut(&[usize]) -> Result<Run>,
+    ) -> Result<Confirmed> {
+        let defaults = vec![0; jobs.len()];
+        let played = sets.and_then(|sets| self.play(finals, &sets, pace, commands));
+        let played = match played {
+            Ok(played) => played,
+            Err(error) if self.device.is_lost() || pace.wait().is_err() => return Err(error),
+            Err(error) => {
+                tracing::warn!(%error, "whole runs under the winners fail; the defaults stay");
+                let default = commands(&defaults)?;
+                let whole_ns = finals.whole(&default, None, pace)?;
+                Played { choice: defaults, times: Vec::new(), slower: None, whole_ns }
             }
+        };
+        let mut in_model_ns = Vec::new();
+        for (number, (job, trials)) in jobs.iter().zip(&mut trials).enumerate() {
+            let times = played.times.get(number).map_or(&[][..], Vec::as_slice);
+            let choice = played.choice[number];
+            let default_ns = times.first().copied().filter(|ns| *ns != u64::MAX);
+            if let Some(schedule) = finals.finalist(number, choice).cloned() {
+                let why = |schedule: &crate::kernel::Schedule| {
+                    let own = finals.position(number, schedule).and_then(|i| times.get(i));
+                    match (own, default_ns, played.slower) {
+                        (Some(&own), Some(default), None) if own != u64::MAX => {
+                            let ratio = own as f64 / default.max(1) as f64;
+                            format!("in whole runs it takes {ratio:.2}x the default's time")
+                        }
+                        (_, _, Some(ratio)) => {
+                            format!("with it among the winners whole runs take {ratio:.2}x the time")
+                        }
+                        _ => "others as fast alone were slower in whole runs".into(),
+                    }
+                };
+                settle(trials, &schedule, &why);
+            }
+            let chosen_ns = times.get(choice).copied().filter(|ns| *ns != u64::MAX);
+            let pair = default_ns.zip(chosen_ns).map(|(default, chosen)| [default, chosen]);
+            rig.keep(job, trials, pair)?;
+            in_model_ns.push(pair);
         }
-        let best = best.ok_or_else(|| Error::model("tune", "nothing was timed"))?;
-        Ok((best.iter().sum(), best))
+        Ok(Confirmed { trials, in_model_ns, whole_ns: played.whole_ns })
     }
 
-    /// The kernels of a run, those that take most of it first. Split ones are left as they are.
-    fn jobs(&self, run: &super::prepared::Run, times: &[u64]) -> Vec<Job> {
-        let mut jobs: Vec<Job> = Vec::new();
-        for (&number, &elapsed_ns) in run.steps.iter().zip(times) {
-            let step = &self.plan.steps[number];
-            if run.steps.iter().filter(|&&s| s == number).count() > 1 {
-                continue;
-            }
-            let sizes = run.sizes(step);
-            let same = |job: &&mut Job| self.plan.steps[job.step].kernel == step.kernel && job.sizes == sizes;
-            if let Some(job) = jobs.iter_mut().find(same) {
-                job.uses += 1;
-                job.total_ns += elapsed_ns;
-                continue;
-            }
-            let len = |t: &usize| run.layout.shapes[*t].iter().product();
-            jobs.push(Job {
-                step: number,
-                sizes,
-                uses: 1,
-                total_ns: elapsed_ns,
-                input_lens: step.inputs.iter().map(len).collect(),
-                output_len: len(&step.output),
-                shape: run.layout.shapes[step.output].clone(),
-            });
+    fn play(
+        &self,
+        finals: &Finals,
+        sets: &[Run],
+        pace: &dyn Pace,
+        commands: &mut dyn FnMut(&[usize]) -> Result<Run>,
+    ) -> Result<Played> {
+        let times = finals.rounds(sets, pace)?;
+        let mut choice = finals.choice(&times);
+        let defaults = vec![0; choice.len()];
+        let default = commands(&defaults)?;
+        let chosen = if choice == defaults { None } else { Some(commands(&choice)?) };
+        let mut whole_ns = finals.whole(&default, chosen.as_ref(), pace)?;
+        let mut slower = None;
+        if is_slower(whole_ns) {
+            slower = Some(whole_ns[1] as f64 / whole_ns[0].max(1) as f64);
+            tracing::warn!(?whole_ns, "whole runs under the winners are slower; the defaults stay");
+            choice = defaults;
+            whole_ns[1] = whole_ns[0];
         }
-        jobs.sort_by_key(|job| std::cmp::Reverse(job.total_ns));
-        jobs
+        Ok(Played { choice, times, slower, whole_ns })
     }
+}
+
+/// What came of the finals.
+struct Played {
+    /// By job, the number of the chosen finalist.
+    choice: Vec<usize>,
+    /// By job and finalist, time in whole runs; `u64::MAX` where it is not known.
+    times: Vec<Vec<u64>>,
+    /// How much slower whole runs were under all winners, where that is why none was chosen.
+    slower: Option<f64>,
+    whole_ns: [u64; 2],
+}
+
+/// The kernels' trials after the finals.
+pub struct Confirmed {
+    pub trials: Vec<Vec<Trial>>,
+    /// By job: time of all its dispatches in a run, by default and under the winner.
+    pub in_model_ns: Vec<Option<[u64; 2]>>,
+    /// A whole run by default and under the winners.
+    pub whole_ns: [u64; 2],
+}
+
+/// Time of each dispatch in the best of a few runs; `None` where the device has no timestamps.
+fn profile(device: &Device, run: &Run) -> Result<Option<Vec<u64>>> {
+    let mut best: Option<Vec<u64>> = None;
+    for _ in 0..PROFILES {
+        let Some(now) = device.profile(&run.recording)? else { return Ok(None) };
+        if best.as_ref().is_none_or(|best| now.iter().sum::<u64>() < best.iter().sum()) {
+            best = Some(now);
+        }
+    }
+    Ok(best)
 }

@@ -74,6 +74,11 @@ impl DType {
         TABLE.iter().find(|row| row.1 == number).map(|row| row.0)
     }
 
+    /// The dtype of that name, as `float32`.
+    pub fn from_name(name: &str) -> Option<DType> {
+        TABLE.iter().find(|row| row.2 == name).map(|row| row.0)
+    }
+
     /// ONNX's `TensorProto.DataType` number.
     pub fn to_onnx(self) -> i32 {
         self.row().1
@@ -133,6 +138,7 @@ mod tests {
         for (index, row) in TABLE.iter().enumerate() {
             assert_eq!(row.0 as usize, index, "{}", row.2);
             assert_eq!(DType::from_onnx(row.1), Some(row.0));
+            assert_eq!(DType::from_name(row.2), Some(row.0));
         }
     }
 

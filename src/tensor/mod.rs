@@ -4,4 +4,4 @@ mod dtype;
 mod host;
 
 pub use dtype::DType;
-pub use host::{Element, Tensor};
+pub use host::{Element, Place, Tensor};

@@ -2,11 +2,14 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::Duration;
 
+use super::clock::Clock;
+use super::probe::Sweep;
 use crate::error::{Error, Result};
-use crate::gpu::{Binding, Buffer, Device, Dispatch, Readback, Recording};
-use crate::kernel::{KernelSpec, Schedule, grid, storage_bytes, storage_type};
+use crate::expr::{Floats, Value, write_element};
+use crate::gpu::{Binding, Buffer, Device, Dispatch, Kernel, Readback, Recording};
+use crate::kernel::{KernelSpec, Schedule, Slot, grid, size, storage_bytes, stored};
 use crate::tensor::DType;
 use crate::wgsl::{self, Bound, Dialect, Target};
 
@@ -20,13 +23,11 @@ pub struct Bench<'a> {
     output: Buffer,
     output_bytes: u64,
     params: Option<Buffer>,
-    compiled: HashMap<Schedule, Dispatch>,
+    compiled: HashMap<Schedule, Vec<Dispatch>>,
+    clock: Clock,
+    /// What empties the caches before each sample.
+    sweep: Option<Sweep>,
 }
-
-/// A sample is repeated until it lasts this long, well above the resolution of any clock here.
-const SAMPLE_NS: u64 = 2_000_000;
-/// Dispatches in one sample at the most.
-const MOST_REPEATS: usize = 256;
 
 impl<'a> Bench<'a> {
     /// Memory for `spec` at run-time sizes `sizes`: inputs of `input_lens` elements with random values that are
@@ -42,16 +43,16 @@ impl<'a> Bench<'a> {
         input_lens: &[usize],
         output_len: usize,
     ) -> Result<Bench<'a>> {
-        let f16 = device.caps().f16;
+        let floats = device.caps().floats();
         let mut seed = 0x9e37_79b9_7f4a_7c15;
         let mut inputs = Vec::new();
         for (&dtype, &len) in spec.inputs.iter().zip(input_lens) {
             let buffer =
-                device.buffer("bench input", crate::plan::bound_bytes(len, storage_bytes(dtype, f16)))?;
-            device.write(&buffer, 0, &random(dtype, len, f16, &mut seed))?;
+                device.buffer("bench input", crate::plan::bound_bytes(len, storage_bytes(dtype, floats)))?;
+            device.write(&buffer, 0, &random(dtype, len, floats, &mut seed))?;
             inputs.push(buffer);
         }
-        let output_bytes = crate::plan::bound_bytes(output_len, storage_bytes(spec.output, f16));
+        let output_bytes = crate::plan::bound_bytes(output_len, storage_bytes(spec.output, floats));
         let output = device.buffer("bench output", output_bytes)?;
         let params = if sizes.is_empty() {
             None
@@ -62,34 +63,96 @@ impl<'a> Bench<'a> {
             device.write(&buffer, 0, &bytes)?;
             Some(buffer)
         };
-        let compiled = HashMap::new();
-        Ok(Bench { device, label, spec, sizes, inputs, output, output_bytes, params, compiled })
+        Ok(Bench {
+            device,
+            label,
+            spec,
+            sizes,
+            inputs,
+            output,
+            output_bytes,
+            params,
+            compiled: HashMap::new(),
+            clock: Clock::new(device)?,
+            sweep: None,
+        })
     }
 
-    fn dispatch(&mut self, schedule: &Schedule) -> Result<Dispatch> {
+    /// Empty the caches before each sample: kernels that move more than they compute look several times too fast
+    /// with their inputs in a cache.
+    pub fn with_cold_caches(mut self, sweep: &Sweep) -> Self {
+        self.sweep = Some(sweep.clone());
+        self
+    }
+
+    /// The kernels compiled so far: who holds them need not compile them again.
+    pub fn into_kernels(self) -> Vec<Arc<Kernel>> {
+        self.compiled.into_values().flatten().map(|dispatch| dispatch.kernel).collect()
+    }
+
+    /// Wait no longer than `limit` for a schedule's compilation and first dispatch, or for a sample.
+    pub fn set_limit(&mut self, limit: Duration) {
+        self.clock.set_limit(limit);
+    }
+
+    /// The device, after a run that took too long or failed: whether it can go on, after waiting for it once more.
+    pub fn is_usable(&self) -> bool {
+        matches!(self.device.settle(self.clock.limit()), Ok(true))
+    }
+
+    /// What tells schedules apart: the texts and grids of their passes. Equal ones need be measured once.
+    ///
+    /// # Errors
+    /// As [`wgsl::render_passes`].
+    pub fn identity(&self, schedule: &Schedule) -> Result<Vec<(String, [u32; 3])>> {
+        let caps = self.device.caps();
+        let target = Target { floats: caps.floats(), dialect: Dialect::Naga };
+        wgsl::render_passes(self.label, self.spec, schedule, self.sizes, caps, target)?
+            .into_iter()
+            .map(|(pass, rendered)| {
+                let groups = grid(&rendered.shader.label, &pass.spec, &pass.schedule, self.sizes, caps)?;
+                Ok((rendered.shader.source, groups))
+            })
+            .collect()
+    }
+
+    /// The passes of the kernel under `schedule`.
+    fn dispatches(&mut self, schedule: &Schedule) -> Result<Vec<Dispatch>> {
         if let Some(done) = self.compiled.get(schedule) {
             return Ok(done.clone());
         }
         let caps = self.device.caps();
-        let target = Target { f16: caps.f16, dialect: Dialect::Naga };
-        let rendered = wgsl::render(self.label, self.spec, schedule, target)?;
-        let kernel = self.device.kernel(&rendered.shader)?;
-        let missing = || Error::limit(self.label, "a binding has no memory");
-        let bindings = rendered
-            .bound
-            .iter()
-            .map(|bound| match bound {
-                Bound::Input(i) => self.inputs.get(*i).map(Binding::whole),
-                Bound::Output => Some(Binding::whole(&self.output)),
-                Bound::Params => self.params.as_ref().map(Binding::whole),
-            })
-            .collect::<Option<Vec<_>>>()
-            .ok_or_else(missing)?;
-        let group = self.device.bind(&kernel, &bindings)?;
-        let workgroups = grid(self.label, self.spec, schedule, self.sizes, caps)?;
-        let dispatch = Dispatch { kernel, bindings: Arc::new(group), workgroups };
-        self.compiled.insert(schedule.clone(), dispatch.clone());
-        Ok(dispatch)
+        let target = Target { floats: caps.floats(), dialect: Dialect::Naga };
+        let mut scratch: HashMap<usize, Buffer> = HashMap::new();
+        let mut dispatches = Vec::new();
+        for (pass, rendered) in
+            wgsl::render_passes(self.label, self.spec, schedule, self.sizes, caps, target)?
+        {
+            let kernel = self.device.kernel(&rendered.shader)?;
+            if let Slot::Scratch(number) = pass.output {
+                let len = size(&pass.len, self.sizes) as usize;
+                let bytes = crate::plan::bound_bytes(len, storage_bytes(pass.spec.output, caps.floats()));
+                scratch.insert(number, self.device.buffer("bench scratch", bytes)?);
+            }
+            let memory = |slot: Slot| match slot {
+                Slot::Input(i) => self.inputs.get(i),
+                Slot::Output => Some(&self.output),
+                Slot::Scratch(number) => scratch.get(&number),
+            };
+            let binding = |bound: &Bound| match bound {
+                Bound::Input(i) => pass.inputs.get(*i).and_then(|&slot| memory(slot)),
+                Bound::Output => memory(pass.output),
+                Bound::Params => self.params.as_ref(),
+            };
+            let missing = || Error::limit(self.label, "a binding has no memory");
+            let bindings: Option<Vec<_>> =
+                rendered.bound.iter().map(|bound| binding(bound).map(Binding::whole)).collect();
+            let group = self.device.bind(&kernel, &bindings.ok_or_else(missing)?)?;
+            let workgroups = grid(&rendered.shader.label, &pass.spec, &pass.schedule, self.sizes, caps)?;
+            dispatches.push(Dispatch { kernel, bindings: Arc::new(group), workgroups });
+        }
+        self.compiled.insert(schedule.clone(), dispatches.clone());
+        Ok(dispatches)
     }
 
     /// The output under `schedule`, from memory filled with NaN before.
@@ -97,44 +160,34 @@ impl<'a> Bench<'a> {
     /// # Errors
     /// [`Error::Device`] and [`Error::Limit`] when it cannot be compiled or run.
     pub fn output(&mut self, schedule: &Schedule) -> Result<Vec<f64>> {
-        let dispatch = self.dispatch(schedule)?;
+        let dispatches = self.dispatches(schedule)?;
         self.device.write(&self.output, 0, &vec![0xff; self.output_bytes as usize])?;
         let readback =
             Readback { buffer: self.output.clone(), offset_bytes: 0, size_bytes: self.output_bytes };
-        let recording = Recording { dispatches: vec![dispatch], readbacks: vec![readback] };
-        let bytes = self.device.run(&recording)?.pop().unwrap_or_default();
-        let stored = match storage_type(self.spec.output, self.device.caps().f16) {
-            "f16" => DType::F16,
-            "i32" => DType::I32,
-            "u32" => DType::U32,
-            _ => DType::F32,
-        };
+        let recording = Recording { dispatches, readbacks: vec![readback] };
+        let bytes = self.device.run_within(&recording, self.clock.limit())?.pop().unwrap_or_default();
+        let stored = stored(self.spec.output, self.device.caps().floats());
         let len = bytes.len() * 8 / stored.bits();
         Ok((0..len)
             .map(|i| crate::expr::read_element(stored, &bytes, i).map_or(f64::NAN, |v| v.to_f64()))
             .collect())
     }
 
-    /// Nanoseconds of one dispatch under `schedule`: the mean over as many as it takes to be measurable.
+    /// Nanoseconds of all passes under `schedule`: the mean over as many as it takes to be measurable.
     /// `guess_ns` is what it took before, if anything did.
     ///
     /// # Errors
     /// As [`Bench::output`].
     pub fn sample(&mut self, schedule: &Schedule, guess_ns: Option<u64>) -> Result<u64> {
-        let dispatch = self.dispatch(schedule)?;
-        let repeats = guess_ns.map_or(1, |ns| (SAMPLE_NS / ns.max(1)).clamp(1, MOST_REPEATS as u64) as usize);
-        let recording = Recording { dispatches: vec![dispatch; repeats], readbacks: Vec::new() };
-        if let Some(times) = self.device.profile(&recording)? {
-            return Ok((times.iter().sum::<u64>() / repeats as u64).max(1));
-        }
-        let start = Instant::now();
-        self.device.run(&recording)?;
-        Ok((start.elapsed().as_nanos() as u64 / repeats as u64).max(1))
+        let dispatches = self.dispatches(schedule)?;
+        let repeats = guess_ns.map_or(1, |ns| self.clock.repeats(ns));
+        let before: Vec<Dispatch> = self.sweep.iter().map(|sweep| sweep.dispatch.clone()).collect();
+        self.clock.time(&before, &dispatches, repeats)
     }
 }
 
 /// Random elements in their storage form: floats in +-[0.25, 1.25), integers in 1..=4, bools.
-fn random(dtype: DType, len: usize, f16: bool, seed: &mut u64) -> Vec<u8> {
+fn random(dtype: DType, len: usize, floats: Floats, seed: &mut u64) -> Vec<u8> {
     let mut next = || {
         // xorshift64: any generator does, as long as it is the same everywhere.
         *seed ^= *seed << 13;
@@ -142,17 +195,17 @@ fn random(dtype: DType, len: usize, f16: bool, seed: &mut u64) -> Vec<u8> {
         *seed ^= *seed << 17;
         *seed >> 40
     };
-    let mut out = Vec::with_capacity(len * storage_bytes(dtype, f16));
-    for _ in 0..len {
+    let mut out = Vec::with_capacity(len * storage_bytes(dtype, floats));
+    for i in 0..len {
         let bits = next();
         let float =
             (0.25 + (bits >> 1) as f32 / (1u32 << 23) as f32) * if bits & 1 == 0 { 1.0 } else { -1.0 };
-        match storage_type(dtype, f16) {
-            "f16" => out.extend(half::f16::from_f32(float).to_le_bytes()),
-            "f32" => out.extend(float.to_le_bytes()),
-            _ if dtype == DType::Bool => out.extend(((bits & 1) as u32).to_le_bytes()),
-            _ => out.extend((1 + (bits & 3) as u32).to_le_bytes()),
-        }
+        let value = match stored(dtype, floats) {
+            stored if stored.is_float() => Value::F(float as f64),
+            _ if dtype == DType::Bool => Value::I((bits & 1) as i64),
+            _ => Value::I(1 + (bits & 3) as i64),
+        };
+        write_element(stored(dtype, floats), i, value, &mut out);
     }
     out
 }

@@ -2,11 +2,38 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::gpu::AdapterInfo;
-use crate::kernel::KernelSpec;
+use crate::kernel::{AdapterKind, KernelSpec};
 
 /// Changes whenever the same schedule would render to other text: older records no longer apply.
-pub const GENERATOR: u32 = 1;
+pub const GENERATOR: u32 = 2;
+
+/// What kernels are measured on.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Platform {
+    /// The adapter's name.
+    pub adapter: String,
+    /// What it is.
+    pub kind: AdapterKind,
+    /// Its API, as `vulkan`.
+    pub backend: String,
+    /// Its driver and version.
+    pub driver: String,
+    /// What reads the WGSL, as `naga 30`.
+    pub compiler: String,
+}
+
+#[cfg(not(target_arch = "wasm32"))]
+impl From<&crate::gpu::AdapterInfo> for Platform {
+    fn from(info: &crate::gpu::AdapterInfo) -> Platform {
+        Platform {
+            adapter: info.name.clone(),
+            kind: info.kind,
+            backend: info.backend.clone(),
+            driver: info.driver.clone(),
+            compiler: "naga 30".into(),
+        }
+    }
+}
 
 /// A kernel at a bucket of sizes on an adapter.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -29,14 +56,14 @@ pub struct Key {
 
 impl Key {
     /// The key of `spec` at run-time sizes `sizes`.
-    pub fn new(spec: &KernelSpec, sizes: &[i64], adapter: &AdapterInfo) -> Key {
+    pub fn new(spec: &KernelSpec, sizes: &[i64], platform: &Platform) -> Key {
         Key {
             kernel: format!("{:032x}", fnv1a(format!("{spec:?}").as_bytes())),
             bucket: sizes.iter().map(|&size| bucket(size)).collect(),
-            adapter: adapter.name.clone(),
-            backend: adapter.backend.clone(),
-            driver: adapter.driver.clone(),
-            compiler: "naga 30".into(),
+            adapter: platform.adapter.clone(),
+            backend: platform.backend.clone(),
+            driver: platform.driver.clone(),
+            compiler: platform.compiler.clone(),
             generator: GENERATOR,
         }
     }

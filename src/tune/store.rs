@@ -1,51 +1,21 @@
-//! What was learned: a text file with one JSON object a line, one line per tuned kernel, every trial kept.
-//!
-//! ```text
-//! {"format":1,"key":{"kernel":"..","bucket":[128],"adapter":"..",..},"label":"gemm [128, 1536]",
-//!  "trials":[{"schedule":{"Contract":{..}},"status":"Measured","samples_ns":[..]}, ..],"unix_seconds":..}
-//! ```
-//!
-//! The first trial is the default. Later lines win over earlier ones of the same key, so a union of two files is
-//! a merge. A line that cannot be read is reported and kept in the file. Lines are appended whole under a lock,
-//! so several processes may write at the same time.
+//! The file of records: see `record` for its lines. Lines are appended whole under a lock, so several processes may
+//! write at the same time; one that cannot be read is reported, passed over, and kept in the file.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
-
-use super::key::Key;
-use super::search::{Trial, winner};
+use super::key::{Key, Platform};
+use super::record::{Line, Record, Records};
 use crate::error::{Error, Result};
-use crate::kernel::Schedule;
-
-/// The version of the line format.
-pub const FORMAT: u32 = 1;
-
-/// One tuned kernel.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Record {
-    /// [`FORMAT`].
-    pub format: u32,
-    /// What it holds for.
-    pub key: Key,
-    /// The kernel in words, for people.
-    pub label: String,
-    /// Every candidate, the default first.
-    pub trials: Vec<Trial>,
-    /// When.
-    pub unix_seconds: u64,
-}
+use crate::kernel::{AdapterKind, Peaks, Schedule};
 
 /// Records by key, and the file they are kept in.
 #[derive(Debug, Default)]
 pub struct Store {
     path: Option<PathBuf>,
-    records: HashMap<Key, Record>,
-    /// Lines that could not be read: number and reason.
-    pub damaged: Vec<(usize, String)>,
+    records: Records,
 }
 
 impl Store {
@@ -60,8 +30,8 @@ impl Store {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(store),
             Err(source) => return Err(Error::Io { path: path.into(), source }),
         };
-        store.read(&String::from_utf8_lossy(&bytes));
-        for (line, reason) in &store.damaged {
+        store.records.read(&String::from_utf8_lossy(&bytes));
+        for (line, reason) in store.damaged() {
             tracing::warn!(path = %path.display(), line, reason, "a tuning record cannot be read and is passed over");
         }
         Ok(store)
@@ -76,32 +46,20 @@ impl Store {
         dirs::cache_dir().map(|folder| folder.join("tilewright").join("records.jsonl"))
     }
 
-    /// Take in the lines of another store.
-    pub fn read(&mut self, text: &str) {
-        for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
-            match serde_json::from_str::<Record>(line) {
-                Ok(record) if record.format == FORMAT => {
-                    self.records.insert(record.key.clone(), record);
-                }
-                Ok(record) => {
-                    self.damaged
-                        .push((number + 1, format!("format {}, this version reads {FORMAT}", record.format)));
-                }
-                Err(error) => self.damaged.push((number + 1, error.to_string())),
-            }
-        }
+    /// Lines that could not be read: number and reason.
+    pub fn damaged(&self) -> &[(usize, String)] {
+        &self.records.damaged
     }
 
-    /// Add a record, and append it to the file.
+    /// Add a line, and append it to the file.
     ///
     /// # Errors
     /// [`Error::Io`] when the file cannot be written; the record is kept in memory all the same.
-    pub fn add(&mut self, record: Record) -> Result<()> {
-        let line =
-            serde_json::to_string(&record).map_err(|e| Error::parse("tuning record", e.to_string()))?;
-        self.records.insert(record.key.clone(), record);
+    pub fn add(&mut self, line: Line) -> Result<()> {
+        let text = line.text()?;
+        self.records.insert(line);
         let Some(path) = &self.path else { return Ok(()) };
-        append(path, |_| line.into_bytes()).map_err(|source| Error::Io { path: path.clone(), source })
+        append(path, |_| text.into_bytes()).map_err(|source| Error::Io { path: path.clone(), source })
     }
 
     /// Add the lines of another store's file that this one lacks, those that cannot be read among them: another
@@ -112,12 +70,13 @@ impl Store {
     /// written.
     pub fn merge(&mut self, bytes: &[u8]) -> Result<Merged> {
         let text = String::from_utf8_lossy(bytes);
-        let mut other = Store::default();
+        let mut other = Records::default();
         other.read(&text);
         if other.is_empty() && !text.trim().is_empty() {
             return Err(Error::parse("tuning records", "not one line is a record"));
         }
-        let records = other.records.len();
+        let records = other.kernels().count();
+        let damaged = std::mem::take(&mut other.damaged);
         let mut added = 0;
         if let Some(path) = &self.path {
             append(path, |there| {
@@ -128,8 +87,8 @@ impl Store {
             })
             .map_err(|source| Error::Io { path: path.clone(), source })?;
         }
-        self.records.extend(other.records);
-        Ok(Merged { records, added, damaged: other.damaged })
+        self.records.extend(other);
+        Ok(Merged { records, added, damaged })
     }
 
     /// Delete every record, those in the file too, damaged lines among them.
@@ -137,8 +96,7 @@ impl Store {
     /// # Errors
     /// [`Error::Io`] when the file cannot be written.
     pub fn clear(&mut self) -> Result<()> {
-        self.records.clear();
-        self.damaged.clear();
+        self.records = Records::default();
         let Some(path) = &self.path else { return Ok(()) };
         // The file stays: a process that waits for its lock would write to one that is gone.
         let empty = || -> std::io::Result<()> {
@@ -162,7 +120,28 @@ impl Store {
 
     /// The fastest schedule measured for a key.
     pub fn winner(&self, key: &Key) -> Option<&Schedule> {
-        winner(&self.get(key)?.trials).map(|trial| &trial.schedule)
+        self.records.winner(key)
+    }
+
+    /// The measured peaks of an adapter.
+    pub fn peaks(&self, platform: &Platform) -> Option<&Peaks> {
+        self.records.peaks(platform)
+    }
+
+    /// As [`Records::priors`].
+    pub fn priors(&self, key: &Key, kind: AdapterKind) -> Vec<&Schedule> {
+        self.records.priors(key, kind)
+    }
+
+    /// As [`Records::fail`]; the record is appended to the file as it is now.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the file cannot be written.
+    pub fn fail(&mut self, key: &Key, schedule: &Schedule, why: &str) -> Result<()> {
+        match self.records.fail(key, schedule, why).cloned() {
+            Some(record) => self.add(Line::Kernel(record)),
+            None => Ok(()),
+        }
     }
 
     /// Whether nothing has been learned.
@@ -172,7 +151,7 @@ impl Store {
 
     /// All records.
     pub fn records(&self) -> impl Iterator<Item = &Record> {
-        self.records.values()
+        self.records.kernels()
     }
 }
 
@@ -230,13 +209,13 @@ fn append(path: &Path, new: impl FnOnce(&[u8]) -> Vec<u8>) -> std::io::Result<()
 mod tests {
     use super::*;
     use crate::kernel::MapSchedule;
-    use crate::tune::Status;
+    use crate::tune::{FORMAT, Status, Trial};
 
-    fn record(kernel: &str, ns: &[u64]) -> Record {
+    fn kernel(kernel: &str, ns: &[u64]) -> Record {
         let trial = |(i, &ns): (usize, &u64)| Trial {
-            schedule: Schedule::Map(MapSchedule { workgroup: 1 << i, per_invocation: 1 }),
             status: Status::Measured,
             samples_ns: vec![ns],
+            ..Trial::new(Schedule::Map(MapSchedule { workgroup: 1 << i, per_invocation: 1 }))
         };
         let key = Key {
             kernel: kernel.into(),
@@ -248,7 +227,12 @@ mod tests {
             generator: 1,
         };
         let trials = ns.iter().enumerate().map(trial).collect();
-        Record { format: FORMAT, key, label: "map".into(), trials, unix_seconds: 0 }
+        let kind = AdapterKind::Cpu;
+        Record { format: FORMAT, key, kind, label: "map".into(), trials, in_model_ns: None, unix_seconds: 0 }
+    }
+
+    fn record(name: &str, ns: &[u64]) -> Line {
+        Line::Kernel(kernel(name, ns))
     }
 
     #[test]
@@ -261,9 +245,9 @@ mod tests {
         store.add(record("two", &[10, 20])).unwrap();
         let store = Store::open(&path).unwrap();
         assert_eq!(store.records().count(), 2);
-        assert_eq!(store.damaged.len(), 1);
-        assert_eq!(store.damaged[0].0, 2);
-        let winner = |kernel: &str| match store.winner(&record(kernel, &[]).key) {
+        assert_eq!(store.damaged().len(), 1);
+        assert_eq!(store.damaged()[0].0, 2);
+        let winner = |kernel: &str| match store.winner(&self::kernel(kernel, &[]).key) {
             Some(Schedule::Map(schedule)) => schedule.workgroup,
             other => panic!("{other:?}"),
         };
@@ -290,8 +274,8 @@ mod tests {
         assert_eq!((merged.records, merged.added, merged.damaged[0].0), (2, 3, 3));
         assert_eq!(store.merge(&bytes).unwrap().added, 0);
         let read = Store::open(&here).unwrap();
-        assert_eq!((read.records().count(), read.damaged.len()), (2, 1));
-        let key = record("one", &[]).key;
+        assert_eq!((read.records().count(), read.damaged().len()), (2, 1));
+        let key = kernel("one", &[]).key;
         assert_eq!(read.get(&key), other.get(&key));
         assert_eq!(read.get(&key), store.get(&key));
         let all = std::fs::read(&here).unwrap();
@@ -319,6 +303,6 @@ mod tests {
             }
         });
         let store = Store::open(&path).unwrap();
-        assert_eq!((store.records().count(), store.damaged.len()), (100, 0));
+        assert_eq!((store.records().count(), store.damaged().len()), (100, 0));
     }
 }

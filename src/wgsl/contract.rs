@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::scope::Scope;
 use super::{Rendered, Target};
 use crate::error::Result;
-use crate::expr::{Atom, Expr, Idx, Node, device_type};
+use crate::expr::{Atom, Expr, Idx, Node};
 use crate::kernel::{ContractBody, ContractSchedule, KernelSpec};
 
 pub const SKELETON: &str = include_str!("../../shaders/gemm.wgsl");
@@ -22,7 +22,7 @@ pub fn render(
     target: Target,
 ) -> Result<Rendered> {
     let mut scope = Scope::new(spec, target);
-    let sum = device_type(body.sum);
+    let sum = scope.device_type(body.sum);
     scope.text(&format!("alias Sum = {sum};"));
     for (name, size) in
         [("batches", &body.batch), ("size_m", &body.m), ("size_n", &body.n), ("size_k", &body.k)]
@@ -81,10 +81,15 @@ fn consecutive(expr: &Expr, var: u32) -> Option<(usize, &Idx)> {
     along.then_some((*source as usize, offset))
 }
 
+/// As [`consecutive`], for elements that are read by fours.
+fn vector<'a>(scope: &Scope, expr: &'a Expr, var: u32) -> Option<(usize, &'a Idx)> {
+    consecutive(expr, var).filter(|_| scope.has_vectors(expr.dtype()))
+}
+
 fn load_a(scope: &mut Scope, body: &ContractBody, sum: &str) {
     let (vars, none) = (["b", "m", "n", "k"], BTreeMap::new());
     let signature = "fn load_a(b: i32, m: i32, k: i32) -> vec4<Sum>";
-    if let (Some((input, offset)), true) = (consecutive(&body.a, K), in_fours(&body.k)) {
+    if let (Some((input, offset)), true) = (vector(scope, &body.a, K), in_fours(&body.k)) {
         let mut text = String::new();
         scope.slot("fn offset_a(b: i32, m: i32, k: i32) -> i32", &vars, &none, |p| {
             let offset = p.idx(offset);
@@ -109,7 +114,7 @@ fn load_b(scope: &mut Scope, body: &ContractBody, sum: &str) {
         });
     };
     // Vectors along N are rows of the tile as they are.
-    if let (Some((input, offset)), true) = (consecutive(&body.b, N), in_fours(&body.n)) {
+    if let (Some((input, offset)), true) = (vector(scope, &body.b, N), in_fours(&body.n)) {
         offset_slot(scope, offset);
         let row =
             |k: &str| format!("vec4<Sum>({})", scope.vector_load(input, &format!("offset_b(b, {k}, n)")));
@@ -117,7 +122,7 @@ fn load_b(scope: &mut Scope, body: &ContractBody, sum: &str) {
         return scope.text(&tile(signature, &rows));
     }
     // Vectors along K are its columns.
-    if let (Some((input, offset)), true) = (consecutive(&body.b, K), in_fours(&body.k)) {
+    if let (Some((input, offset)), true) = (vector(scope, &body.b, K), in_fours(&body.k)) {
         offset_slot(scope, offset);
         let mut text = format!("{signature} {{\n    let last = size_n() - 1;\n");
         for (i, name) in ["x", "y", "z", "w"].iter().enumerate() {
@@ -153,7 +158,7 @@ fn tile(signature: &str, rows: &[String]) -> String {
 fn element(scope: &mut Scope, name: &str, parameters: &[&str], expr: &Expr, sum: &str) {
     let parameters: Vec<String> = parameters.iter().map(|p| format!("{p}: i32")).collect();
     let signature = format!("fn {name}({}) -> Sum", parameters.join(", "));
-    let same = device_type(expr.dtype()) == sum;
+    let same = scope.device_type(expr.dtype()) == sum;
     scope.slot(&signature, &["b", "m", "n", "k"], &BTreeMap::new(), |p| {
         let text = p.expr(expr);
         if same { format!("return {text};") } else { format!("return Sum({text});") }
@@ -172,7 +177,7 @@ fn within_k(size: &Idx, i: usize, zero: &str, load: impl Fn(&str) -> String) -> 
 
 fn store(scope: &mut Scope, spec: &KernelSpec, body: &ContractBody) {
     let args: BTreeMap<u32, String> = [(0, "sum".to_string())].into();
-    let ty = device_type(body.epilogue.dtype());
+    let ty = scope.device_type(body.epilogue.dtype());
     let signature = format!("fn epilogue(b: i32, m: i32, n: i32, sum: Sum) -> {ty}");
     scope.slot(&signature, &["b", "m", "n", "k"], &args, |p| {
         let text = p.expr(&body.epilogue);
@@ -182,8 +187,8 @@ fn store(scope: &mut Scope, spec: &KernelSpec, body: &ContractBody) {
     let offset = "let first = (b * size_m() + m) * size_n() + n;";
     let lanes = ["x", "y", "z", "w"];
     let value = |scope: &Scope, i: usize| scope.narrow(&format!("epilogue(b, m, n + {i}, sum.{})", lanes[i]));
-    debug_assert_eq!(device_type(spec.output), ty);
-    if in_fours(&body.n) {
+    debug_assert_eq!(scope.device_type(spec.output), ty);
+    if in_fours(&body.n) && scope.has_vectors(spec.output) {
         let values: Vec<String> = (0..4).map(|i| value(scope, i)).collect();
         let vector = format!("vec4<{}>({})", scope.output_type(), values.join(", "));
         scope.widen_output();

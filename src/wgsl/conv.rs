@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::scope::Scope;
 use super::{Rendered, Target};
 use crate::error::Result;
-use crate::expr::{Atom, Expr, Idx, Node, Rewrite, device_type};
+use crate::expr::{Atom, Expr, Idx, Node, Rewrite};
 use crate::ir::ConvVar;
 use crate::kernel::{ConvBody, ConvSchedule, KernelSpec};
 use crate::tensor::DType;
@@ -93,7 +93,7 @@ pub fn constants(body: &ConvBody) -> String {
 
 /// The sizes, and the type of the sums.
 pub fn sizes(scope: &mut Scope, body: &ConvBody) {
-    scope.text(&format!("alias Sum = {};", device_type(body.sum)));
+    scope.text(&format!("alias Sum = {};", scope.device_type(body.sum)));
     scope.size("batches", &body.batch);
     scope.size("groups", &body.groups);
     scope.size("out_channels", &body.out_channels);
@@ -111,8 +111,11 @@ pub fn mul_add(scope: &mut Scope, body: &ConvBody, lanes: Lanes) {
         Lanes::One => ("Sum", "x"),
         Lanes::Four => ("vec4<Sum>", "vec4<Sum>(x)"),
     };
-    let sum =
-        if device_type(body.sum) == "f32" { format!("fma({x}, w, sum)") } else { format!("{x} * w + sum") };
+    let sum = if scope.device_type(body.sum) == "f32" {
+        format!("fma({x}, w, sum)")
+    } else {
+        format!("{x} * w + sum")
+    };
     scope.text(&format!("fn mul_add(x: Sum, w: {ty}, sum: {ty}) -> {ty} {{ return {sum}; }}"));
 }
 
@@ -242,7 +245,7 @@ impl Rewrite for Terms {
 pub fn store(scope: &mut Scope, body: &ConvBody) -> usize {
     let mut terms = Terms { found: Vec::new() };
     let epilogue = body.epilogue.rewrite(&mut terms);
-    let types: Vec<&str> = terms.found.iter().map(|term| device_type(term.dtype())).collect();
+    let types: Vec<&str> = terms.found.iter().map(|term| scope.device_type(term.dtype())).collect();
     let mut args: BTreeMap<u32, String> = [(0, "sum".to_string())].into();
     let (mut parameters, mut values) = (String::new(), String::new());
     for (b, (term, ty)) in terms.found.iter().zip(&types).enumerate() {
@@ -252,7 +255,7 @@ pub fn store(scope: &mut Scope, body: &ConvBody) -> usize {
         parameters.push_str(&format!(", term{b}: {ty}"));
         values.push_str(&format!(", term{b}"));
     }
-    let ty = device_type(epilogue.dtype());
+    let ty = scope.device_type(epilogue.dtype());
     let place = "n: i32, g: i32, m: i32, d: i32, h: i32, w: i32";
     scope.slot(&format!("fn epilogue({place}, sum: Sum{parameters}) -> {ty}"), &VARS, &args, |p| {
         format!("return {};", p.expr(&epilogue))

@@ -7,12 +7,16 @@ mod contract;
 mod conv;
 mod depthwise;
 mod map;
+mod probe;
 mod reduce;
 mod scope;
 mod template;
 
 use crate::error::{Error, Result};
-use crate::kernel::{Body, KernelSpec, Schedule};
+use crate::expr::Floats;
+use crate::kernel::{Body, Caps, KernelSpec, Pass, Schedule, Sizes, passes};
+
+pub use probe::{PROBE_WORKGROUP, probe_copy, probe_fma, probe_fma_flops};
 
 /// How a kernel's binding is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -50,8 +54,8 @@ pub enum Bound {
 /// What the text is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Target {
-    /// Whether the device has 16-bit floats.
-    pub f16: bool,
+    /// The floats that the device has.
+    pub floats: Floats,
     /// The compiler that will read it.
     pub dialect: Dialect,
 }
@@ -74,15 +78,44 @@ pub struct Rendered {
     pub bound: Vec<Bound>,
 }
 
-/// Render a kernel.
+/// A kernel's passes under a schedule, each with its text.
 ///
 /// # Errors
-/// [`Error::Limit`] when the schedule belongs to another family.
+/// As [`render`].
+pub fn render_passes(
+    label: &str,
+    spec: &KernelSpec,
+    schedule: &Schedule,
+    sizes: Sizes,
+    caps: &Caps,
+    target: Target,
+) -> Result<Vec<(Pass, Rendered)>> {
+    let passes = passes(spec, schedule, sizes, caps);
+    let count = passes.len();
+    let render = |(number, pass): (usize, Pass)| {
+        let rendered = render(&pass_label(label, number, count), &pass.spec, &pass.schedule, target)?;
+        Ok((pass, rendered))
+    };
+    passes.into_iter().enumerate().map(render).collect()
+}
+
+/// What messages call pass `number` of `count`: the kernel's own name where it is the only one.
+pub fn pass_label(label: &str, number: usize, count: usize) -> String {
+    if count == 1 { label.to_string() } else { format!("{label} pass {}", number + 1) }
+}
+
+/// Render a kernel that takes one pass.
+///
+/// # Errors
+/// [`Error::Limit`] when the schedule belongs to another family, or takes several passes.
 pub fn render(label: &str, spec: &KernelSpec, schedule: &Schedule, target: Target) -> Result<Rendered> {
     match (&spec.body, schedule) {
         (Body::Map { len, value }, Schedule::Map(s)) => map::render(label, spec, len, value, s, target),
         (Body::Reduce { rows, stages, result }, Schedule::Reduce(s)) => {
             reduce::render(label, spec, rows, stages, result, s, target)
+        }
+        (Body::Contract(_), Schedule::Contract(s)) if s.split_k != 1 => {
+            Err(Error::limit(label, format!("schedule {schedule} takes several passes")))
         }
         (Body::Contract(body), Schedule::Contract(s)) => contract::render(label, spec, body, s, target),
         (Body::Conv(body), Schedule::Conv(s)) => conv::render(label, spec, body, s, target),
@@ -102,4 +135,6 @@ pub const SKELETONS: &[(&str, &str)] = &[
     ("conv.wgsl", conv::DIRECT),
     ("conv_subgroup.wgsl", conv::SUBGROUP),
     ("conv_depthwise.wgsl", depthwise::SKELETON),
+    ("probe_copy.wgsl", probe::COPY),
+    ("probe_fma.wgsl", probe::FMA),
 ];

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::scope::Scope;
 use super::{Rendered, Target};
 use crate::error::Result;
-use crate::expr::{Expr, Idx, device_type};
+use crate::expr::{Expr, Idx};
 use crate::kernel::{KernelSpec, ReduceSchedule, RowResult, Stage};
 
 pub const SHARED: &str = include_str!("../../shaders/reduce.wgsl");
@@ -26,7 +26,8 @@ pub fn render(
     scope.size("rows", rows);
     for (s, stage) in stages.iter().enumerate() {
         let dtype = stage.value.dtype();
-        scope.text(&format!("alias Stat_s{s} = {};", device_type(dtype)));
+        let ty = scope.device_type(dtype);
+        scope.text(&format!("alias Stat_s{s} = {ty};"));
         scope.size(&format!("extent_s{s}"), &stage.extent);
         scope.value(&format!("identity_s{s}"), &[], &stats, &stage.combine.identity(dtype));
         scope.value(&format!("value_s{s}"), &vars, &stats, &stage.value);

@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::template::{Fill, fill};
 use super::{BindingKind, Bound, Dialect, Rendered, Shader, Target};
 use crate::error::Result;
-use crate::expr::{Expr, HELPERS, Idx, Names, Printer, device_type};
-use crate::kernel::{KernelSpec, storage_type};
+use crate::expr::{Expr, Floats, HELPERS, Idx, Names, Printer, device_type};
+use crate::kernel::{KernelSpec, storage_bytes, storage_type};
 use crate::tensor::DType;
 
 /// How an input is bound: its position and its elements per array entry (1, or 4 for vector loads).
@@ -42,7 +42,7 @@ impl Names for Locals<'_> {
 
     fn load(&self, source: u32, dtype: DType, offset: &str) -> String {
         let name = self.scope.binding(source as usize, 1);
-        widen(&format!("{name}[{offset}]"), dtype, self.scope.target.f16)
+        widen(&format!("{name}[{offset}]"), dtype, self.scope.target.floats)
     }
 
     fn arg(&self, number: u32) -> String {
@@ -51,8 +51,8 @@ impl Names for Locals<'_> {
 }
 
 /// A stored element as its computing type.
-fn widen(text: &str, dtype: DType, f16: bool) -> String {
-    match (storage_type(dtype, f16), dtype) {
+fn widen(text: &str, dtype: DType, floats: Floats) -> String {
+    match (storage_type(dtype, floats), dtype) {
         (_, DType::Bool) => format!("({text} != 0u)"),
         ("f16", _) => format!("f32({text})"),
         _ => text.into(),
@@ -82,7 +82,7 @@ impl<'a> Scope<'a> {
 
     /// An element of an input, at an offset that is already text, in its computing type.
     pub fn scalar_load(&self, input: usize, offset: &str) -> String {
-        widen(&format!("{}[{offset}]", self.binding(input, 1)), self.spec.inputs[input], self.target.f16)
+        widen(&format!("{}[{offset}]", self.binding(input, 1)), self.spec.inputs[input], self.target.floats)
     }
 
     /// Four consecutive elements of an input as a vector of its computing type; `offset` is a multiple of 4.
@@ -90,7 +90,7 @@ impl<'a> Scope<'a> {
         let dtype = self.spec.inputs[input];
         let name = self.binding(input, 4);
         let text = format!("{name}[{offset} / 4]");
-        match (storage_type(dtype, self.target.f16), dtype) {
+        match (storage_type(dtype, self.target.floats), dtype) {
             (_, DType::Bool) => format!("({text} != vec4<u32>(0u))"),
             ("f16", _) => format!("vec4<f32>({text})"),
             _ => text,
@@ -104,7 +104,7 @@ impl<'a> Scope<'a> {
 
     /// A value as the output's storage type.
     pub fn narrow(&self, text: &str) -> String {
-        match (storage_type(self.spec.output, self.target.f16), self.spec.output) {
+        match (storage_type(self.spec.output, self.target.floats), self.spec.output) {
             (_, DType::Bool) => format!("select(0u, 1u, {text})"),
             ("f16", _) => format!("f16({text})"),
             _ => text.into(),
@@ -113,7 +113,17 @@ impl<'a> Scope<'a> {
 
     /// The output's storage type.
     pub fn output_type(&self) -> &'static str {
-        storage_type(self.spec.output, self.target.f16)
+        storage_type(self.spec.output, self.target.floats)
+    }
+
+    /// The WGSL type that a dtype is computed in.
+    pub fn device_type(&self, dtype: DType) -> &'static str {
+        device_type(dtype, self.target.floats)
+    }
+
+    /// Whether elements of a dtype are read and stored by fours.
+    pub fn has_vectors(&self, dtype: DType) -> bool {
+        storage_bytes(dtype, self.target.floats) <= 4
     }
 
     /// A slot as it stands.
@@ -146,7 +156,7 @@ impl<'a> Scope<'a> {
     /// A slot function that returns an expression in its computing type.
     pub fn value(&mut self, name: &str, vars: &[&str], args: &BTreeMap<u32, String>, expr: &Expr) {
         let parameters: Vec<String> = vars.iter().map(|v| format!("{v}: i32")).collect();
-        let signature = format!("fn {name}({}) -> {}", parameters.join(", "), device_type(expr.dtype()));
+        let signature = format!("fn {name}({}) -> {}", parameters.join(", "), self.device_type(expr.dtype()));
         self.slot(&signature, vars, args, |p| {
             let text = p.expr(expr);
             format!("return {text};")
@@ -162,7 +172,7 @@ impl<'a> Scope<'a> {
     ) -> String {
         let (text, helpers) = {
             let locals = Locals { scope: self, vars, args };
-            let mut printer = Printer::new(&locals, 1);
+            let mut printer = Printer::new(&locals, self.target.floats, 1);
             let last = body(&mut printer);
             printer.lines.push(format!("    {last}"));
             (printer.lines.join("\n"), printer.helpers)
@@ -190,7 +200,7 @@ impl<'a> Scope<'a> {
         let mut used = self.used.borrow().clone();
         used.sort_unstable();
         for (input, width) in used {
-            let ty = array(storage_type(self.spec.inputs[input], self.target.f16), width);
+            let ty = array(storage_type(self.spec.inputs[input], self.target.floats), width);
             let name = if width == 1 { format!("t{input}") } else { format!("t{input}v") };
             line(&mut text, bound.len(), format!("var<storage, read> {name}: {ty}"));
             kinds.push(BindingKind::Read);
@@ -213,7 +223,7 @@ impl<'a> Scope<'a> {
         let body = fill(file, skeleton, &Fill { regions, counts })?;
         let uses_f16 = body.contains("f16>") || body.contains("f16(");
         let mut enable = String::new();
-        if uses_f16 && self.target.f16 {
+        if uses_f16 && self.target.floats.f16 {
             enable.push_str("enable f16;\n");
         }
         // naga knows subgroup operations without being told, and refuses to be.

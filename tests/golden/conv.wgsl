@@ -1,4 +1,4 @@
-// group_m=16 group_n=16 micro_m=2 micro_n=4
+// group_m=16 group_n=16 micro_m=2 micro_n=4 split_k=1
 // out[b, m, n] = epilogue(sum over k of A[b, m, k] * B[b, k, n])
 //
 // Matrix products and convolutions (an implicit gemm: load_b does the windowing), straight from storage.

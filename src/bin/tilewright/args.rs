@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use tilewright::AdapterChoice;
 
 use crate::tuning_args::{BenchArgs, EmitArgs, ExplainArgs, RecordsFlags, StoreArgs, TuneArgs};
@@ -88,6 +88,17 @@ pub struct DevicesArgs {
     pub json: bool,
 }
 
+/// When `run` tunes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Tune {
+    /// Never: stored winners and defaults
+    Off,
+    /// After the first answer, while no run is going on
+    Background,
+    /// Before the first run, for at most about 30 seconds
+    Full,
+}
+
 /// Flags of `run`.
 #[derive(Args, Debug)]
 pub struct RunArgs {
@@ -120,6 +131,9 @@ pub struct RunArgs {
     /// Time every kernel in one more run
     #[arg(long)]
     pub profile: bool,
+    /// When to tune kernels that have no record: never, between runs, or before the first
+    #[arg(long, value_name = "MODE", default_value = "off")]
+    pub tune: Tune,
     /// Where tuned schedules come from
     #[command(flatten)]
     pub records: RecordsFlags,

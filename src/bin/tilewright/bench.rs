@@ -83,7 +83,7 @@ fn measure(device: &Device, store: &Store, op: &OneOp) -> Result<Entry> {
     let spaces = planned::of_op(op, device.caps())?.spaces(device.caps());
     let (mut default_ns, mut tuned_ns, mut schedules) = (0, 0, Vec::new());
     for space in &spaces {
-        let stored = store.winner(&Key::new(&space.spec, &space.sizes, device.info()));
+        let stored = store.winner(&Key::new(&space.spec, &space.sizes, &device.info().into()));
         let stored = stored.filter(|winner| space.candidates.contains(winner));
         let lens = &space.input_lens;
         let mut bench = Bench::new(device, &space.label, &space.spec, &space.sizes, lens, space.output_len)?;

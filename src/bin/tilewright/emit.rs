@@ -18,7 +18,7 @@ pub fn emit(args: &EmitArgs) -> Result<()> {
         TextTarget::Naga => Dialect::Naga,
         TextTarget::Browser => Dialect::Browser,
     };
-    let target = Target { f16: machine.caps.f16, dialect };
+    let target = Target { floats: machine.caps.floats(), dialect };
     let spaces = planned.spaces(&machine.caps);
     let several = spaces.len() > 1;
     let mut texts = Vec::new();
@@ -30,15 +30,18 @@ pub fn emit(args: &EmitArgs) -> Result<()> {
             }
             Some(_) | None => space.default()?,
         };
-        let rendered = wgsl::render(&space.label, &space.spec, schedule, target)?;
-        let text = rendered.shader.source;
-        texts.push(format!(
-            "// {} {}: {schedule}; for {}\n{}\n",
-            op.describe(),
-            space.label,
-            machine.describe(),
-            text.trim_end()
-        ));
+        for (pass, rendered) in
+            wgsl::render_passes(&space.label, &space.spec, schedule, &space.sizes, &machine.caps, target)?
+        {
+            texts.push(format!(
+                "// {} {}: {}; for {}\n{}\n",
+                op.describe(),
+                rendered.shader.label,
+                pass.schedule,
+                machine.describe(),
+                rendered.shader.source.trim_end()
+            ));
+        }
     }
     if let (true, Some(knobs)) = (several, &wanted)
         && !spaces.iter().any(|space| has_knobs(&space.candidates, knobs))

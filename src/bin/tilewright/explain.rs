@@ -76,7 +76,7 @@ pub fn explain(args: &ExplainArgs) -> Result<()> {
 
 /// As a session decides.
 fn one<'a>(space: &'a Space, store: &'a Store, adapter: &AdapterInfo) -> Result<Explained<'a>> {
-    let key = Key::new(&space.spec, &space.sizes, adapter);
+    let key = Key::new(&space.spec, &space.sizes, &adapter.into());
     let record = store.get(&key);
     let default = space.default()?;
     let stored = record.map(|record| winner(&record.trials).map(|trial| (record, &trial.schedule)));

@@ -198,9 +198,9 @@ impl OneOp {
     }
 
     /// Bytes of inputs and output, each once.
-    pub fn bytes(&self, f16: bool) -> f64 {
+    pub fn bytes(&self, floats: tilewright::expr::Floats) -> f64 {
         let elements: f64 = self.shapes().iter().map(|s| s.iter().map(|&n| n as f64).product::<f64>()).sum();
-        elements * tilewright::kernel::storage_bytes(self.dtype, f16) as f64
+        elements * tilewright::kernel::storage_bytes(self.dtype, floats) as f64
     }
 
     /// The model's file.
@@ -295,7 +295,7 @@ mod tests {
             (Op::Map, "N=7", None, 56.0, "[7]"),
         ] {
             let op = OneOp::new(op, &shape.parse().unwrap(), DType::F32).unwrap();
-            assert_eq!((op.flops(), op.bytes(false)), (flops, bytes), "{}", op.describe());
+            assert_eq!((op.flops(), op.bytes(Default::default())), (flops, bytes), "{}", op.describe());
             assert_eq!(op.shape_text(), shape);
             let graph = tilewright::onnx::parse_bytes(op.model().into()).unwrap();
             assert!(tilewright::ops::unsupported(&graph).is_empty());

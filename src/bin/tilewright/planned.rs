@@ -7,7 +7,7 @@ use tilewright::graph::Graph;
 use tilewright::ir::Stop;
 use tilewright::kernel::{Caps, KernelSpec, Schedule, candidates, default_schedule};
 use tilewright::ops::Known;
-use tilewright::plan::{Layout, Origin, Plan, Step, SymbolValues, plan, size};
+use tilewright::plan::{Layout, Origin, Plan, Step, SymbolValues, plan};
 use tilewright::wgsl::{self, Dialect, Target};
 use tilewright::{AdapterChoice, AdapterInfo, Error, adapters, onnx};
 
@@ -115,7 +115,7 @@ pub fn of_op(op: &OneOp, caps: &Caps) -> Result<Box<Planned>> {
 fn planned(graph: &Graph, mut known: Known, shapes: &[Vec<usize>], caps: &Caps) -> Result<Planned, Stop> {
     let mut plan = plan(graph, &known, caps)?;
     let mut symbols = symbol_values(&plan, shapes);
-    let specialised = !guards_hold(&plan, &symbols)?;
+    let specialised = plan.broken_guard(&symbols)?.is_some();
     if specialised {
         // As a session does where a symbolic plan took sizes for equal that are not, as in a broadcast of 1.
         for (number, dims) in plan.input_shapes.iter().enumerate() {
@@ -134,15 +134,6 @@ fn symbol_values(plan: &Plan, shapes: &[Vec<usize>]) -> SymbolValues {
         shapes.get(input).and_then(|shape| shape.get(axis)).map_or(DEFAULT_SIZE as i64, |&size| size as i64)
     };
     plan.symbols().into_iter().map(|(name, at)| (name, size(at))).collect()
-}
-
-fn guards_hold(plan: &Plan, symbols: &SymbolValues) -> Result<bool, Error> {
-    for guard in &plan.guards {
-        if size(&guard.left, symbols, &guard.place)? != size(&guard.right, symbols, &guard.place)? {
-            return Ok(false);
-        }
-    }
-    Ok(true)
 }
 
 /// Device memory of a session.
@@ -277,7 +268,7 @@ impl Planned {
     /// # Errors
     /// As [`wgsl::render`].
     pub fn kernels(&self, caps: &Caps) -> Result<Vec<KernelSource>, Error> {
-        let target = Target { f16: caps.f16, dialect: Dialect::Naga };
+        let target = Target { floats: caps.floats(), dialect: Dialect::Naga };
         let mut found: Vec<(usize, KernelSource)> = Vec::new();
         for step in &self.plan.steps {
             let kernel = &self.plan.kernels[step.kernel];
@@ -291,7 +282,9 @@ impl Planned {
                 source.steps += 1;
                 continue;
             }
-            let wgsl = wgsl::render(&kernel.label, &kernel.spec, &schedule, target)?.shader.source;
+            let passes = wgsl::render_passes(&kernel.label, &kernel.spec, &schedule, &sizes, caps, target)?;
+            let texts: Vec<String> = passes.into_iter().map(|(_, pass)| pass.shader.source).collect();
+            let wgsl = texts.join("\n");
             found.push((step.kernel, KernelSource { label: kernel.label.clone(), schedule, steps: 1, wgsl }));
         }
         found.sort_by_key(|(number, _)| *number);

@@ -55,6 +55,7 @@ fn show(work: &mut Option<Work>, progress: Progress) {
 fn bar(stage: Stage, total: u64) -> ProgressBar {
     let template = match stage {
         Stage::Upload => "uploading weights  {bar:30} {binary_bytes} / {binary_total_bytes}",
+        Stage::Tune => "tuning kernels     {bar:30} {pos} / {len}",
         Stage::Compile => "compiling kernels  {bar:30} {pos} / {len}",
     };
     let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());

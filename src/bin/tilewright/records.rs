@@ -57,7 +57,7 @@ impl RecordsFlags {
     pub fn open(&self) -> Result<Store> {
         let Some(path) = self.to_read() else { return Ok(Store::default()) };
         let store = Store::open(&path)?;
-        say_damaged(&path, &store.damaged);
+        say_damaged(&path, store.damaged());
         Ok(store)
     }
 }

@@ -6,9 +6,9 @@ use std::time::Instant;
 
 use serde_json::{Value as Json, json};
 use tilewright::graph::ValueInfo;
-use tilewright::{Error, Outputs, Session, SessionOptions, StepTime, Tensor, onnx};
+use tilewright::{Error, Outputs, Session, SessionOptions, StepTime, Tensor, TuneMode, TuneOptions, onnx};
 
-use crate::args::RunArgs;
+use crate::args::{RunArgs, Tune};
 use crate::failure::{Failure, Result, print, print_json, say};
 use crate::fill::{self, Input};
 use crate::stats::Stats;
@@ -44,11 +44,17 @@ pub fn run(args: &RunArgs) -> Result<()> {
     let filled = fill::fill(&inputs, &files, &dims, args.seed, &mut say)?;
     let paths = args.output_dir.as_deref().map(|folder| output_paths(folder, &outputs)).transpose()?;
 
+    let mode = args.tune;
     let options = SessionOptions {
         adapter: args.adapter.clone().unwrap_or_default(),
         dims,
         allow_f64_as_f32: args.allow_f64_as_f32,
-        records: args.records.to_read(),
+        records: if mode == Tune::Off { args.records.to_read() } else { args.records.to_write()? },
+        tune: match mode {
+            Tune::Off => TuneMode::Off,
+            Tune::Background => TuneMode::Background(TuneOptions::default()),
+            Tune::Full => TuneMode::Full(TuneOptions::default()),
+        },
         progress: progress::on_progress(),
     };
     let start = Instant::now();

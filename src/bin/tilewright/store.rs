@@ -29,7 +29,7 @@ pub fn store(args: &StoreArgs) -> Result<()> {
 
 fn open(path: &Path) -> Result<Store> {
     let store = Store::open(path)?;
-    records::say_damaged(path, &store.damaged);
+    records::say_damaged(path, store.damaged());
     Ok(store)
 }
 
@@ -55,7 +55,7 @@ fn list(path: &Path, as_json: bool) -> Result<()> {
     if as_json {
         let list: Vec<Json> = records.iter().map(|record| record_json(record)).collect();
         let damaged: Vec<Json> =
-            store.damaged.iter().map(|(line, reason)| json!({ "line": line, "reason": reason })).collect();
+            store.damaged().iter().map(|(line, reason)| json!({ "line": line, "reason": reason })).collect();
         let path = path.display().to_string();
         return print_json(&json!({ "path": path, "records": list, "damaged": damaged }));
     }

@@ -78,6 +78,7 @@ pub fn status(trial: &Trial, trials: &[Trial]) -> &'static str {
         Status::Dropped => "dropped",
         Status::Wrong(_) => "wrong",
         Status::Failed(_) => "failed",
+        Status::Rejected(_) => "rejected",
         Status::Unmeasured => "not tried",
     }
 }
@@ -107,7 +108,9 @@ pub fn reason(trial: &Trial, trials: &[Trial]) -> String {
             format!("{slower}: too close to count")
         }
         Status::Measured | Status::Dropped => slower,
-        Status::Wrong(why) | Status::Failed(why) => why.lines().next().unwrap_or_default().to_owned(),
+        Status::Wrong(why) | Status::Failed(why) | Status::Rejected(why) => {
+            why.lines().next().unwrap_or_default().to_owned()
+        }
         Status::Unmeasured => "the time was spent before its turn".into(),
     };
     match (default, why.is_empty()) {
@@ -165,7 +168,7 @@ mod tests {
 
     fn trial(workgroup: u32, status: Status, samples_ns: &[u64]) -> Trial {
         let schedule = Schedule::Map(MapSchedule { workgroup, per_invocation: 1 });
-        Trial { schedule, status, samples_ns: samples_ns.to_vec() }
+        Trial { status, samples_ns: samples_ns.to_vec(), ..Trial::new(schedule) }
     }
 
     #[test]

@@ -8,8 +8,8 @@ use serde_json::{Value as Json, json};
 use tilewright::kernel::Caps;
 use tilewright::tune::{Trial, winner};
 use tilewright::{
-    Error, ModelSource, Session, SessionOptions, Tensor, TuneOptions, TuneProgress, TuneReport, TunedKernel,
-    onnx,
+    Error, ModelSource, Session, SessionOptions, Tensor, TuneMode, TuneOptions, TuneProgress, TuneReport,
+    TunedKernel, onnx,
 };
 
 use crate::bench::NOISE;
@@ -77,6 +77,7 @@ pub fn tune(args: &TuneArgs) -> Result<()> {
         dims,
         allow_f64_as_f32: args.allow_f64_as_f32,
         records: args.records.to_write()?,
+        tune: TuneMode::Off,
         progress: progress::on_progress(),
     };
     let session = Session::load(source, &options)?;
@@ -185,7 +186,7 @@ impl Rate {
     pub fn of(op: &OneOp, caps: &Caps, ns: u64) -> Rate {
         // Billions a second are units a nanosecond.
         let per_ns = |amount: f64| amount / ns.max(1) as f64;
-        Rate { gflops: op.flops().map(per_ns), gbytes: per_ns(op.bytes(caps.f16)) }
+        Rate { gflops: op.flops().map(per_ns), gbytes: per_ns(op.bytes(caps.floats())) }
     }
 
     /// For people.

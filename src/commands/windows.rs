@@ -1,32 +1,19 @@
 //! What a dispatch binds: whole tensors, or windows of those that are larger than the device can bind.
 
+use super::Range;
 use crate::error::{Error, Result};
-use crate::gpu::{Binding, Buffer};
 use crate::kernel::{Caps, size, storage_bytes};
 use crate::plan::{Plan, SplitKernel, Step, split};
 
-/// A range of a buffer.
-#[derive(Clone, Debug)]
-pub struct Range {
-    pub buffer: Buffer,
-    pub offset_bytes: u64,
-    pub size_bytes: u64,
-}
-
 impl Range {
-    pub fn binding(&self) -> Binding<'_> {
-        Binding { buffer: &self.buffer, offset_bytes: self.offset_bytes, size_bytes: self.size_bytes }
-    }
-
     /// The part from element `first` on, of `len` elements.
     fn window(&self, first: u64, len: u64, element_bytes: u64) -> Range {
         let offset_bytes = self.offset_bytes + first * element_bytes;
         let end = self.offset_bytes + self.size_bytes;
         let size_bytes = (len * element_bytes).next_multiple_of(16).min(end - offset_bytes);
-        Range { buffer: self.buffer.clone(), offset_bytes, size_bytes }
+        Range { memory: self.memory, offset_bytes, size_bytes }
     }
 }
-
 /// A dispatch of a step: all of it, or a range of its leading index.
 pub struct Part {
     /// The kernel for a range; `None` for the step's own.
@@ -69,7 +56,7 @@ pub fn parts(
     };
     let windowed: Vec<bool> = inputs.iter().map(too_large).collect();
     let cut = split(&kernel.spec, &windowed).ok_or_else(refuse)?;
-    let element = |dtype| storage_bytes(dtype, caps.f16) as u64;
+    let element = |dtype| storage_bytes(dtype, caps.floats()) as u64;
     // Bytes that each window moves per index.
     let mut moves = vec![size(&cut.output, sizes) as u64 * element(kernel.spec.output)];
     for (stride, &dtype) in cut.inputs.iter().zip(&kernel.spec.inputs) {
@@ -99,7 +86,7 @@ pub fn parts(
             inputs.iter().zip(&cut.inputs).zip(&kernel.spec.inputs).map(|((whole, stride), &dtype)| {
                 match stride.as_ref().map(|s| size(s, sizes) as u64) {
                     Some(stride) => whole.window(first * stride, len * stride, element(dtype)),
-                    None => whole.clone(),
+                    None => *whole,
                 }
             });
         let stride = size(&cut.output, sizes) as u64;

@@ -1,0 +1,51 @@
+//! A schedule as the dispatches that it takes: one, or several that hand intermediate results on through scratch
+//! memory. The passes are ordinary kernels, so a family that splits its work needs no skeleton of its own for the
+//! rest.
+
+use super::caps::Caps;
+use super::schedule::{Schedule, Sizes};
+use super::spec::{Body, KernelSpec};
+use super::split_k;
+use crate::expr::Idx;
+
+/// What a pass reads or writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Slot {
+    /// Input number n of the kernel.
+    Input(usize),
+    /// The kernel's output.
+    Output,
+    /// Memory that lives between the passes, number n.
+    Scratch(usize),
+}
+
+/// One dispatch of a kernel.
+#[derive(Clone, Debug)]
+pub struct Pass {
+    /// What it computes; its parameters are the whole kernel's.
+    pub spec: KernelSpec,
+    /// How.
+    pub schedule: Schedule,
+    /// Its inputs, in the order of its spec.
+    pub inputs: Vec<Slot>,
+    /// Where its output goes: never where it reads from.
+    pub output: Slot,
+    /// Number of elements of the output.
+    pub len: Idx,
+}
+
+/// The passes of `spec` under `schedule`, in order; the last writes the output.
+pub fn passes(spec: &KernelSpec, schedule: &Schedule, sizes: Sizes, caps: &Caps) -> Vec<Pass> {
+    match (&spec.body, schedule) {
+        (Body::Contract(body), Schedule::Contract(s)) if s.split_k > 1 => {
+            split_k::passes(spec, body, s, sizes, caps)
+        }
+        (Body::Map { .. } | Body::Reduce { .. } | Body::Contract(_) | Body::Conv(_), _) => vec![Pass {
+            spec: spec.clone(),
+            schedule: schedule.clone(),
+            inputs: (0..spec.inputs.len()).map(Slot::Input).collect(),
+            output: Slot::Output,
+            len: spec.output_len(),
+        }],
+    }
+}

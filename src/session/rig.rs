@@ -1,0 +1,172 @@
+//! Where kernels are measured: a device of its own, so that a candidate that hangs or crashes takes nothing with it.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::jobs::Job;
+use crate::error::{Error, Result};
+use crate::gpu::Device;
+use crate::kernel::{Limit, Peaks, Schedule, space};
+use crate::tune::{
+    Bench, FORMAT, Line, PeaksRecord, Platform, Race, Record, SearchOptions, Status, Store, Sweep, Trial,
+    peaks, with_priors,
+};
+
+/// Devices opened anew after bad candidates, in one tuning: a driver that goes on failing is left alone.
+const MOST_DEVICES: usize = 4;
+/// How long a fresh device may take to show that it works.
+const ALIVE: Duration = Duration::from_secs(10);
+
+/// Says when a step may begin, and afterwards whether the device was left alone meanwhile.
+pub trait Pace {
+    /// Returns when the next step may begin.
+    ///
+    /// # Errors
+    /// When there is to be no next step.
+    fn wait(&self) -> Result<()>;
+
+    /// Whether nothing else ran since [`Pace::wait`] returned.
+    fn undisturbed(&self) -> bool;
+}
+
+/// Without regard to anybody.
+pub struct AtOnce;
+
+impl Pace for AtOnce {
+    fn wait(&self) -> Result<()> {
+        Ok(())
+    }
+
+    fn undisturbed(&self) -> bool {
+        true
+    }
+}
+
+/// A device to measure on.
+pub struct Rig {
+    beside: Device,
+    device: Device,
+    sweep: Sweep,
+    opened: usize,
+    pub peaks: Peaks,
+    pub platform: Platform,
+    store: Arc<Mutex<Store>>,
+}
+
+impl Rig {
+    /// Beside the session's device. The adapter's peaks come from the store, or are measured and kept there.
+    pub fn new(beside: &Device, store: &Arc<Mutex<Store>>, pace: &dyn Pace) -> Result<Rig> {
+        pace.wait()?;
+        let device = beside.apart()?;
+        let sweep = Sweep::new(&device)?;
+        let platform = Platform::from(beside.info());
+        let known = locked(store).peaks(&platform).cloned();
+        let peaks = match known {
+            Some(peaks) => peaks,
+            None => {
+                let peaks = peaks(&device, &sweep, &|| pace.wait())?;
+                tracing::info!(?peaks, "measured what the adapter can do at best");
+                let (platform, peaks) = (platform.clone(), peaks);
+                let line =
+                    PeaksRecord { format: FORMAT, platform, peaks: peaks.clone(), unix_seconds: now() };
+                locked(store).add(Line::Peaks(line))?;
+                peaks
+            }
+        };
+        let (beside, store) = (beside.clone(), store.clone());
+        Ok(Rig { beside, device, sweep, opened: 1, peaks, platform, store })
+    }
+
+    /// Measure the candidates of a kernel; how long it took, without the pauses. `tell` hears of every trial as it changes.
+    ///
+    /// # Errors
+    /// When the default cannot run, the pace ends, or no device works any more. Candidates' failures are recorded.
+    pub fn measure(
+        &mut self,
+        job: &Job,
+        budget: Duration,
+        most_candidates: usize,
+        pace: &dyn Pace,
+        tell: &mut dyn FnMut(&[Trial]),
+    ) -> Result<(Vec<Trial>, Duration)> {
+        self.revive()?;
+        let (spec, sizes) = (&job.spec, &job.sizes);
+        let options = SearchOptions {
+            budget,
+            most_candidates,
+            enough_ns: Some(self.peaks.enough_ns(&job.work)),
+            ..SearchOptions::default()
+        };
+        let list = self.candidates(job);
+        let mut bench = Bench::new(&self.device, &job.label, spec, sizes, &job.input_lens, job.output_len)?;
+        // What computes more than it moves is as fast with cold caches, and cold caches take time.
+        if self.peaks.limit(&job.work) == Limit::Bytes {
+            bench = bench.with_cold_caches(&self.sweep);
+        }
+        let mut race = Race::new(&mut bench, &list, options);
+        loop {
+            pace.wait()?;
+            if !race.step(&|| pace.undisturbed())? {
+                break;
+            }
+            tell(race.trials());
+        }
+        let spent = race.spent();
+        let trials = race.into_trials();
+        for trial in &trials {
+            if let Status::Wrong(why) | Status::Failed(why) = &trial.status {
+                tracing::warn!(kernel = job.label, schedule = %trial.schedule, why, "a candidate is unusable");
+            }
+        }
+        Ok((trials, spent))
+    }
+
+    /// The legal schedules in the order in which they are tried: the default, what won here before, what won
+    /// elsewhere, the rest by estimate.
+    fn candidates(&self, job: &Job) -> Vec<Schedule> {
+        let list = space(&job.spec, &job.sizes, self.device.caps(), &self.peaks).kept;
+        let store = locked(&self.store);
+        let own = store.winner(&job.key).into_iter();
+        let priors: Vec<&Schedule> = own.chain(store.priors(&job.key, self.platform.kind)).collect();
+        with_priors(&list, &priors)
+    }
+
+    /// Keep what was found.
+    pub fn keep(&self, job: &Job, trials: &[Trial], in_model_ns: Option<[u64; 2]>) -> Result<()> {
+        locked(&self.store).add(Line::Kernel(Record {
+            format: FORMAT,
+            key: job.key.clone(),
+            kind: self.platform.kind,
+            label: format!("{} {}", job.label, job.output),
+            trials: trials.to_vec(),
+            in_model_ns,
+            unix_seconds: now(),
+        }))
+    }
+
+    /// Another device where a candidate took the last one with it.
+    fn revive(&mut self) -> Result<()> {
+        while !matches!(self.device.settle(ALIVE), Ok(true)) {
+            if self.opened == MOST_DEVICES {
+                return Err(Error::Device {
+                    place: "tuning".into(),
+                    message: format!("{MOST_DEVICES} devices hang or are lost; tuning stops"),
+                });
+            }
+            self.opened += 1;
+            let fresh = self.beside.apart()?;
+            std::mem::replace(&mut self.device, fresh).abandon();
+            self.sweep = Sweep::new(&self.device)?;
+        }
+        Ok(())
+    }
+}
+
+fn locked(store: &Mutex<Store>) -> std::sync::MutexGuard<'_, Store> {
+    // Records are added whole: a panic between two of them does no harm.
+    store.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
+}

@@ -1,0 +1,484 @@
+//! The core as the browser's host sees it: a model and its plans, as text and words. The host (`web/src/core.ts`) owns
+//! the device and everything on it.
+//!
+//! Structures cross as JSON, bytes and words as typed arrays. An error crosses as text: its kind, a line break, its
+//! message.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use wasm_bindgen::prelude::wasm_bindgen;
+
+use crate::commands::{
+    Kernels, Produced, Recorder, elements_from_device, elements_to_device, encode, outputs, to_device,
+};
+use crate::error::{Error, Result};
+use crate::graph::{Dim, ValueInfo};
+use crate::ir::Stop;
+use crate::kernel::{Caps, KernelSpec, default_schedule, storage_bytes};
+use crate::model::{Given, Model};
+use crate::onnx;
+use crate::plan::{Origin, Plan, bound_bytes};
+use crate::tensor::{DType, Tensor};
+use crate::wgsl::{BindingKind, Dialect, Target};
+
+/// The device, and what the user asked for.
+#[derive(Deserialize)]
+struct Options {
+    limits: Limits,
+    features: Vec<String>,
+    cpu: bool,
+    subgroup_size: [u32; 2],
+    dims: BTreeMap<String, usize>,
+    allow_f64_as_f32: bool,
+}
+
+/// WebGPU's own names.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Limits {
+    max_storage_buffer_binding_size: u64,
+    max_buffer_size: u64,
+    max_storage_buffers_per_shader_stage: u32,
+    min_storage_buffer_offset_alignment: u32,
+    min_uniform_buffer_offset_alignment: u32,
+    max_compute_workgroup_size_x: u32,
+    max_compute_workgroup_size_y: u32,
+    max_compute_workgroup_size_z: u32,
+    max_compute_invocations_per_workgroup: u32,
+    max_compute_workgroup_storage_size: u32,
+    max_compute_workgroups_per_dimension: u32,
+}
+
+impl Options {
+    fn caps(&self) -> Caps {
+        let (limits, has) = (&self.limits, |name: &str| self.features.iter().any(|f| f == name));
+        Caps {
+            max_storage_binding_bytes: limits.max_storage_buffer_binding_size & !3,
+            max_buffer_bytes: limits.max_buffer_size & !3,
+            max_storage_bindings: limits.max_storage_buffers_per_shader_stage,
+            storage_offset_alignment: limits.min_storage_buffer_offset_alignment,
+            uniform_offset_alignment: limits.min_uniform_buffer_offset_alignment,
+            max_workgroup_size: [
+                limits.max_compute_workgroup_size_x,
+                limits.max_compute_workgroup_size_y,
+                limits.max_compute_workgroup_size_z,
+            ],
+            max_workgroup_invocations: limits.max_compute_invocations_per_workgroup,
+            max_workgroup_bytes: limits.max_compute_workgroup_storage_size,
+            max_workgroups: limits.max_compute_workgroups_per_dimension,
+            f16: has("shader-f16"),
+            subgroups: has("subgroups"),
+            subgroup_size: self.subgroup_size,
+            timestamps: has("timestamp-query"),
+            cpu: self.cpu,
+            ..Caps::default()
+        }
+    }
+}
+
+/// An input or output as declared.
+#[derive(Serialize)]
+struct Declared<'a> {
+    name: &'a str,
+    r#type: &'static str,
+    /// `null` where not even the rank is declared; -1 for a size of which nothing is said.
+    shape: Option<Vec<Size<'a>>>,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Size<'a> {
+    Number(i64),
+    Symbol(&'a str),
+}
+
+impl<'a> From<&'a ValueInfo> for Declared<'a> {
+    fn from(info: &'a ValueInfo) -> Self {
+        let size = |dim: &'a Dim| match dim {
+            Dim::Static(size) => Size::Number(*size as i64),
+            Dim::Symbol(name) => Size::Symbol(name),
+            Dim::Unknown => Size::Number(-1),
+        };
+        let shape = info.shape.as_ref().map(|dims| dims.iter().map(size).collect());
+        Declared { name: &info.name, r#type: info.dtype.name(), shape }
+    }
+}
+
+/// What a run gives for an input.
+#[derive(Deserialize)]
+struct Feed {
+    name: String,
+    r#type: String,
+    shape: Vec<usize>,
+}
+
+/// How to run with inputs of given shapes.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Ready<'a> {
+    /// Not before [`Core::give`] has been called with the contents of these inputs.
+    Needs { needs: Vec<usize> },
+    Run {
+        /// The plan's number.
+        plan: u32,
+        /// The plans that are still kept; whatever the host holds for others can go.
+        live: Vec<u32>,
+        /// For every input of the model, its position in what was given.
+        order: Vec<usize>,
+        /// Whether the plan depends on contents of inputs, so that the next run must ask again.
+        by_contents: bool,
+        outputs: Vec<Output<'a>>,
+    },
+}
+
+#[derive(Serialize)]
+struct Output<'a> {
+    name: &'a str,
+    r#type: &'static str,
+    shape: Vec<usize>,
+    /// Whether [`Core::known_output`] has it; else it is read back.
+    known: bool,
+}
+
+/// A constant to upload.
+#[derive(Serialize)]
+struct Constant<'a> {
+    tensor: usize,
+    name: &'a str,
+    r#type: &'static str,
+    elements: usize,
+    device_bytes: u64,
+    /// Where its elements are; `null` where [`Core::constant`] has them.
+    place: Option<Place<'a>>,
+}
+
+#[derive(Serialize)]
+struct Place<'a> {
+    file: &'a str,
+    offset: u64,
+    bytes: u64,
+}
+
+/// A kernel to compile.
+#[derive(Serialize)]
+struct Kernel<'a> {
+    label: &'a str,
+    schedule: String,
+    source: &'a str,
+    bindings: Vec<&'static str>,
+}
+
+/// What the core keeps with a plan.
+struct Kept {
+    number: u32,
+    kernels: Kernels,
+}
+
+/// A model ready to be run by a host.
+#[wasm_bindgen]
+pub struct Core {
+    model: Model<Kept>,
+    caps: Caps,
+    plans_made: u32,
+    given: BTreeMap<usize, Vec<u8>>,
+    words: Vec<u32>,
+    known: Vec<Option<Tensor>>,
+}
+
+/// An error as it crosses to the host.
+#[derive(Debug)]
+pub struct Fault(Error);
+
+impl From<Error> for Fault {
+    fn from(error: Error) -> Self {
+        Fault(error)
+    }
+}
+
+impl From<Fault> for wasm_bindgen::JsValue {
+    fn from(Fault(error): Fault) -> Self {
+        let kind = match error {
+            Error::Io { .. } => "io",
+            Error::Parse { .. } => "parse",
+            Error::Model { .. } => "model",
+            Error::Unsupported { .. } => "unsupported",
+            Error::Input { .. } => "input",
+            Error::Tensor(_) => "tensor",
+            Error::Adapter(_) => "adapter",
+            Error::Limit { .. } => "limit",
+            Error::OutOfMemory(_) => "memory",
+            Error::Device { .. } => "device",
+        };
+        format!("{kind}\n{error}").into()
+    }
+}
+
+#[wasm_bindgen]
+impl Core {
+    /// Parse a model whose large tensors are external data. `options` is JSON.
+    ///
+    /// # Errors
+    /// As `onnx::parse`; `unsupported` with everything that is not supported at once.
+    #[wasm_bindgen(constructor)]
+    pub fn new(model: Vec<u8>, options: &str) -> Result<Core, Fault> {
+        let options: Options = from_json(options)?;
+        let graph = onnx::parse(model.into(), &onnx::Elsewhere)?;
+        let caps = options.caps();
+        let model = Model::new(graph, options.dims, options.allow_f64_as_f32)?;
+        let (given, words, known) = (BTreeMap::new(), Vec::new(), Vec::new());
+        Ok(Core { model, caps, plans_made: 0, given, words, known })
+    }
+
+    /// The model's inputs and outputs as it declares them: JSON.
+    ///
+    /// # Errors
+    /// None that can happen.
+    pub fn describe(&self) -> Result<String, Fault> {
+        let list = |infos: &[ValueInfo]| to_json(&infos.iter().map(Declared::from).collect::<Vec<_>>());
+        let (inputs, outputs) = (list(&self.model.graph.inputs)?, list(&self.model.graph.outputs)?);
+        Ok(format!("{{\"inputs\":{inputs},\"outputs\":{outputs}}}"))
+    }
+
+    /// Plan ahead of the first run, where that is possible without its inputs: the plan's number, if so.
+    ///
+    /// # Errors
+    /// As `plan::plan`.
+    pub fn plan_ahead(&mut self) -> Result<Option<u32>, Fault> {
+        let (caps, plans_made) = (&self.caps, &mut self.plans_made);
+        self.model.plan_ahead(caps, &mut |_| Ok(kept(plans_made)))?;
+        Ok(self.model.plans().last().map(|planned| planned.kept.number))
+    }
+
+    /// The contents of input `input` for the next [`Core::prepare`], where that asks for them.
+    pub fn give(&mut self, input: usize, contents: Vec<u8>) {
+        self.given.insert(input, contents);
+    }
+
+    /// Write down a run with such inputs: JSON both ways. [`Core::words`] and [`Core::known_output`] then hold for it.
+    ///
+    /// # Errors
+    /// As the native `Session::run`.
+    pub fn prepare(&mut self, feeds: &str) -> Result<String, Fault> {
+        let feeds: Vec<Feed> = from_json(feeds)?;
+        let mut given = Vec::new();
+        for feed in &feeds {
+            let dtype = dtype_named(&feed.r#type)?;
+            given.push(Given { name: &feed.name, dtype, shape: &feed.shape });
+        }
+        let order = self.model.order(&given)?;
+        let shapes: Vec<Vec<usize>> = order.iter().map(|&i| feeds[i].shape.clone()).collect();
+        let contents = std::mem::take(&mut self.given);
+        let contents = |i: usize| {
+            let bytes = contents.get(&i)?.clone();
+            Tensor::new(given[order[i]].dtype, &shapes[i], bytes).ok()
+        };
+        let (caps, plans_made) = (&self.caps, &mut self.plans_made);
+        match self.model.ready(&shapes, &contents, caps, &mut |_| Ok(kept(plans_made))) {
+            Ok(_) => {}
+            Err(Stop::NeedsInputs(needs)) => {
+                return Ok(to_json(&Ready::Needs { needs: needs.into_iter().collect() })?);
+            }
+            Err(Stop::NeedsShapes) => {
+                return Err(Error::model("session", "the plan wants shapes that are given").into());
+            }
+            Err(Stop::Error(error)) => return Err(error.into()),
+        }
+        let by_contents = self.model.depends_on_contents();
+        let live = self.model.plans().iter().map(|planned| planned.kept.number).collect();
+        let planned = self.model.latest()?;
+        let (plan, symbols) = (planned.plan.clone(), planned.plan.symbol_values(&shapes));
+        let commands = recorder(&plan, &self.caps, &mut planned.kept.kernels, |r| r.run(&symbols))?.0;
+        self.words = encode(&commands)?;
+        self.known.clear();
+        let mut described = Vec::new();
+        for (output, produced) in plan.outputs.iter().zip(outputs(&plan, &symbols)?) {
+            let (shape, known) = match produced {
+                Produced::Known(tensor) => (tensor.shape().to_vec(), Some(tensor)),
+                Produced::Read(shape) => (shape, None),
+            };
+            let (name, r#type) = (output.name.as_str(), output.dtype.name());
+            described.push(Output { name, r#type, shape, known: known.is_some() });
+            self.known.push(known);
+        }
+        let plan = planned.kept.number;
+        Ok(to_json(&Ready::Run { plan, live, order, by_contents, outputs: described })?)
+    }
+
+    /// The commands of the run prepared last.
+    pub fn words(&mut self) -> Vec<u32> {
+        std::mem::take(&mut self.words)
+    }
+
+    /// The elements of an output of the run prepared last that is known beforehand.
+    pub fn known_output(&self, output: usize) -> Vec<u8> {
+        let known = self.known.get(output).and_then(Option::as_ref);
+        known.map_or_else(Vec::new, |tensor| tensor.bytes().to_vec())
+    }
+
+    /// The commands that compute what depends on a plan's constants alone.
+    ///
+    /// # Errors
+    /// As the native `Session::load`.
+    pub fn once(&mut self, plan: u32) -> Result<Vec<u32>, Fault> {
+        let caps = self.caps.clone();
+        let planned = self.planned(plan)?;
+        let commands = recorder(&planned.plan, &caps, &mut planned.kept.kernels, |r| r.once())?;
+        Ok(encode(&commands)?)
+    }
+
+    /// The constants of a plan: JSON.
+    ///
+    /// # Errors
+    /// For a plan that is no longer kept, and for a constant larger than the device's largest buffer.
+    pub fn constants(&mut self, plan: u32) -> Result<String, Fault> {
+        let (f16, limit) = (self.caps.f16, self.caps.max_buffer_bytes);
+        let plan = self.planned(plan)?.plan.clone();
+        let mut constants = Vec::new();
+        for (number, tensor) in plan.tensors.iter().enumerate() {
+            let Origin::Weight(data) = &tensor.origin else { continue };
+            let device_bytes = bound_bytes(data.len(), storage_bytes(tensor.dtype, f16));
+            if device_bytes > limit {
+                let shape = data.shape();
+                let message = format!(
+                    "weight of shape {shape:?} takes {device_bytes} bytes, the device's largest buffer {limit}"
+                );
+                return Err(Error::limit(format!("tensor {:?}", tensor.name), message).into());
+            }
+            let place = data.place().map(|place| Place {
+                file: &place.file,
+                offset: place.offset_bytes,
+                bytes: place.len_bytes,
+            });
+            constants.push(Constant {
+                tensor: number,
+                name: &tensor.name,
+                r#type: tensor.dtype.name(),
+                elements: data.len(),
+                device_bytes,
+                place,
+            });
+        }
+        Ok(to_json(&constants)?)
+    }
+
+    /// A constant that is in memory, in its form on the device.
+    ///
+    /// # Errors
+    /// As [`convert_to_device`].
+    pub fn constant(&mut self, plan: u32, tensor: usize) -> Result<Vec<u8>, Fault> {
+        let f16 = self.caps.f16;
+        let plan = self.planned(plan)?.plan.clone();
+        let tensor = plan.tensors.get(tensor).map(|tensor| (&tensor.name, &tensor.origin));
+        let Some((name, Origin::Weight(data))) = tensor else {
+            return Err(Error::model("session", "there is no such constant").into());
+        };
+        Ok(to_device(name, data, f16)?.into_owned())
+    }
+
+    /// A kernel of a plan, by the number that its commands have for it: JSON.
+    ///
+    /// # Errors
+    /// For one that does not exist.
+    pub fn kernel(&mut self, plan: u32, number: usize) -> Result<String, Fault> {
+        let planned = self.planned(plan)?;
+        let text = planned.kept.kernels.texts().get(number);
+        let text = text.ok_or_else(|| Error::model("session", format!("there is no kernel {number}")))?;
+        let shader = &text.rendered.shader;
+        let kind = |kind: &BindingKind| match kind {
+            BindingKind::Read => "read-only-storage",
+            BindingKind::ReadWrite => "storage",
+            BindingKind::Uniform => "uniform",
+        };
+        Ok(to_json(&Kernel {
+            label: &shader.label,
+            schedule: text.schedule.to_string(),
+            source: &shader.source,
+            bindings: shader.bindings.iter().map(kind).collect(),
+        })?)
+    }
+
+    /// The name of the value that a step of a plan computes.
+    ///
+    /// # Errors
+    /// For one that does not exist.
+    pub fn step_output(&mut self, plan: u32, step: usize) -> Result<String, Fault> {
+        let plan = self.planned(plan)?.plan.clone();
+        let step = plan.steps.get(step).map(|step| plan.tensors[step.output].name.clone());
+        Ok(step.ok_or_else(|| Error::model("session", "there is no such step"))?)
+    }
+
+    /// A plan as text.
+    ///
+    /// # Errors
+    /// For one that is no longer kept.
+    pub fn plan_text(&mut self, plan: u32) -> Result<String, Fault> {
+        Ok(self.planned(plan)?.plan.to_string())
+    }
+
+    fn planned(&mut self, number: u32) -> Result<&mut crate::model::Planned<Kept>> {
+        let missing = || Error::model("session", format!("plan {number} is no longer kept"));
+        self.model.plans_mut().iter_mut().find(|planned| planned.kept.number == number).ok_or_else(missing)
+    }
+}
+
+/// Elements `first..first + count` of a tensor in their form on the device.
+///
+/// # Errors
+/// `limit`, naming tensor, position and value of a 64-bit integer that does not fit 32 bits.
+#[wasm_bindgen]
+pub fn convert_to_device(
+    name: &str,
+    dtype: &str,
+    bytes: &[u8],
+    first: usize,
+    count: usize,
+    f16: bool,
+) -> Result<Vec<u8>, Fault> {
+    let dtype = dtype_named(dtype)?;
+    Ok(elements_to_device(name, dtype, bytes, first..first + count, f16)?.into_owned())
+}
+
+/// The first `count` elements of the device's form, as ONNX has them.
+///
+/// # Errors
+/// `limit` for dtypes without a form on the device.
+#[wasm_bindgen]
+pub fn convert_from_device(
+    name: &str,
+    dtype: &str,
+    bytes: Vec<u8>,
+    count: usize,
+    f16: bool,
+) -> Result<Vec<u8>, Fault> {
+    Ok(elements_from_device(name, dtype_named(dtype)?, count, bytes, f16)?)
+}
+
+fn kept(plans_made: &mut u32) -> Kept {
+    *plans_made += 1;
+    Kept { number: *plans_made - 1, kernels: Kernels::default() }
+}
+
+/// What `record` makes of a plan.
+fn recorder<T>(
+    plan: &Plan,
+    caps: &Caps,
+    kernels: &mut Kernels,
+    record: impl FnOnce(&mut Recorder) -> Result<T>,
+) -> Result<T> {
+    let choose = |spec: &KernelSpec, sizes: &[i64]| default_schedule(spec, sizes, caps);
+    let target = Target { f16: caps.f16, dialect: Dialect::Browser };
+    record(&mut Recorder { plan, caps, target, choose: &choose, kernels })
+}
+
+fn dtype_named(name: &str) -> Result<DType> {
+    DType::from_name(name).ok_or_else(|| Error::Tensor(format!("there is no dtype {name:?}")))
+}
+
+fn to_json(value: &impl Serialize) -> Result<String> {
+    serde_json::to_string(value).map_err(|error| Error::parse("host", error.to_string()))
+}
+
+fn from_json<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T> {
+    serde_json::from_str(text).map_err(|error| Error::parse("host", error.to_string()))
+}

@@ -1,0 +1,209 @@
+// The WASM core with types. It plans and writes kernels; it has no device.
+import * as wasm from '../dist/core/core.js';
+import { env } from './env.js';
+import { messageOf, TilewrightError, type ErrorKind } from './error.js';
+import type { NumericType } from './dtype.js';
+
+/** What the core is told about device and wishes. */
+export interface CoreOptions {
+  readonly limits: Record<string, number>;
+  readonly features: readonly string[];
+  readonly cpu: boolean;
+  readonly subgroup_size: readonly [number, number];
+  readonly dims: Readonly<Record<string, number>>;
+  readonly allow_f64_as_f32: boolean;
+}
+
+/** An input or output as the model declares it; the shape is `null` where not even the rank is declared. */
+export interface Declared {
+  readonly name: string;
+  readonly type: string;
+  readonly shape: readonly (number | string)[] | null;
+}
+
+/** What a run gives for an input. */
+export interface Feed {
+  readonly name: string;
+  readonly type: NumericType;
+  readonly shape: readonly number[];
+}
+
+export interface Output {
+  readonly name: string;
+  readonly type: NumericType;
+  readonly shape: readonly number[];
+  /** Whether the core knows it; else it is read back. */
+  readonly known: boolean;
+}
+
+/** A run as the core prepares it, or which inputs' contents it wants first. */
+export type Ready =
+  | { readonly needs: readonly number[] }
+  | {
+      readonly needs?: undefined;
+      readonly plan: number;
+      readonly live: readonly number[];
+      readonly order: readonly number[];
+      readonly by_contents: boolean;
+      readonly outputs: readonly Output[];
+    };
+
+/** A constant of a plan, in a file or, without a place, in the core. */
+export interface Constant {
+  readonly tensor: number;
+  readonly name: string;
+  readonly type: NumericType;
+  readonly elements: number;
+  readonly device_bytes: number;
+  readonly place: { readonly file: string; readonly offset: number; readonly bytes: number } | null;
+}
+
+export interface KernelText {
+  readonly label: string;
+  readonly schedule: string;
+  readonly source: string;
+  readonly bindings: readonly GPUBufferBindingType[];
+}
+
+let loading: Promise<void> | undefined;
+
+/** Compiles the core, once a page. A failure is not remembered. */
+export function loadCore(): Promise<void> {
+  loading ??= instantiate().catch((error: unknown) => {
+    loading = undefined;
+    throw error;
+  });
+  return loading;
+}
+
+async function instantiate(): Promise<void> {
+  const { wasmBinary, wasmPaths } = env.wasm;
+  if (wasmBinary !== undefined) {
+    await wasm.default({ module_or_path: wasmBinary as ArrayBuffer });
+    return;
+  }
+  // Bundlers know this form and bring the file along.
+  let url: string | URL = new URL('./core.wasm', import.meta.url);
+  if (typeof wasmPaths === 'string') url = new URL('core.wasm', new URL(wasmPaths, baseUrl()));
+  else if (wasmPaths?.wasm !== undefined) url = new URL(wasmPaths.wasm, baseUrl());
+  try {
+    await wasm.default({ module_or_path: url.protocol === 'file:' ? await fileBytes(url) : fetch(url) });
+  } catch (error) {
+    throw new TilewrightError('io', `cannot load the core from ${url.href}: ${messageOf(error)}`, { cause: error });
+  }
+}
+
+function baseUrl(): string {
+  return (globalThis as { location?: Location }).location?.href ?? import.meta.url;
+}
+
+/** Node has no fetch for files. */
+async function fileBytes(url: URL): Promise<Uint8Array<ArrayBuffer>> {
+  const module = 'node:fs/promises'; // a variable, so that bundlers for browsers leave it alone
+  const files = (await import(/* @vite-ignore */ /* webpackIgnore: true */ module)) as {
+    readFile(url: URL): Promise<Uint8Array<ArrayBuffer>>;
+  };
+  return files.readFile(url);
+}
+
+/** Calls into the core; its errors come as `kind`, a line break, `message`. */
+function call<T>(f: () => T): T {
+  try {
+    return f();
+  } catch (error) {
+    if (typeof error === 'string') {
+      const line = error.indexOf('\n');
+      throw new TilewrightError(error.slice(0, line) as ErrorKind, error.slice(line + 1));
+    }
+    throw new TilewrightError('internal', `the core failed: ${messageOf(error)}`, { cause: error });
+  }
+}
+
+function parsed<T>(f: () => string): T {
+  return JSON.parse(call(f)) as T;
+}
+
+/** A model in the core. */
+export class Core {
+  readonly #core: wasm.Core;
+
+  /** Parses a model; see `skeleton`. */
+  constructor(model: Uint8Array, options: CoreOptions) {
+    this.#core = call(() => new wasm.Core(model, JSON.stringify(options)));
+  }
+
+  describe(): { inputs: Declared[]; outputs: Declared[] } {
+    return parsed(() => this.#core.describe());
+  }
+
+  /** Plans ahead of the first run, where that is possible without its inputs. */
+  planAhead(): number | undefined {
+    return call(() => this.#core.plan_ahead());
+  }
+
+  /** The contents of an input for the next `prepare`. */
+  give(input: number, contents: Uint8Array): void {
+    this.#core.give(input, contents);
+  }
+
+  prepare(feeds: readonly Feed[]): Ready {
+    return parsed(() => this.#core.prepare(JSON.stringify(feeds)));
+  }
+
+  /** The commands of the run prepared last. */
+  words(): Uint32Array {
+    return this.#core.words();
+  }
+
+  /** The elements of an output of the run prepared last that is known. */
+  knownOutput(output: number): Uint8Array {
+    return this.#core.known_output(output);
+  }
+
+  /** The commands that compute what depends on a plan's constants alone. */
+  once(plan: number): Uint32Array {
+    return call(() => this.#core.once(plan));
+  }
+
+  constants(plan: number): Constant[] {
+    return parsed(() => this.#core.constants(plan));
+  }
+
+  /** A constant in its form on the device. */
+  constant(plan: number, tensor: number): Uint8Array {
+    return call(() => this.#core.constant(plan, tensor));
+  }
+
+  kernel(plan: number, number: number): KernelText {
+    return parsed(() => this.#core.kernel(plan, number));
+  }
+
+  /** The name of the value that a step computes. */
+  stepOutput(plan: number, step: number): string {
+    return call(() => this.#core.step_output(plan, step));
+  }
+
+  planText(plan: number): string {
+    return call(() => this.#core.plan_text(plan));
+  }
+
+  free(): void {
+    this.#core.free();
+  }
+}
+
+/** Types whose elements are the same in memory and on the device. */
+export function sameOnDevice(type: NumericType, f16: boolean): boolean {
+  return type === 'float32' || type === 'int32' || type === 'uint32' || (type === 'float16' && f16);
+}
+
+/** Elements from number `first` on, in their form on the device. */
+export function toDevice(name: string, type: NumericType, bytes: Uint8Array, first: number, count: number, f16: boolean): Uint8Array {
+  if (sameOnDevice(type, f16)) return bytes;
+  return call(() => wasm.convert_to_device(name, type, bytes, first, count, f16));
+}
+
+/** The first `count` elements of their form on the device, as ONNX has them. */
+export function fromDevice(name: string, type: NumericType, bytes: Uint8Array, count: number, f16: boolean): Uint8Array {
+  return call(() => wasm.convert_from_device(name, type, bytes, count, f16));
+}

@@ -1,0 +1,208 @@
+// A plan of the core with its memory and kernels on the device, and the runs recorded of it.
+import type { Core, Output } from './core.js';
+import { TilewrightError } from './error.js';
+import { type Gpu, scoped, type Turns } from './gpu.js';
+import { compile } from './kernels.js';
+import { type Place, STORAGE_USAGE, type Weights, write } from './weights.js';
+import { type Commands, CONSTANT, decode, INPUT, memory, PARAMETERS, type Range } from './words.js';
+
+/** One kernel over its memory, ready to be replayed. */
+export interface Dispatch {
+  readonly pipeline: GPUComputePipeline;
+  readonly group: GPUBindGroup;
+  readonly x: number;
+  readonly y: number;
+  readonly z: number;
+  readonly step: number;
+  readonly kernel: number;
+}
+
+/** A range of a buffer. */
+export interface BufferRange extends Place {
+  readonly size: number;
+}
+
+/** Commands with the device's objects. */
+export interface Recording {
+  readonly dispatches: readonly Dispatch[];
+  readonly readbacks: readonly BufferRange[];
+  readonly parameters: GPUBuffer | undefined;
+}
+
+/** A run for inputs of given shapes. */
+export interface Run {
+  readonly plan: HostPlan;
+  readonly recording: Recording;
+  /** By input of the model, its position among the feeds. */
+  readonly order: readonly number[];
+  readonly outputs: readonly Output[];
+  /** By output, its elements where the core knows them. */
+  readonly known: readonly (Uint8Array | undefined)[];
+}
+
+/** Shapes whose recorded commands are kept. */
+const RUNS_KEPT = 16;
+
+/** How far preparing has got. */
+export interface Preparing {
+  readonly turns: Turns;
+  readonly onUpload: (done: number, total: number) => void;
+  readonly onCompile: (done: number, total: number) => void;
+}
+
+export class HostPlan {
+  readonly runs = new Map<string, Run>();
+  readonly #memory = new Map<number, Place>();
+  readonly #owned = new Map<number, GPUBuffer>();
+  readonly #pipelines: GPUComputePipeline[] = [];
+
+  private constructor(
+    private readonly gpu: Gpu,
+    private readonly core: Core,
+    readonly number: number,
+  ) {}
+
+  /** Uploads a plan's constants and computes what depends on them alone. */
+  static async make(gpu: Gpu, core: Core, number: number, weights: Weights, preparing: Preparing): Promise<HostPlan> {
+    const plan = new HostPlan(gpu, core, number);
+    const constants = await weights.upload(core, number, preparing.turns, preparing.onUpload);
+    for (const [tensor, place] of constants) plan.#memory.set(memory(CONSTANT, tensor), place);
+    const commands = decode(core.once(number));
+    if (commands.dispatches.length > 0) {
+      const { dispatches, parameters } = await plan.realise(commands, preparing);
+      await scoped(gpu, 'what depends on constants alone', () => {
+        const encoder = gpu.device.createCommandEncoder();
+        const pass = encoder.beginComputePass();
+        replay(pass, dispatches);
+        pass.end();
+        gpu.device.queue.submit([encoder.finish()]);
+      });
+      parameters?.destroy();
+    }
+    return plan;
+  }
+
+  /** Where input `number` of the model goes; nowhere if no kernel reads it. */
+  input(number: number): Place | undefined {
+    return this.#memory.get(memory(INPUT, number));
+  }
+
+  /** Keeps a run; the oldest goes. */
+  keep(key: string, run: Run): void {
+    for (const [oldest, { recording }] of this.runs) {
+      if (this.runs.size < RUNS_KEPT) break;
+      this.runs.delete(oldest);
+      recording.parameters?.destroy();
+    }
+    this.runs.set(key, run);
+  }
+
+  /** Forgets the recorded runs. */
+  forget(): void {
+    for (const { recording } of this.runs.values()) recording.parameters?.destroy();
+    this.runs.clear();
+  }
+
+  destroy(): void {
+    this.forget();
+    for (const buffer of this.#owned.values()) buffer.destroy();
+  }
+
+  /** The device's objects for `commands`: memory, kernels, bindings. */
+  async realise(commands: Commands, preparing: Preparing): Promise<Recording> {
+    await this.#grow(commands);
+    await this.#compile(commands, preparing);
+    const { device } = this.gpu;
+    let parameters: GPUBuffer | undefined;
+    if (commands.parameters.length > 0) {
+      const bytes = new Uint8Array(commands.parameters.buffer);
+      const usage = 0x40 /* UNIFORM */ | 0x8; /* COPY_DST */
+      parameters = device.createBuffer({ label: 'parameters', size: bytes.length, usage });
+      write(device.queue, { buffer: parameters, offset: 0 }, bytes);
+    }
+    const place = (range: Range): BufferRange => {
+      const found =
+        range.memory === PARAMETERS && parameters !== undefined
+          ? { buffer: parameters, offset: 0 }
+          : this.#memory.get(range.memory);
+      if (found === undefined) throw new TilewrightError('internal', `there is no memory ${range.memory}`);
+      return { buffer: found.buffer, offset: found.offset + range.offset, size: range.size };
+    };
+    const dispatches: Dispatch[] = [];
+    await scoped(this.gpu, 'bindings', () => {
+      for (const { kernel, step, workgroups, bindings } of commands.dispatches) {
+        const pipeline = this.#pipelines[kernel] as GPUComputePipeline;
+        const entries = bindings.map((range, binding) => ({ binding, resource: place(range) }));
+        const layout = pipeline.getBindGroupLayout(0);
+        const group = device.createBindGroup({ label: pipeline.label, layout, entries });
+        const [x, y, z] = workgroups;
+        dispatches.push({ pipeline, group, x, y, z, step, kernel });
+      }
+    });
+    return { dispatches, readbacks: commands.readbacks.map(place), parameters };
+  }
+
+  /** Makes the memory large enough. Runs recorded for buffers that are replaced are dropped. */
+  async #grow(commands: Commands): Promise<void> {
+    for (const { memory: id, size } of commands.buffers) {
+      const owned = this.#owned.get(id);
+      if (owned !== undefined && owned.size >= size) continue;
+      const label = `memory ${id >> 2} of kind ${id & 3}`;
+      const buffer = await scoped(this.gpu, `${label}, ${size} bytes`, () =>
+        this.gpu.device.createBuffer({ label, size, usage: STORAGE_USAGE }),
+      );
+      if (owned !== undefined) {
+        this.forget();
+        owned.destroy();
+      }
+      this.#owned.set(id, buffer);
+      this.#memory.set(id, { buffer, offset: 0 });
+    }
+  }
+
+  async #compile(commands: Commands, { turns, onCompile }: Preparing): Promise<void> {
+    const missing = new Set<number>();
+    for (const { kernel } of commands.dispatches) if (this.#pipelines[kernel] === undefined) missing.add(kernel);
+    let done = 0;
+    const compiling: Promise<void>[] = [];
+    for (const kernel of missing) {
+      const pipeline = compile(this.gpu, this.core.kernel(this.number, kernel));
+      compiling.push(
+        pipeline.then((pipeline) => {
+          this.#pipelines[kernel] = pipeline;
+          done += 1;
+          onCompile(done, missing.size);
+        }),
+      );
+      compiling.at(-1)?.catch(() => {}); // it is awaited below
+      await turns.due();
+    }
+    await Promise.all(compiling);
+  }
+}
+
+/** Records dispatches into a pass; the pipeline is set where it changes. */
+export function replay(pass: GPUComputePassEncoder, dispatches: readonly Dispatch[]): void {
+  let current: GPUComputePipeline | undefined;
+  for (const { pipeline, group, x, y, z } of dispatches) {
+    if (pipeline !== current) {
+      pass.setPipeline(pipeline);
+      current = pipeline;
+    }
+    pass.setBindGroup(0, group);
+    pass.dispatchWorkgroups(x, y, z);
+  }
+}
+
+/** A run that the core prepared, on the device. */
+export async function recorded(
+  core: Core,
+  plan: HostPlan,
+  order: readonly number[],
+  outputs: readonly Output[],
+  preparing: Preparing,
+): Promise<Run> {
+  const known = outputs.map((output, i) => (output.known ? core.knownOutput(i) : undefined));
+  const recording = await plan.realise(decode(core.words()), preparing);
+  return { plan, recording, order, outputs, known };
+}

@@ -1,0 +1,297 @@
+import { Core, type Declared, type Feed, loadCore } from './core.js';
+import { isNumericType, type NumericType, numericType } from './dtype.js';
+import { TilewrightError, unsupported } from './error.js';
+import { type Gpu, limitsOf, lostError, openGpu, Turns } from './gpu.js';
+import { type ModelFiles, openModel } from './model.js';
+import { checkRunOptions, checkSessionOptions, type RunOptions, type SessionOptions } from './options.js';
+import { HostPlan, type Preparing, recorded, type Run } from './plan.js';
+import { type Flight, type Given, submit, type Wanted } from './run.js';
+import type { FileLike } from './source.js';
+import { Staging } from './staging.js';
+import { Tensor } from './tensor.js';
+import { Weights } from './weights.js';
+
+/** An input or output as the model declares it. */
+export interface ValueMetadata {
+  readonly name: string;
+  readonly isTensor: true;
+  readonly type: string;
+  /** Numbers, and symbols by name; '' for a size of which nothing is said. */
+  readonly shape: readonly (number | string)[];
+}
+
+/** A tensor of this package or of another with onnxruntime-common's interface. */
+export interface TensorLike {
+  readonly type: string;
+  readonly dims: readonly number[];
+  readonly location?: string;
+  readonly data?: unknown;
+  readonly gpuBuffer?: GPUBuffer;
+}
+
+/** Inputs by name. */
+export type Feeds = Readonly<Record<string, TensorLike>>;
+
+/** Outputs by name: those wanted, or with `null` or a tensor to fill. */
+export type Fetches = readonly string[] | Readonly<Record<string, Tensor | null>>;
+
+/** Everything of a session that is on a device. */
+interface Device {
+  readonly gpu: Gpu;
+  readonly core: Core;
+  readonly weights: Weights;
+  readonly staging: Staging;
+  readonly plans: Map<number, HostPlan>;
+}
+
+/** A model ready to run. Several runs, and several sessions, may be under way at once. */
+export class InferenceSession {
+  /** The inputs' names, in the model's order. */
+  readonly inputNames: readonly string[];
+  /** The outputs' names, in the model's order. */
+  readonly outputNames: readonly string[];
+  readonly inputMetadata: readonly ValueMetadata[];
+  readonly outputMetadata: readonly ValueMetadata[];
+
+  readonly #files: ModelFiles;
+  readonly #options: SessionOptions;
+  #device: Device | undefined;
+  #released = false;
+  /** Preparing and submitting go one after another; waiting for results does not. */
+  #queue: Promise<unknown> = Promise.resolve();
+
+  private constructor(files: ModelFiles, options: SessionOptions, device: Device) {
+    this.#files = files;
+    this.#options = options;
+    this.#device = device;
+    const { inputs, outputs } = device.core.describe();
+    this.inputMetadata = inputs.map(metadata);
+    this.outputMetadata = outputs.map(metadata);
+    this.inputNames = inputs.map(({ name }) => name);
+    this.outputNames = outputs.map(({ name }) => name);
+  }
+
+  /** Loads a model: its file, or its URL. */
+  static create(model: FileLike, options?: SessionOptions): Promise<InferenceSession>;
+  /** Loads a model from a part of a buffer. */
+  static create(buffer: ArrayBufferLike, offset: number, length?: number, options?: SessionOptions): Promise<InferenceSession>;
+  static async create(model: FileLike, ...rest: readonly unknown[]): Promise<InferenceSession> {
+    const [file, options] = parts(model, rest);
+    checkSessionOptions(options);
+    options.signal?.throwIfAborted();
+    const [gpu, files] = await Promise.all([openGpu(), openModel(file, options), loadCore()]);
+    const device = await openDevice(gpu, files, options);
+    return new InferenceSession(files, options, device);
+  }
+
+  /** Runs the model. */
+  run(feeds: Feeds, options?: RunOptions): Promise<Record<string, Tensor>>;
+  run(feeds: Feeds, fetches: Fetches, options?: RunOptions): Promise<Record<string, Tensor>>;
+  async run(feeds: Feeds, second?: Fetches | RunOptions, third?: RunOptions): Promise<Record<string, Tensor>> {
+    const isFetches = third !== undefined || this.#areFetches(second);
+    const options = (isFetches ? third : (second as RunOptions | undefined)) ?? {};
+    checkRunOptions(options);
+    const wanted = this.#wanted(isFetches ? (second as Fetches) : undefined);
+    const given = Object.entries(feeds).map(([name, tensor]) => checked(name, tensor));
+    const { signal } = options;
+    signal?.throwIfAborted();
+    const flight = await this.#inTurn(async () => {
+      const device = await this.#ready();
+      const run = await this.#prepared(device, given, signal);
+      return submit(device.gpu, device.staging, run, given, wanted);
+    });
+    return until(flight, signal);
+  }
+
+  /** Frees everything that the session holds on the device. */
+  async release(): Promise<void> {
+    await this.#inTurn(async () => {
+      this.#released = true;
+      if (this.#device !== undefined) close(this.#device);
+      this.#device = undefined;
+    });
+  }
+
+  /** onnxruntime-common's; use `profile`. */
+  startProfiling(): never {
+    return unsupported('startProfiling; use profile()');
+  }
+
+  /** onnxruntime-common's; use `profile`. */
+  endProfiling(): never {
+    return unsupported('endProfiling; use profile()');
+  }
+
+  #inTurn<T>(work: () => Promise<T>): Promise<T> {
+    const result = this.#queue.then(work);
+    this.#queue = result.catch(() => {});
+    return result;
+  }
+
+  #areFetches(second: unknown): boolean {
+    if (Array.isArray(second)) return true;
+    if (typeof second !== 'object' || second === null) return false;
+    const names = Object.keys(second);
+    return names.length > 0 && names.every((name) => this.outputNames.includes(name));
+  }
+
+  #wanted(fetches: Fetches | undefined): Wanted[] {
+    const preferred = this.#options.preferredOutputLocation ?? 'cpu';
+    const location = (name: string) => (typeof preferred === 'string' ? preferred : (preferred[name] ?? 'cpu'));
+    const want = (name: string, into?: Tensor): Wanted => {
+      const output = this.outputNames.indexOf(name);
+      if (output < 0) {
+        const there = this.outputNames.map((name) => JSON.stringify(name)).join(', ');
+        throw new TilewrightError('input', `output ${JSON.stringify(name)}: the model has no such output; it has ${there}`);
+      }
+      return { output, location: location(name), into };
+    };
+    if (fetches === undefined) return this.outputNames.map((name) => want(name));
+    if (Array.isArray(fetches)) return (fetches as readonly string[]).map((name) => want(name));
+    return Object.entries(fetches as Record<string, Tensor | null>).map(([name, into]) => want(name, into ?? undefined));
+  }
+
+  /** The device, a new one after a loss. */
+  async #ready(): Promise<Device> {
+    const device = this.#device;
+    if (this.#released || device === undefined) throw new TilewrightError('released', 'the session was released');
+    const { lost } = device.gpu;
+    if (lost === undefined) return device;
+    if (this.#options.recover === false) throw lostError(lost);
+    close(device);
+    this.#device = await openDevice(await openGpu(), this.#files, this.#options);
+    return this.#device;
+  }
+
+  /** The commands for such inputs: recorded before, or prepared now. */
+  async #prepared(device: Device, given: readonly Given[], signal: AbortSignal | undefined): Promise<Run> {
+    const key = given.map(({ name, type, dims }) => `${name}:${type}:${dims.join()}`).join(';');
+    for (const plan of device.plans.values()) {
+      const run = plan.runs.get(key);
+      if (run !== undefined) return run;
+    }
+    const feeds = given.map(({ name, type, dims }): Feed => ({ name, type, shape: dims }));
+    const { core } = device;
+    let ready = core.prepare(feeds);
+    while (ready.needs !== undefined) {
+      for (const input of ready.needs) core.give(input, this.#contents(input, given));
+      ready = core.prepare(feeds);
+    }
+    const { live, order, outputs } = ready;
+    const preparing = progress(this.#options, signal);
+    const plan = await hostPlan(device, ready.plan, preparing);
+    const kept = new Set(live);
+    for (const [number, old] of device.plans) {
+      if (kept.has(number)) continue;
+      device.plans.delete(number);
+      old.destroy();
+    }
+    device.weights.retain(kept);
+    const run = await recorded(core, plan, order, outputs, preparing);
+    // What depends on contents is asked of the core every time.
+    plan.keep(ready.by_contents ? `${key};last` : key, run);
+    return run;
+  }
+
+  #contents(input: number, given: readonly Given[]): Uint8Array {
+    const name = this.inputNames[input];
+    const data = given.find((feed) => feed.name === name)?.data;
+    if (data === undefined) {
+      throw new TilewrightError('input', `input ${JSON.stringify(name)}: the plan depends on its elements, which must be in memory`);
+    }
+    return new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
+  }
+}
+
+/** The forms of `create`. */
+function parts(model: FileLike, rest: readonly unknown[]): [FileLike, SessionOptions] {
+  const [first, second, third] = rest;
+  if (typeof first !== 'number') return [model, (first as SessionOptions | undefined) ?? {}];
+  if (!(model instanceof ArrayBuffer) && !ArrayBuffer.isView(model)) unsupported('an offset into what is no buffer');
+  const buffer = model instanceof ArrayBuffer ? model : (model as Uint8Array).buffer;
+  const length = typeof second === 'number' ? second : buffer.byteLength - first;
+  if (first < 0 || length < 0 || first + length > buffer.byteLength) {
+    throw new TilewrightError('io', `${length} bytes at ${first} do not fit the ${buffer.byteLength} bytes of the buffer`);
+  }
+  const options = (typeof second === 'number' ? third : second) as SessionOptions | undefined;
+  return [new Uint8Array(buffer, first, length), options ?? {}];
+}
+
+async function openDevice(gpu: Gpu, files: ModelFiles, options: SessionOptions): Promise<Device> {
+  const info = gpu.info as GPUAdapterInfo & { subgroupMinSize?: number; subgroupMaxSize?: number };
+  const core = new Core(files.skeleton, {
+    limits: limitsOf(gpu.device),
+    features: [...gpu.device.features],
+    cpu: gpu.cpu,
+    subgroup_size: gpu.device.features.has('subgroups') ? [info.subgroupMinSize ?? 0, info.subgroupMaxSize ?? 0] : [0, 0],
+    dims: options.freeDimensionOverrides ?? {},
+    allow_f64_as_f32: options.allowFloat64AsFloat32 ?? false,
+  });
+  const weights = new Weights(gpu, files.file);
+  const device: Device = { gpu, core, weights, staging: new Staging(gpu.device), plans: new Map() };
+  try {
+    const plan = core.planAhead();
+    if (plan !== undefined) await hostPlan(device, plan, progress(options, options.signal));
+  } catch (error) {
+    close(device);
+    throw error;
+  }
+  return device;
+}
+
+function close({ core, weights, staging, plans }: Device): void {
+  for (const plan of plans.values()) plan.destroy();
+  weights.destroy();
+  staging.destroy();
+  core.free();
+}
+
+async function hostPlan(device: Device, number: number, preparing: Preparing): Promise<HostPlan> {
+  let plan = device.plans.get(number);
+  if (plan === undefined) {
+    plan = await HostPlan.make(device.gpu, device.core, number, device.weights, preparing);
+    device.plans.set(number, plan);
+  }
+  return plan;
+}
+
+function progress({ onProgress }: SessionOptions, signal: AbortSignal | undefined): Preparing {
+  return {
+    turns: new Turns(signal),
+    onUpload: (done, total) => onProgress?.({ stage: 'upload', done, total }),
+    onCompile: (done, total) => onProgress?.({ stage: 'compile', done, total }),
+  };
+}
+
+function metadata({ name, type, shape }: Declared): ValueMetadata {
+  const dims = shape ?? [];
+  return { name, isTensor: true, type, shape: dims.map((dim) => (dim === -1 ? '' : dim)) };
+}
+
+function checked(name: string, tensor: TensorLike): Given {
+  const refuse = (message: string): never => {
+    throw new TilewrightError('input', `input ${JSON.stringify(name)}: ${message}`);
+  };
+  if (typeof tensor !== 'object' || tensor === null || typeof tensor.type !== 'string' || !Array.isArray(tensor.dims)) {
+    return refuse('is no tensor');
+  }
+  if (!isNumericType(tensor.type)) unsupported(`input ${JSON.stringify(name)} of type ${tensor.type}`);
+  const type: NumericType = numericType(tensor.type);
+  const location = tensor.location ?? 'cpu';
+  if (location === 'gpu-buffer') return { name, type, dims: tensor.dims, data: undefined, gpuBuffer: tensor.gpuBuffer };
+  if (location !== 'cpu' && location !== 'cpu-pinned') return refuse(`its elements are in ${location}, wanted cpu or gpu-buffer`);
+  const { data } = tensor;
+  if (!ArrayBuffer.isView(data)) return refuse('its data is no typed array');
+  return { name, type, dims: tensor.dims, data, gpuBuffer: undefined };
+}
+
+/** The outputs of a flight, or the signal's reason. */
+function until({ outputs }: Flight, signal: AbortSignal | undefined): Promise<Record<string, Tensor>> {
+  if (signal === undefined) return outputs;
+  const { promise, reject } = Promise.withResolvers<never>();
+  const abort = () => reject(signal.reason);
+  signal.addEventListener('abort', abort, { once: true });
+  outputs.catch(() => {}); // nobody waits for it any more once the signal has spoken
+  return Promise.race([outputs, promise]).finally(() => signal.removeEventListener('abort', abort));
+}
+

@@ -1,0 +1,161 @@
+// Constants of plans in GPU buffers, shared by all plans of a session.
+import { type Constant, type Core, toDevice } from './core.js';
+import { bytesOf } from './dtype.js';
+import { TilewrightError } from './error.js';
+import { type Gpu, scoped, type Turns } from './gpu.js';
+import type { Source } from './source.js';
+
+/** A piece of memory in a buffer. */
+export interface Place {
+  readonly buffer: GPUBuffer;
+  readonly offset: number;
+}
+
+/** Weights are packed into buffers of at most this size. */
+const BUFFER_BYTES = 2 ** 28;
+
+/** A weight is read and uploaded in pieces of this size; the elements of every type fill it exactly. */
+const CHUNK_BYTES = 2 ** 22;
+
+/** Uploads that may wait in the browser's own memory. */
+const IN_FLIGHT_BYTES = 2 ** 26;
+
+/** What binds or is copied. */
+export const STORAGE_USAGE = 0x80 /* STORAGE */ | 0x4 /* COPY_SRC */ | 0x8; /* COPY_DST */
+
+/** Identifies a constant's elements. */
+function keyOf(plan: number, constant: Constant): string {
+  const { place } = constant;
+  if (place === null) return `${plan}:${constant.tensor}`;
+  return `${place.file}:${place.offset}:${place.bytes}:${constant.type}`;
+}
+
+export class Weights {
+  readonly #places = new Map<string, Place>();
+  readonly #buffers = new Map<GPUBuffer, Set<string>>();
+  readonly #wanted = new Map<number, Set<string>>();
+
+  constructor(
+    private readonly gpu: Gpu,
+    /** The file that a place names. */
+    private readonly file: (name: string) => Promise<Source>,
+  ) {}
+
+  /** Uploads those constants of a plan that are not there yet, and says where all of them are, by tensor. */
+  async upload(core: Core, plan: number, turns: Turns, onBytes: (done: number, total: number) => void): Promise<Map<number, Place>> {
+    const constants = core.constants(plan);
+    this.#wanted.set(plan, new Set(constants.map((constant) => keyOf(plan, constant))));
+    const missing = constants.filter((constant) => !this.#places.has(keyOf(plan, constant)));
+    // In the order of their files, each of which is read once from front to back.
+    missing.sort((a, b) => compare(a.place?.file ?? '', b.place?.file ?? '') || (a.place?.offset ?? 0) - (b.place?.offset ?? 0));
+    const total = missing.reduce((sum, { device_bytes }) => sum + device_bytes, 0);
+    let done = 0;
+    for (const { size, members } of this.#packed(missing)) {
+      const buffer = await this.#allocate(size);
+      for (const { constant, offset } of members) {
+        const key = keyOf(plan, constant);
+        if (!this.#places.has(key)) {
+          await this.#write(core, plan, constant, { buffer, offset }, turns);
+          this.#places.set(key, { buffer, offset });
+          this.#buffers.get(buffer)?.add(key);
+        }
+        done += constant.device_bytes;
+        onBytes(done, total);
+      }
+    }
+    return new Map(constants.map((constant) => [constant.tensor, this.#places.get(keyOf(plan, constant)) as Place]));
+  }
+
+  /** Frees what none of these plans uses. */
+  retain(plans: ReadonlySet<number>): void {
+    for (const plan of this.#wanted.keys()) if (!plans.has(plan)) this.#wanted.delete(plan);
+    const used = new Set([...this.#wanted.values()].flatMap((keys) => [...keys]));
+    for (const [buffer, keys] of this.#buffers) {
+      if ([...keys].some((key) => used.has(key))) continue;
+      for (const key of keys) this.#places.delete(key);
+      this.#buffers.delete(buffer);
+      buffer.destroy();
+    }
+  }
+
+  destroy(): void {
+    this.#wanted.clear();
+    this.retain(new Set());
+  }
+
+  #packed(constants: readonly Constant[]): { size: number; members: { constant: Constant; offset: number }[] }[] {
+    const { limits } = this.gpu.device;
+    const most = Math.min(BUFFER_BYTES, limits.maxBufferSize);
+    const alignment = limits.minStorageBufferOffsetAlignment;
+    const packs: { size: number; members: { constant: Constant; offset: number }[] }[] = [];
+    for (const constant of constants) {
+      let pack = packs.at(-1);
+      let offset = pack === undefined ? 0 : Math.ceil(pack.size / alignment) * alignment;
+      if (pack === undefined || offset + constant.device_bytes > most) {
+        pack = { size: 0, members: [] };
+        packs.push(pack);
+        offset = 0;
+      }
+      pack.members.push({ constant, offset });
+      pack.size = offset + constant.device_bytes;
+    }
+    return packs;
+  }
+
+  async #allocate(size: number): Promise<GPUBuffer> {
+    const { device } = this.gpu;
+    const buffer = await scoped(this.gpu, `weights of ${size} bytes`, () =>
+      device.createBuffer({ label: 'weights', size, usage: STORAGE_USAGE }),
+    );
+    this.#buffers.set(buffer, new Set());
+    return buffer;
+  }
+
+  async #write(core: Core, plan: number, constant: Constant, to: Place, turns: Turns): Promise<void> {
+    const { name, type, elements, place } = constant;
+    const { queue } = this.gpu.device;
+    if (place === null) {
+      write(queue, to, core.constant(plan, constant.tensor));
+      await turns.due();
+      return;
+    }
+    const file = await this.file(place.file);
+    const elementsPerChunk = Math.floor((CHUNK_BYTES * elements) / Math.max(bytesOf(type, elements), 1) / 64) * 64;
+    let at = to.offset;
+    let waiting = 0;
+    for (let first = 0; first < elements; first += elementsPerChunk) {
+      const count = Math.min(elementsPerChunk, elements - first);
+      const length = bytesOf(type, count);
+      const bytes = await file.read(place.offset + bytesOf(type, first), length);
+      if (bytes.length !== length) {
+        const message = `wants ${place.bytes} bytes from byte ${place.offset} on, got a file of ${file.size} bytes`;
+        throw new TilewrightError('model', `${name}: data in ${file.name}: ${message}`);
+      }
+      const converted = toDevice(name, type, bytes, first, count, this.gpu.f16);
+      write(queue, { buffer: to.buffer, offset: at }, converted);
+      at += converted.length;
+      waiting += converted.length;
+      if (waiting >= IN_FLIGHT_BYTES) {
+        await queue.onSubmittedWorkDone();
+        waiting = 0;
+      }
+      await turns.due();
+    }
+  }
+}
+
+/** Writes bytes of any length; a copy's is a multiple of four. */
+export function write(queue: GPUQueue, to: Place, bytes: Uint8Array): void {
+  const whole = bytes.length & ~3;
+  const view = bytes as Uint8Array<ArrayBuffer>;
+  queue.writeBuffer(to.buffer, to.offset, view, 0, whole);
+  if (whole < bytes.length) {
+    const last = new Uint8Array(4);
+    last.set(bytes.subarray(whole));
+    queue.writeBuffer(to.buffer, to.offset + whole, last);
+  }
+}
+
+function compare(a: string, b: string): number {
+  return a < b ? -1 : a > b ? 1 : 0;
+}
