@@ -6,7 +6,7 @@ mod support;
 
 use std::collections::BTreeMap;
 
-use naga::valid::{Capabilities, ValidationFlags, Validator};
+use naga::valid::{Capabilities, ShaderStages, SubgroupOperationSet, ValidationFlags, Validator};
 use naga::{
     Binding, BuiltIn, Expression, Function, Handle, Literal, Module, Statement, TypeInner, UnaryOperator,
 };
@@ -26,7 +26,8 @@ fn faults(text: &str, f16: bool) -> Vec<String> {
 
 /// The same for a device that may have 64-bit floats.
 fn faults_with(text: &str, f16: bool, f64: bool) -> Vec<String> {
-    let module = match naga::front::wgsl::parse_str(text) {
+    // naga refuses the line that browsers want.
+    let module = match naga::front::wgsl::parse_str(&text.replace(ENABLE_SUBGROUPS, "")) {
         Ok(module) => module,
         Err(error) => return vec![error.emit_to_string(text)],
     };
@@ -34,7 +35,10 @@ fn faults_with(text: &str, f16: bool, f64: bool) -> Vec<String> {
     let mut allowed = Capabilities::SHADER_FLOAT16_IN_FLOAT32;
     allowed.set(Capabilities::SHADER_FLOAT16, f16);
     allowed.set(Capabilities::FLOAT64, f64);
-    if let Err(error) = Validator::new(ValidationFlags::all(), allowed).validate(&module) {
+    allowed |= Capabilities::SUBGROUP;
+    let mut validator = Validator::new(ValidationFlags::all(), allowed);
+    validator.subgroup_stages(ShaderStages::COMPUTE).subgroup_operations(SubgroupOperationSet::all());
+    if let Err(error) = validator.validate(&module) {
         return vec![error.emit_to_string(text)];
     }
     let mut faults = Vec::new();
@@ -44,7 +48,7 @@ fn faults_with(text: &str, f16: bool, f64: bool) -> Vec<String> {
         let mut fault = |what: String| faults.push(format!("{name}: {what}"));
         constants(&module, function, &mut fault);
         arguments(&module, function, &mut fault);
-        barriers(function, is_entry, &mut fault);
+        barriers(&module, function, is_entry, &mut fault);
     }
     enables(text, f16, &mut |what| faults.push(what));
     faults
@@ -93,10 +97,11 @@ fn arguments(module: &Module, function: &Function, fault: &mut dyn FnMut(String)
     }
 }
 
-/// Barriers are reached by all invocations of a workgroup or by none: they stand in an entry point, under no condition
-/// but that of a loop over constants, and nothing returns before them.
-fn barriers(function: &Function, is_entry: bool, fault: &mut dyn FnMut(String)) {
+/// Barriers and subgroup operations are reached by all invocations of a workgroup or by none: they stand in an entry
+/// point, under no condition but that of a loop over constants and sizes, and nothing returns before them.
+fn barriers(module: &Module, function: &Function, is_entry: bool, fault: &mut dyn FnMut(String)) {
     struct Walk<'a> {
+        module: &'a Module,
         function: &'a Function,
         conditional: bool,
         returned: bool,
@@ -107,7 +112,10 @@ fn barriers(function: &Function, is_entry: bool, fault: &mut dyn FnMut(String)) 
         fn block(&mut self, block: &naga::Block) {
             for statement in block {
                 match statement {
-                    Statement::ControlBarrier(_) => {
+                    Statement::ControlBarrier(_)
+                    | Statement::SubgroupBallot { .. }
+                    | Statement::SubgroupCollectiveOperation { .. }
+                    | Statement::SubgroupGather { .. } => {
                         self.found += 1;
                         if self.conditional || self.returned {
                             self.faults.push("a barrier that not every invocation may reach".into());
@@ -156,6 +164,7 @@ fn barriers(function: &Function, is_entry: bool, fault: &mut dyn FnMut(String)) 
                 Expression::Literal(_) | Expression::Constant(_) | Expression::ZeroValue(_) => true,
                 Expression::Unary { expr, .. } | Expression::As { expr, .. } => self.is_uniform(*expr),
                 Expression::Binary { left, right, .. } => self.is_uniform(*left) && self.is_uniform(*right),
+                Expression::CallResult(callee) => is_size(self.module, &self.module.functions[*callee]),
                 Expression::Load { pointer } => match f.expressions[*pointer] {
                     Expression::LocalVariable(_) => {
                         let mut stores = Vec::new();
@@ -168,12 +177,25 @@ fn barriers(function: &Function, is_entry: bool, fault: &mut dyn FnMut(String)) 
             }
         }
     }
-    let mut walk = Walk { function, conditional: false, returned: false, found: 0, faults: Vec::new() };
+    let mut walk =
+        Walk { module, function, conditional: false, returned: false, found: 0, faults: Vec::new() };
     walk.block(&function.body);
     if !is_entry && walk.found > 0 {
         walk.faults.push("a barrier outside the entry point".into());
     }
     walk.faults.into_iter().for_each(fault);
+}
+
+/// Whether a function gives a size: it has no arguments and reads the run's parameters at most.
+fn is_size(module: &Module, f: &Function) -> bool {
+    f.arguments.is_empty()
+        && f.expressions.iter().all(|(_, e)| match e {
+            Expression::GlobalVariable(global) => {
+                module.global_variables[*global].space == naga::AddressSpace::Uniform
+            }
+            Expression::LocalVariable(_) | Expression::CallResult(_) => false,
+            _ => true,
+        })
 }
 
 fn breaks(block: &naga::Block) -> bool {
@@ -240,9 +262,16 @@ fn enables(text: &str, f16: bool, fault: &mut dyn FnMut(String)) {
     if !f16 && names_f16 {
         fault("f16 on a device without it".into());
     }
-    if words.iter().any(|word| word.starts_with("subgroup")) {
-        fault("subgroup operations, which need an `enable` line in browsers: extend this check".into());
-    }
+}
+
+/// What browsers want before a text that uses subgroup operations.
+const ENABLE_SUBGROUPS: &str = "enable subgroups;\n";
+
+/// The `enable` line of subgroup operations: in browsers' texts that use them, and in no other.
+fn enables_subgroups(text: &str, dialect: Dialect, caps: &Caps) {
+    let uses = text.contains("subgroupBroadcast(") || text.contains("subgroupAdd(");
+    assert!(caps.subgroups || !uses, "subgroup operations on a device without them\n{text}");
+    assert_eq!(text.contains(ENABLE_SUBGROUPS), uses && dialect == Dialect::Browser, "{text}");
 }
 
 fn assert_valid(label: &str, text: &str, f16: bool) {
@@ -265,6 +294,7 @@ fn check(label: &str, spec: &KernelSpec, schedule: &Schedule, sizes: &[i64], cap
             assert!(storage <= caps.max_storage_bindings as usize, "{label}: {storage} storage bindings");
             let outputs = rendered.bound.iter().filter(|bound| **bound == Bound::Output).count();
             assert_eq!(outputs, 1, "{label}: outputs");
+            enables_subgroups(&rendered.shader.source, dialect, caps);
             texts.push(rendered.shader.source);
         }
         texts.dedup();
@@ -280,7 +310,7 @@ type Seen = std::collections::HashSet<String>;
 
 /// Workgroup size and memory within the device's limits; nothing else checks the memory.
 fn workgroup(label: &str, text: &str, caps: &Caps) {
-    let module = naga::front::wgsl::parse_str(text).unwrap();
+    let module = naga::front::wgsl::parse_str(&text.replace(ENABLE_SUBGROUPS, "")).unwrap();
     let [x, y, z] = module.entry_points[0].workgroup_size;
     assert!(x * y * z <= caps.max_workgroup_invocations, "{label}: {x} x {y} x {z} invocations");
     let mut layouter = naga::proc::Layouter::default();
@@ -291,15 +321,16 @@ fn workgroup(label: &str, text: &str, caps: &Caps) {
     for argument in &module.entry_points[0].function.arguments {
         let Some(Binding::BuiltIn(builtin)) = &argument.binding else { continue };
         assert!(
-            !matches!(builtin, BuiltIn::SubgroupSize | BuiltIn::SubgroupInvocationId),
+            caps.subgroups || !matches!(builtin, BuiltIn::SubgroupSize | BuiltIn::SubgroupInvocationId),
             "{label}: {builtin:?}"
         );
     }
 }
 
-/// Devices: what WebGPU promises everywhere, and one with 16-bit floats.
+/// Devices: what WebGPU promises everywhere, and one with 16-bit floats and subgroups.
 fn devices() -> [Caps; 2] {
-    [Caps::default(), Caps { f16: true, cpu: true, ..Caps::default() }]
+    let subgroups = Caps { subgroups: true, subgroup_size: [8, 8], ..Caps::default() };
+    [Caps::default(), Caps { f16: true, cpu: true, ..subgroups }]
 }
 
 /// Sizes under which schedules are chosen: small, odd, large.
@@ -355,7 +386,7 @@ fn kernels_of_the_corpus_are_valid_under_every_schedule() {
             }
         }
     }
-    for family in ["map", "reduce", "gemm"] {
+    for family in ["map", "reduce", "gemm", "conv"] {
         assert!(families.get(family).is_some_and(|&n| n > 100), "few kernels of a family: {families:?}");
     }
 }
@@ -607,6 +638,7 @@ fn these_checks_find_what_they_look_for() {
     for (body, wanted) in [
         ("if (i < 4u) { workgroupBarrier(); } o[0] = 1;", "not every invocation may reach"),
         ("if (i < 4u) { return; } workgroupBarrier(); o[0] = 1;", "not every invocation may reach"),
+        ("if (i < 4u) { o[0] = subgroupBroadcast(1, 0u); }", "not every invocation may reach"),
         ("for (var j = 0u; j < i; j++) { workgroupBarrier(); } o[0] = 1;", "walks alike"),
         ("o[0] = o[1] / 0;", "Division by zero"),
         ("o[0] = o[1] << 32u;", "hift"),

@@ -33,7 +33,9 @@ pub enum Schedule {
 impl std::fmt::Display for Schedule {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Schedule::Map(s) => write!(f, "workgroup={} per_invocation={}", s.workgroup, s.per_invocation),
+            Schedule::Map(s) => {
+                write!(f, "workgroup={} per_invocation={} vector={}", s.workgroup, s.per_invocation, s.vector)
+            }
             Schedule::Reduce(s) => write!(f, "lanes={} rows={}", s.lanes, s.rows),
             Schedule::Contract(s) => write!(
                 f,
@@ -111,7 +113,9 @@ pub fn grid(
     };
     let div = |a: i64, b: u32| (a + b as i64 - 1) / b as i64;
     match (&spec.body, schedule) {
-        (Body::Map { len, .. }, Schedule::Map(s)) => flat(div(checked(len)?, s.workgroup * s.per_invocation)),
+        (Body::Map { len, .. }, Schedule::Map(s)) => {
+            flat(div(checked(len)?, s.workgroup * s.per_invocation * s.vector))
+        }
         (Body::Reduce { rows, result, .. }, Schedule::Reduce(s)) => {
             let rows = checked(rows)?;
             if let RowResult::PerElement { extent, .. } = result {

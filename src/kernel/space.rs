@@ -68,7 +68,7 @@ pub fn candidates(spec: &KernelSpec, sizes: Sizes, caps: &Caps) -> Vec<Schedule>
 /// A sound schedule without any search, which an untuned run uses.
 pub fn default_schedule(spec: &KernelSpec, sizes: Sizes, caps: &Caps) -> Schedule {
     match &spec.body {
-        Body::Map { .. } => Schedule::Map(map::default(caps)),
+        Body::Map { len, value } => Schedule::Map(map::default(spec, len, value, caps)),
         Body::Reduce { rows, stages, result } => {
             Schedule::Reduce(reduce::default(rows, stages, result, sizes, caps))
         }
@@ -94,7 +94,7 @@ pub fn broken_rule(
     caps: &Caps,
 ) -> Option<&'static str> {
     match (&spec.body, schedule) {
-        (Body::Map { .. }, Schedule::Map(s)) => map::broken_rule(s, caps),
+        (Body::Map { len, value }, Schedule::Map(s)) => map::broken_rule(spec, len, value, s, caps),
         (Body::Reduce { stages, .. }, Schedule::Reduce(s)) => reduce::broken_rule(stages, s, caps),
         (Body::Contract(body), Schedule::Contract(s)) => contract::broken_rule(body, s, sizes, caps),
         (Body::Conv(body), Schedule::Conv(s)) => conv::broken_rule(body, s, sizes, caps),

@@ -80,6 +80,11 @@ impl<'a> Scope<'a> {
         if width == 1 { format!("t{input}") } else { format!("t{input}v") }
     }
 
+    /// The dtype of an input.
+    pub fn input(&self, input: usize) -> DType {
+        self.spec.inputs[input]
+    }
+
     /// An element of an input, at an offset that is already text, in its computing type.
     pub fn scalar_load(&self, input: usize, offset: &str) -> String {
         widen(&format!("{}[{offset}]", self.binding(input, 1)), self.spec.inputs[input], self.target.floats)
