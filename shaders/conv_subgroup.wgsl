@@ -141,29 +141,24 @@ fn main(
             }
         }
     }
-    if (wanted != position) {
-        return;
-    }
-    // One store in a loop rather than one for each output: some drivers' compilers take long over stores.
-    var sums: array<vec4<Sum>, MICRO_W * MICRO_O4>;
-    //#each p MICRO_W
-    //#each o MICRO_O4
-    sums[p0 * MICRO_O4 + o0] = sum_p0_o0;
-    //#end
-    //#end
-    let end_m = min(out_channels(), first + 4 * MICRO_O4);
-    let end_w = min(output_w() - out_w, MICRO_W);
-    for (var m = first; m < end_m; m++) {
-        //#each b TERMS
-        let term_b0 = channel_b0(g, m);
-        //#end
-        for (var p = 0; p < end_w; p++) {
-            let sum = sums[p * MICRO_O4 + (m - first) / 4][(m - first) % 4];
-            store(n, g, m, out_d, out_h, out_w + p, sum,
-                //#each b TERMS
-                term_b0,
-                //#end
-            );
+    if (wanted == position) {
+        //#each o MICRO_O4
+        let end_o0 = min(out_channels() - first - o0 * 4, 4);
+        for (var i = 0; i < end_o0; i++) {
+            let m = first + o0 * 4 + i;
+            //#each b TERMS
+            let term_b0 = channel_b0(g, m);
+            //#end
+            //#each p MICRO_W
+            if (out_w + p0 < output_w()) {
+                store(n, g, m, out_d, out_h, out_w + p0, sum_p0_o0[i],
+                    //#each b TERMS
+                    term_b0,
+                    //#end
+                );
+            }
+            //#end
         }
+        //#end
     }
 }

@@ -9,14 +9,12 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use wasm_bindgen::prelude::wasm_bindgen;
 
-use crate::commands::{
-    Kernels, Produced, Recorder, elements_from_device, elements_to_device, encode, outputs, to_device,
-};
+use crate::commands::{self, Kernels, Produced, Recorder, encode, outputs, to_device};
 use crate::error::{Error, Result};
 use crate::graph::{Dim, ValueInfo};
 use crate::ir::Stop;
-use crate::kernel::{Caps, KernelSpec, default_schedule, storage_bytes};
-use crate::model::{Given, Model};
+use crate::kernel::{Caps, KernelSpec, default_schedule, storage_bytes, stored};
+use crate::model::{Computed, Given, Model};
 use crate::onnx;
 use crate::plan::{Origin, Plan, bound_bytes};
 use crate::tensor::{DType, Tensor};
@@ -126,6 +124,9 @@ enum Ready<'a> {
         live: Vec<u32>,
         /// For every input of the model, its position in what was given.
         order: Vec<usize>,
+        /// For every input of the model, the dtype that the device holds its elements as; `null` where no kernel reads
+        /// it.
+        inputs: Vec<Option<&'static str>>,
         /// Whether the plan depends on contents of inputs, so that the next run must ask again.
         by_contents: bool,
         outputs: Vec<Output<'a>>,
@@ -137,8 +138,9 @@ struct Output<'a> {
     name: &'a str,
     r#type: &'static str,
     shape: Vec<usize>,
-    /// Whether [`Core::known_output`] has it; else it is read back.
-    known: bool,
+    /// The dtype that the device holds its elements as; `null` where [`Core::known_output`] has it, so that it is not
+    /// read back.
+    stored: Option<&'static str>,
 }
 
 /// A constant to upload.
@@ -147,6 +149,8 @@ struct Constant<'a> {
     tensor: usize,
     name: &'a str,
     r#type: &'static str,
+    /// The dtype that the device holds its elements as.
+    stored: &'static str,
     elements: usize,
     device_bytes: u64,
     /// Where its elements are; `null` where [`Core::constant`] has them.
@@ -274,12 +278,13 @@ impl Core {
             Tensor::new(given[order[i]].dtype, &shapes[i], bytes).ok()
         };
         let (caps, plans_made) = (&self.caps, &mut self.plans_made);
-        match self.model.ready(&shapes, &contents, caps, &mut |_| Ok(kept(plans_made))) {
+        match self.model.ready(&shapes, &contents, &Computed::default(), caps, &mut |_| Ok(kept(plans_made)))
+        {
             Ok(_) => {}
             Err(Stop::NeedsInputs(needs)) => {
                 return Ok(to_json(&Ready::Needs { needs: needs.into_iter().collect() })?);
             }
-            Err(Stop::NeedsShapes) => {
+            Err(Stop::NeedsShapes | Stop::NeedsValue(_)) => {
                 return Err(Error::model("session", "the plan wants shapes that are given").into());
             }
             Err(Stop::Error(error)) => return Err(error.into()),
@@ -287,22 +292,29 @@ impl Core {
         let by_contents = self.model.depends_on_contents();
         let live = self.model.plans().iter().map(|planned| planned.kept.number).collect();
         let planned = self.model.latest()?;
+        if planned.plan.next.is_some() {
+            let item = "in the browser, a shape or a condition that depends on computed values";
+            return Err(Error::Unsupported { items: vec![item.into()] }.into());
+        }
         let (plan, symbols) = (planned.plan.clone(), planned.plan.symbol_values(&shapes));
         let commands = recorder(&plan, &self.caps, &mut planned.kept.kernels, |r| r.run(&symbols))?.0;
         self.words = encode(&commands)?;
         self.known.clear();
+        let floats = self.caps.floats();
         let mut described = Vec::new();
         for (output, produced) in plan.outputs.iter().zip(outputs(&plan, &symbols)?) {
-            let (shape, known) = match produced {
-                Produced::Known(tensor) => (tensor.shape().to_vec(), Some(tensor)),
-                Produced::Read(shape) => (shape, None),
+            let (shape, stored, known) = match produced {
+                Produced::Known(tensor) => (tensor.shape().to_vec(), None, Some(tensor)),
+                Produced::Read { shape, held } => (shape, Some(stored(held, floats).name()), None),
             };
             let (name, r#type) = (output.name.as_str(), output.dtype.name());
-            described.push(Output { name, r#type, shape, known: known.is_some() });
+            described.push(Output { name, r#type, shape, stored });
             self.known.push(known);
         }
-        let plan = planned.kept.number;
-        Ok(to_json(&Ready::Run { plan, live, order, by_contents, outputs: described })?)
+        let held = |tensor: &Option<usize>| tensor.map(|t| stored(plan.tensors[t].dtype, floats).name());
+        let inputs = plan.inputs.iter().map(held).collect();
+        let number = planned.kept.number;
+        Ok(to_json(&Ready::Run { plan: number, live, order, inputs, by_contents, outputs: described })?)
     }
 
     /// The commands of the run prepared last.
@@ -332,12 +344,12 @@ impl Core {
     /// # Errors
     /// For a plan that is no longer kept, and for a constant larger than the device's largest buffer.
     pub fn constants(&mut self, plan: u32) -> Result<String, Fault> {
-        let (f16, limit) = (self.caps.f16, self.caps.max_buffer_bytes);
+        let (floats, limit) = (self.caps.floats(), self.caps.max_buffer_bytes);
         let plan = self.planned(plan)?.plan.clone();
         let mut constants = Vec::new();
         for (number, tensor) in plan.tensors.iter().enumerate() {
             let Origin::Weight(data) = &tensor.origin else { continue };
-            let device_bytes = bound_bytes(data.len(), storage_bytes(tensor.dtype, f16));
+            let device_bytes = bound_bytes(data.len(), storage_bytes(tensor.dtype, floats));
             if device_bytes > limit {
                 let shape = data.shape();
                 let message = format!(
@@ -353,7 +365,8 @@ impl Core {
             constants.push(Constant {
                 tensor: number,
                 name: &tensor.name,
-                r#type: tensor.dtype.name(),
+                r#type: data.dtype().name(),
+                stored: stored(tensor.dtype, floats).name(),
                 elements: data.len(),
                 device_bytes,
                 place,
@@ -365,15 +378,15 @@ impl Core {
     /// A constant that is in memory, in its form on the device.
     ///
     /// # Errors
-    /// As [`convert_to_device`].
+    /// As [`convert`].
     pub fn constant(&mut self, plan: u32, tensor: usize) -> Result<Vec<u8>, Fault> {
-        let f16 = self.caps.f16;
+        let floats = self.caps.floats();
         let plan = self.planned(plan)?.plan.clone();
-        let tensor = plan.tensors.get(tensor).map(|tensor| (&tensor.name, &tensor.origin));
-        let Some((name, Origin::Weight(data))) = tensor else {
+        let tensor = plan.tensors.get(tensor).map(|tensor| (tensor, &tensor.origin));
+        let Some((tensor, Origin::Weight(data))) = tensor else {
             return Err(Error::model("session", "there is no such constant").into());
         };
-        Ok(to_device(name, data, f16)?.into_owned())
+        Ok(to_device(&tensor.name, data, tensor.dtype, floats)?.into_owned())
     }
 
     /// A kernel of a plan, by the number that its commands have for it: JSON.
@@ -422,36 +435,13 @@ impl Core {
     }
 }
 
-/// Elements `first..first + count` of a tensor in their form on the device.
+/// `count` elements of one dtype as another: between ONNX's form and the device's.
 ///
 /// # Errors
-/// `limit`, naming tensor, position and value of a 64-bit integer that does not fit 32 bits.
+/// `limit`, naming the tensor, where there is no such conversion.
 #[wasm_bindgen]
-pub fn convert_to_device(
-    name: &str,
-    dtype: &str,
-    bytes: &[u8],
-    first: usize,
-    count: usize,
-    f16: bool,
-) -> Result<Vec<u8>, Fault> {
-    let dtype = dtype_named(dtype)?;
-    Ok(elements_to_device(name, dtype, bytes, first..first + count, f16)?.into_owned())
-}
-
-/// The first `count` elements of the device's form, as ONNX has them.
-///
-/// # Errors
-/// `limit` for dtypes without a form on the device.
-#[wasm_bindgen]
-pub fn convert_from_device(
-    name: &str,
-    dtype: &str,
-    bytes: Vec<u8>,
-    count: usize,
-    f16: bool,
-) -> Result<Vec<u8>, Fault> {
-    Ok(elements_from_device(name, dtype_named(dtype)?, count, bytes, f16)?)
+pub fn convert(name: &str, from: &str, bytes: &[u8], to: &str, count: usize) -> Result<Vec<u8>, Fault> {
+    Ok(commands::convert(name, dtype_named(from)?, bytes, dtype_named(to)?, count)?)
 }
 
 fn kept(plans_made: &mut u32) -> Kept {
@@ -467,7 +457,7 @@ fn recorder<T>(
     record: impl FnOnce(&mut Recorder) -> Result<T>,
 ) -> Result<T> {
     let choose = |spec: &KernelSpec, sizes: &[i64]| default_schedule(spec, sizes, caps);
-    let target = Target { f16: caps.f16, dialect: Dialect::Browser };
+    let target = Target { floats: caps.floats(), dialect: Dialect::Browser };
     record(&mut Recorder { plan, caps, target, choose: &choose, kernels })
 }
 

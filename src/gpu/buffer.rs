@@ -122,6 +122,27 @@ impl Device {
         }
         Ok(())
     }
+
+    /// Copies the first `size_bytes` behind `from`'s offset to `to`'s, in order with the runs before and after.
+    ///
+    /// # Errors
+    /// [`Error::Limit`] for a range outside its buffer, and what the device says.
+    pub fn copy(&self, from: (&Buffer, u64), to: (&Buffer, u64), size_bytes: u64) -> Result<()> {
+        for (buffer, offset_bytes) in [from, to] {
+            if buffer.words(offset_bytes, size_bytes).is_none() {
+                let place = format!("copy of buffer {:?}", buffer.label());
+                return Err(Error::limit(place, buffer.misfit(offset_bytes, size_bytes)));
+            }
+        }
+        let inner = &self.0;
+        inner.scoped("copy", || {
+            let mut encoder = inner.raw.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+            encoder.copy_buffer_to_buffer(&from.0.0.raw, from.1, &to.0.0.raw, to.1, size_bytes);
+            inner.queue.submit([encoder.finish()])
+        })?;
+        inner.uploads.submitted();
+        Ok(())
+    }
 }
 
 impl Inner {

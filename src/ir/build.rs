@@ -1,7 +1,8 @@
 //! Building a program: values are added one by one, folded where they are known.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
+use super::content::CONTENT_LEN;
 use super::{Def, Guard, Value, ValueId};
 use crate::error::Error;
 use crate::expr::{Atom, Binary, Expr, Idx, Node, Unary, flatten, numel, unflatten, vars};
@@ -16,6 +17,38 @@ pub enum Stop {
     NeedsInputs(BTreeSet<usize>),
     /// The plan depends on sizes that are symbols here: plan again with the shapes of all inputs given.
     NeedsShapes,
+    /// The plan depends on a computed value: run what comes before, and plan again with it given.
+    NeedsValue(Needed),
+}
+
+/// What lowering must know of computed values before it can go on.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Needed {
+    /// The value.
+    pub value: ValueId,
+    /// Whether it is one number that only counts something: the plan is for any count.
+    pub is_count: bool,
+    /// Values that what comes afterwards may read.
+    pub live: BTreeSet<ValueId>,
+}
+
+/// What an earlier stage of the run computed.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Given {
+    /// A number that counts something, known by a symbol.
+    Count,
+    /// The elements.
+    Elements(Tensor),
+}
+
+impl Stop {
+    /// This, and what comes afterwards may read these values.
+    pub fn keeping(mut self, values: impl IntoIterator<Item = ValueId>) -> Stop {
+        if let Stop::NeedsValue(needed) = &mut self {
+            needed.live.extend(values);
+        }
+        self
+    }
 }
 
 impl From<Error> for Stop {
@@ -33,6 +66,8 @@ pub struct Program {
     pub guards: Vec<Guard>,
     /// The node being lowered, for messages and names.
     pub place: String,
+    /// Values that earlier stages of the run computed.
+    pub given: BTreeMap<ValueId, Given>,
 }
 
 impl Program {
@@ -256,12 +291,37 @@ impl Program {
         {
             return Ok(sizes);
         }
-        Err(self.needs(id, "sizes"))
+        match self.given.get(&id) {
+            Some(Given::Elements(_)) => Ok(self.integers(id)?.into_iter().map(Idx::from).collect()),
+            Some(Given::Count) => Ok(vec![self.computed_size(id)?]),
+            None => Err(self.needs(id)),
+        }
     }
 
-    /// The elements of a small value as constants, or which inputs they depend on.
+    /// A computed number as a size; the plan is for any value of it.
+    pub fn computed_size(&self, id: ValueId) -> Result<Idx, Stop> {
+        let value = self.value(id);
+        if let Some([count]) = value.content.as_deref()
+            && let Some(count) = count.as_idx()
+        {
+            return Ok(count);
+        }
+        match self.given.get(&id) {
+            Some(Given::Count) => Ok(Idx::sym(&count_name(id))),
+            Some(Given::Elements(_)) => Ok(Idx::from(self.integers(id)?.first().copied().unwrap_or(0))),
+            None => Err(Stop::NeedsValue(Needed { value: id, is_count: true, live: BTreeSet::new() })),
+        }
+    }
+
+    /// The elements of a small value as constants, or what they depend on.
     pub fn constants(&self, id: ValueId) -> Result<Vec<crate::expr::Value>, Stop> {
         let value = self.value(id);
+        if let Some(Given::Elements(tensor)) = self.given.get(&id) {
+            let read = |i| crate::expr::read_element(tensor.dtype(), tensor.bytes(), i);
+            if let Some(all) = (0..tensor.len()).map(read).collect::<Option<Vec<_>>>() {
+                return Ok(all);
+            }
+        }
         if let Some(content) = &value.content
             && let Some(constants) = content.iter().map(Expr::as_const).collect::<Option<Vec<_>>>()
         {
@@ -273,7 +333,7 @@ impl Program {
                 return Ok(all);
             }
         }
-        Err(self.needs(id, "a constant"))
+        Err(self.needs(id))
     }
 
     /// The elements of a small value as constant integers.
@@ -295,10 +355,11 @@ impl Program {
         self.shape(id).iter().map(|size| self.known_size(size)).collect()
     }
 
-    /// The graph inputs that `id` is computed from, or that it depends on symbols, as a reason to stop.
-    fn needs(&self, id: ValueId, what: &str) -> Stop {
+    /// Why `id` is not known: it is worked out from small graph inputs, whose contents make it known before the
+    /// run, or from symbols; else it is computed on the device.
+    fn needs(&self, id: ValueId) -> Stop {
         let (mut inputs, mut stack, mut seen) = (BTreeSet::new(), vec![id], BTreeSet::new());
-        let mut symbolic = false;
+        let (mut symbolic, mut small) = (false, true);
         while let Some(id) = stack.pop() {
             if !seen.insert(id) {
                 continue;
@@ -307,6 +368,8 @@ impl Program {
                 inputs.insert(number);
             }
             let value = self.value(id);
+            small &= !self.given.contains_key(&id)
+                && (matches!(value.def, Def::Weight(_)) || positions(&value.shape, CONTENT_LEN).is_some());
             value.shape.iter().for_each(|size| symbolic |= has_symbol(size));
             for expr in value.exprs() {
                 expr.visit_indices(&mut |idx| symbolic |= has_symbol(idx));
@@ -316,11 +379,10 @@ impl Program {
         if inputs.is_empty() && symbolic {
             return Stop::NeedsShapes;
         }
-        if inputs.is_empty() {
-            let name = &self.value(id).name;
-            return self.error(format!("{what} wanted, but {name:?} is not known before the run"));
+        if small && !inputs.is_empty() {
+            return Stop::NeedsInputs(inputs);
         }
-        Stop::NeedsInputs(inputs)
+        Stop::NeedsValue(Needed { value: id, is_count: false, live: BTreeSet::new() })
     }
 }
 
@@ -352,6 +414,11 @@ impl Value {
             }
         }
     }
+}
+
+/// The symbol for a count that was computed.
+pub fn count_name(id: ValueId) -> String {
+    format!("count {id}")
 }
 
 /// Whether a symbol occurs in `idx`.

@@ -9,7 +9,7 @@ use crate::expr::{
 use crate::tensor::{DType, Tensor};
 
 /// Values of at most this many elements carry their contents: shapes, axes, scalars.
-const CONTENT_LEN: usize = 64;
+pub(super) const CONTENT_LEN: usize = 64;
 
 /// Constants of at most this many elements (times those that a reduction reads) are folded on the CPU;
 /// larger ones are computed once on the device.

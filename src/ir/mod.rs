@@ -9,7 +9,7 @@ mod convolution;
 mod evaluate;
 mod nest;
 
-pub use build::{Program, Stop};
+pub use build::{Given, Needed, Program, Stop, count_name};
 pub use content::static_shape;
 pub use convolution::{ConvAxis, ConvVar, Convolution};
 pub use nest::{Axes, join, split};

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::attention::AttentionSchedule;
 use super::caps::Caps;
 use super::contract::ContractSchedule;
 use super::conv::ConvSchedule;
@@ -28,6 +29,23 @@ pub enum Schedule {
     Conv(ConvSchedule),
     /// For a [`Body::Conv`] whose output channels read one input channel each.
     Depthwise(DepthwiseSchedule),
+    /// For [`Body::Attention`].
+    Attention(AttentionSchedule),
+}
+
+impl Schedule {
+    /// Which of its family's algorithms it is for.
+    pub(super) fn algorithm(&self) -> &'static str {
+        match self {
+            Schedule::Map(_) => "map",
+            Schedule::Reduce(_) => "reduce",
+            Schedule::Contract(_) => "gemm",
+            Schedule::Conv(s) if s.subgroup > 0 => "subgroup",
+            Schedule::Conv(_) => "direct",
+            Schedule::Depthwise(_) => "depthwise",
+            Schedule::Attention(s) => s.algorithm(),
+        }
+    }
 }
 
 impl std::fmt::Display for Schedule {
@@ -58,6 +76,7 @@ impl std::fmt::Display for Schedule {
             Schedule::Depthwise(s) => {
                 write!(f, "depthwise group={} micro_h={} micro_w={}", s.group, s.micro_h, s.micro_w)
             }
+            Schedule::Attention(s) => s.fmt(f),
         }
     }
 }
@@ -158,6 +177,19 @@ pub fn grid(
             let channels = checked(&(&(&body.batch * &body.groups) * &body.out_channels))?;
             let blocks = div(checked(&h.output)?, s.micro_h) * div(checked(&w.output)?, s.micro_w);
             flat(div(channels * checked(&d.output)? * blocks, s.group))
+        }
+        (Body::Attention(body), Schedule::Attention(AttentionSchedule::Fused(s))) => {
+            let (b, m, n) = (checked(&body.batch)?, checked(&body.m)?, checked(&body.n)?);
+            checked(&body.k)?;
+            let total = b.saturating_mul(m).saturating_mul(n);
+            if total > i32::MAX as i64 {
+                return Err(too_large("number of output elements", total, i32::MAX as i64));
+            }
+            if s.lanes == 1 {
+                flat(div(b * div(m, s.micro_m), s.rows))
+            } else {
+                flat(b * div(m, s.rows * s.micro_m))
+            }
         }
         (_, other) => Err(Error::limit(label, format!("schedule {other} does not fit this kernel"))),
     }

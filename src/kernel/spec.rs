@@ -43,6 +43,8 @@ pub enum Body {
     Contract(ContractBody),
     /// `out[n, g, m, o] = epilogue(sum over c, k of w(g, m, c, k) * x(n, g, c, o * stride + k * dilation - before))`.
     Conv(ConvBody),
+    /// `out[b, m, n] = sum over k of softmax over k of score(b, m, k) * v(b, k, n)`.
+    Attention(AttentionBody),
 }
 
 /// One statistic of a row: `combine over r < extent of value(row, r)`.
@@ -126,6 +128,61 @@ impl ConvBody {
     }
 }
 
+/// Softmax attention with arbitrary loads, scores and masks. Loop variables 0 to 4 are `b`, `m` (the query), `n`
+/// (the column of V), `k` (the key) and `d` (the position in a head):
+///
+/// ```text
+/// score(b, m, k) = score(dot),      dot = sum over d of query(b, m, d) * key(b, k, d)
+/// w(b, m, k)     = exp(score(b, m, k) - max(lowest finite number, max over k of score(b, m, k)))
+/// out[b, m, n]   = result(sum over k of w(b, m, k) * value(b, k, n), sum over k of w(b, m, k))
+/// ```
+///
+/// Scales, soft caps, masks, causal and sliding windows are part of `score`; grouped heads and caches of the loads.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct AttentionBody {
+    /// Number of heads over all batches that share keys.
+    pub batch: Idx,
+    /// Queries.
+    pub m: Idx,
+    /// Columns of V and of the output.
+    pub n: Idx,
+    /// Keys, at the most.
+    pub k: Idx,
+    /// Keys of product `b`.
+    pub keys: Idx,
+    /// The head size: terms of each dot product.
+    pub d: Idx,
+    /// Q at `(b, m, d)`.
+    pub query: Expr,
+    /// K at `(b, k, d)`.
+    pub key: Expr,
+    /// V at `(b, k, n)`.
+    pub value: Expr,
+    /// The dtype of the dot product.
+    pub dot: DType,
+    /// The score at `(b, m, k)`, in float32; argument 0 is the dot product.
+    pub score: Expr,
+    /// What is stored.
+    pub result: AttentionResult,
+}
+
+/// What an attention kernel stores.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum AttentionResult {
+    /// `out[(b * m + query) * n + column]`.
+    Mixed {
+        /// The weighted mean of values, in float32: argument 0 is the weighted sum, argument 1 the sum of weights. Says
+        /// what a query that sees no key gives.
+        mean: Expr,
+        /// Its dtype in the epilogue.
+        dtype: DType,
+        /// What is stored at `(b, m, n)`; argument 0 is the mean.
+        epilogue: Expr,
+    },
+    /// Rows of n + 2: the weighted sums, the largest score, and the sum of weights, for a pass that combines them.
+    Parts,
+}
+
 impl KernelSpec {
     /// The family's name.
     pub fn family(&self) -> &'static str {
@@ -134,6 +191,7 @@ impl KernelSpec {
             Body::Reduce { .. } => "reduce",
             Body::Contract(_) => "gemm",
             Body::Conv(_) => "conv",
+            Body::Attention(_) => "attention",
         }
     }
 
@@ -145,6 +203,13 @@ impl KernelSpec {
             Body::Reduce { rows, result: RowResult::PerElement { extent, .. }, .. } => rows * extent,
             Body::Contract(c) => &(&c.batch * &c.m) * &c.n,
             Body::Conv(c) => c.output_len(),
+            Body::Attention(a) => {
+                let extra = match a.result {
+                    AttentionResult::Mixed { .. } => 0i64,
+                    AttentionResult::Parts => 2,
+                };
+                &(&a.batch * &a.m) * &(&a.n + &Idx::from(extra))
+            }
         }
     }
 
@@ -160,6 +225,13 @@ impl KernelSpec {
             }
             Body::Contract(c) => vec![&c.a, &c.b, &c.epilogue],
             Body::Conv(c) => vec![&c.w, &c.x, &c.epilogue],
+            Body::Attention(a) => {
+                let last: &[&Expr] = match &a.result {
+                    AttentionResult::Mixed { mean, epilogue, .. } => &[mean, epilogue],
+                    AttentionResult::Parts => &[],
+                };
+                [&[&a.query, &a.key, &a.value, &a.score], last].concat()
+            }
         }
     }
 }

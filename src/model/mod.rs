@@ -1,8 +1,10 @@
 //! A model and its plans: which plan serves a run, given what is known of the run's inputs. Needs no device.
 
 mod inputs;
+mod stage;
 
 pub use inputs::Given;
+pub use stage::Computed;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -29,6 +31,8 @@ pub struct Model<R> {
     needed: BTreeSet<usize>,
     /// Whether the plan depends on the sizes of symbols.
     needs_shapes: bool,
+    /// Whether computed counts are planned for one by one: a plan for any count assumed what does not hold.
+    pub exact_counts: bool,
     /// The latest last.
     plans: Vec<Planned<R>>,
 }
@@ -62,6 +66,7 @@ impl<R> Model<R> {
             allow_f64_as_f32,
             needed: BTreeSet::new(),
             needs_shapes: false,
+            exact_counts: false,
             plans: Vec::new(),
         })
     }
@@ -81,12 +86,14 @@ impl<R> Model<R> {
                 self.needs_shapes = true;
                 Ok(())
             }
+            Err(Stop::NeedsValue(_)) => Err(Error::model("plan", "a stage without an end")),
             Err(Stop::Error(error)) => Err(error),
         }
     }
 
     /// A plan that fits inputs of these shapes, in the model's order; it stands last in the list. `contents` gives an
-    /// input's elements where the plan depends on them.
+    /// input's elements where the plan depends on them, `computed` what earlier stages of the run found out. `None`
+    /// says that the run must begin again at its first stage.
     ///
     /// # Errors
     /// [`Stop::NeedsInputs`] with the inputs that `contents` must give and does not; else as [`plan`].
@@ -94,10 +101,14 @@ impl<R> Model<R> {
         &mut self,
         shapes: &[Vec<usize>],
         contents: &dyn Fn(usize) -> Option<Tensor>,
+        computed: &Computed,
         caps: &Caps,
         keep: Keep<R>,
-    ) -> Result<&mut Planned<R>, Stop> {
+    ) -> Result<Option<&mut Planned<R>>, Stop> {
         let mut known = self.known();
+        known.given = computed.given.clone();
+        known.resident = computed.resident.iter().map(|(id, held, _)| (*id, *held)).collect();
+        let bound: Vec<Vec<usize>> = shapes.iter().cloned().chain(computed.shapes()).collect();
         let all_shapes = || shapes.iter().cloned().enumerate().collect();
         if self.needs_shapes {
             known.shapes = all_shapes();
@@ -111,21 +122,31 @@ impl<R> Model<R> {
                 Ok(()) => {}
                 Err(Stop::NeedsInputs(inputs)) if !inputs.is_subset(&self.needed) => {
                     self.needed.extend(inputs);
+                    if !computed.is_nothing() {
+                        return Ok(None);
+                    }
                     continue;
                 }
                 Err(Stop::NeedsShapes) if known.shapes.is_empty() => {
                     self.needs_shapes = true;
+                    if !computed.is_nothing() {
+                        return Ok(None);
+                    }
                     known.shapes = all_shapes();
                     continue;
                 }
-                Err(Stop::NeedsInputs(_) | Stop::NeedsShapes) => {
+                Err(Stop::NeedsInputs(_) | Stop::NeedsShapes | Stop::NeedsValue(_)) => {
                     let items = vec!["a shape that depends on computed values".into()];
                     return Err(Error::Unsupported { items }.into());
                 }
                 Err(error) => return Err(error),
             }
             let plan = &self.latest()?.plan;
-            let Some(broken) = plan.broken_guard(&plan.symbol_values(shapes))? else { break };
+            let Some(broken) = plan.broken_guard(&plan.symbol_values(&bound))? else { break };
+            if !(computed.is_nothing() || self.needs_shapes && self.exact_counts) {
+                (self.needs_shapes, self.exact_counts) = (true, true);
+                return Ok(None);
+            }
             if !known.shapes.is_empty() {
                 return Err(Error::model("inputs", broken).into());
             }
@@ -135,7 +156,7 @@ impl<R> Model<R> {
             );
             known.shapes = all_shapes();
         }
-        Ok(self.latest()?)
+        Ok(Some(self.latest()?))
     }
 
     /// All plans, the latest last.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::{Known, lower};
 use crate::error::Error;
 use crate::graph::{Attribute, Dim, Graph, Node, ValueInfo};
-use crate::ir::Stop;
+use crate::ir::{Given, Stop};
 use crate::tensor::{DType, Element, Tensor};
 
 pub fn t<T: Element>(shape: &[usize], values: &[T]) -> Tensor {
@@ -130,7 +130,15 @@ impl<'a> Case<'a> {
                     known.shapes =
                         self.inputs.iter().enumerate().map(|(i, x)| (i, x.shape().to_vec())).collect();
                 }
+                Err(Stop::NeedsValue(needed)) => panic!("{needed:?} is no stage"),
                 Err(Stop::Error(error)) => return Err(error),
+                Ok(lowered) if lowered.next.is_some() => {
+                    let next = lowered.next.expect("checked");
+                    let mut values = lowered.program.evaluate(&self.inputs, &[next.value])?;
+                    let given = values.pop().map(Given::Elements).expect("one value");
+                    let again = known.given.insert(next.value, given);
+                    assert!(again.is_none(), "value {} asked for twice", next.value);
+                }
                 Ok(lowered) => {
                     let ids: Vec<_> = lowered.outputs.iter().map(|output| output.1).collect();
                     return lowered.program.evaluate(&self.inputs, &ids);

@@ -14,10 +14,15 @@ pub const OPS: &[OpDef] = &[
     op(
         "If",
         1,
-        "one of two branches; both are computed where the condition is and their shapes agree",
+        "one of two branches; both are computed where the condition is and their shapes agree, else the condition is read back",
         branch,
     ),
-    op("Loop", 1, "a body repeated at most 64 times, a number of times known before the run", repeat),
+    op(
+        "Loop",
+        1,
+        "a body repeated at most 64 times; a condition or number of times that is computed is read back",
+        repeat,
+    ),
     op("Scan", 9, "a body repeated over at most 64 slices of its inputs", scan),
 ];
 
@@ -76,7 +81,10 @@ fn repeat(cx: &mut Cx) -> Lowering {
     let mut condition = cx.optional(1);
     let mut collected: Vec<Vec<ValueId>> = Vec::new();
     let mut done = 0;
-    while done < count && holds(cx, condition)? {
+    let kept = |carried: &[ValueId], collected: &[Vec<ValueId>]| {
+        carried.iter().chain(collected.iter().flatten()).copied().collect::<Vec<_>>()
+    };
+    while done < count && holds(cx, condition).map_err(|stop| stop.keeping(kept(&carried, &collected)))? {
         if done as usize == MOST {
             return Err(cx.unsupported(format!("more than {MOST} repetitions")));
         }
@@ -85,7 +93,8 @@ fn repeat(cx: &mut Cx) -> Lowering {
             Some(condition) => condition,
             None => cx.program.scalar(Expr::bool(true)),
         };
-        let outputs = body(cx, step, &[vec![number, going], carried.clone()].concat())?;
+        let outputs = body(cx, step, &[vec![number, going], carried.clone()].concat());
+        let outputs = outputs.map_err(|stop| stop.keeping(kept(&carried, &collected)))?;
         let (next, rest) = outputs.split_first().ok_or_else(|| cx.error("the body has no outputs"))?;
         if rest.len() < carried.len() {
             return Err(cx.error(format!("the body gives {} values of {}", rest.len(), carried.len())));
@@ -140,7 +149,7 @@ fn scan(cx: &mut Cx) -> Lowering {
     if len == 0 || len > MOST {
         return Err(cx.unsupported(format!("{len} repetitions; 1 to {MOST} are")));
     }
-    let mut collected = Vec::new();
+    let mut collected: Vec<Vec<ValueId>> = Vec::new();
     for t in 0..len {
         let mut values = carried.clone();
         for ((&x, &axis), &reversed) in scanned.iter().zip(&axes).zip(&reversed) {
@@ -153,7 +162,8 @@ fn scan(cx: &mut Cx) -> Lowering {
                 at
             }));
         }
-        let all = body(cx, step, &values)?;
+        let kept = values.iter().chain(collected.iter().flatten()).copied();
+        let all = body(cx, step, &values).map_err(|stop| stop.keeping(kept))?;
         carried = all[..states].to_vec();
         collect(cx, &mut collected, &all[states..], &out_axes)?;
     }

@@ -50,7 +50,15 @@ fn whole(number: &Expr) -> Option<Idx> {
 
 fn range(cx: &mut Cx) -> Lowering {
     let inputs = [cx.input(0)?, cx.input(1)?, cx.input(2)?];
-    let content = inputs.map(|id| cx.program.load(id, &[]));
+    let mut content = inputs.map(|id| cx.program.load(id, &[]));
+    let known = |e: &Expr| e.as_const().is_some() || whole(e).is_some();
+    if !content.iter().all(known) {
+        for (element, id) in content.iter_mut().zip(inputs) {
+            let value = cx.program.constants(id)?.first().copied();
+            let value = value.ok_or_else(|| cx.error("wants scalars"))?;
+            *element = Expr::constant(element.dtype(), value);
+        }
+    }
     let [start, limit, delta] = &content;
     let zero = Idx::from(0i64);
     let len = if let [Some(start), Some(limit), Some(delta)] = [start, limit, delta].map(Expr::as_const) {
@@ -67,9 +75,7 @@ fn range(cx: &mut Cx) -> Lowering {
             _ => (&limit - &start).larger(&zero).div_ceil(&step),
         }
     } else {
-        // Which inputs these numbers depend on.
-        inputs.iter().try_for_each(|&id| cx.program.constants(id).map(drop))?;
-        return Err(cx.unsupported("a length that is not known before the run"));
+        return Err(cx.unsupported("a length of sizes in steps that are no integer"));
     };
     let i = Expr::index(Idx::var(0, &len), start.dtype());
     let body = start.binary(Binary::Add, &i.binary(Binary::Mul, delta));

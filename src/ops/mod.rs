@@ -31,6 +31,7 @@ mod nbits;
 mod norm;
 mod pad;
 mod pool;
+mod prefix;
 mod quantize;
 mod recurrent;
 mod reduce;
@@ -42,6 +43,7 @@ mod scatter;
 mod scope;
 mod shape;
 mod softmax;
+mod suppress;
 mod topk;
 mod unpool;
 mod window;
@@ -54,8 +56,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::error::Error;
 use crate::expr::Idx;
 use crate::graph::{Dim, Graph, ValueInfo};
-use crate::ir::{Def, Program, Stop, ValueId};
-use crate::tensor::Tensor;
+use crate::ir::{Def, Given, Needed, Program, Stop, ValueId};
+use crate::tensor::{DType, Tensor};
 
 /// One operator.
 pub struct OpDef {
@@ -100,6 +102,7 @@ pub const FAMILIES: &[(&str, &[OpDef])] = &[
     ("Regions of interest", roi::OPS),
     ("Inverses of windows", unpool::OPS),
     ("Selections by contents", filter::OPS),
+    ("Suppression", suppress::OPS),
     ("Determinants", det::OPS),
     ("Linear attention", linear_attention::OPS),
     ("Deformable convolutions", deform::OPS),
@@ -126,6 +129,10 @@ pub struct Known {
     pub contents: BTreeMap<usize, Tensor>,
     /// Whether float64 may be computed in float32.
     pub allow_f64_as_f32: bool,
+    /// What earlier stages of the run computed, and this one is planned for.
+    pub given: BTreeMap<ValueId, Given>,
+    /// What earlier stages computed and left on the device, with the dtype it is held as.
+    pub resident: Vec<(ValueId, DType)>,
 }
 
 /// A lowered graph.
@@ -135,8 +142,10 @@ pub struct Lowered {
     pub program: Program,
     /// The graph inputs' values, in order.
     pub inputs: Vec<ValueId>,
-    /// The graph outputs' names and values, in order.
+    /// The graph outputs' names and values, in order; none where this is not the last stage.
     pub outputs: Vec<(String, ValueId)>,
+    /// What the next stage must know; `None` in the last one.
+    pub next: Option<Needed>,
 }
 
 /// The operators of `graph` that no row serves, one sentence each.
@@ -168,13 +177,14 @@ pub fn unsupported(graph: &Graph) -> Vec<String> {
 ///
 /// # Errors
 /// [`Error::Unsupported`] with all unknown operators at once; [`Error::Model`] where shapes, dtypes or
-/// attributes do not fit; [`Stop::NeedsInputs`] when a shape depends on what an input contains.
+/// attributes do not fit; [`Stop::NeedsInputs`] when a shape depends on what an input contains. Where something
+/// depends on what is computed, the result is the part before that.
 pub fn lower(graph: &Graph, known: &Known) -> Result<Lowered, Stop> {
     let items = unsupported(graph);
     if !items.is_empty() {
         return Err(Error::Unsupported { items }.into());
     }
-    let mut program = Program::default();
+    let mut program = Program { given: known.given.clone(), ..Program::default() };
     let mut scope = Scope::default();
     let mut inputs = Vec::new();
     for (number, info) in graph.inputs.iter().enumerate() {
@@ -182,14 +192,20 @@ pub fn lower(graph: &Graph, known: &Known) -> Result<Lowered, Stop> {
         inputs.push(id);
         scope.insert(&info.name, id);
     }
-    scope::walk(&mut program, graph, &mut scope, known)?;
+    match scope::walk(&mut program, graph, &mut scope, known) {
+        Ok(()) => {}
+        Err(Stop::NeedsValue(needed)) => {
+            return Ok(Lowered { program, inputs, outputs: Vec::new(), next: Some(needed) });
+        }
+        Err(stop) => return Err(stop),
+    }
     let mut outputs = Vec::new();
     for info in &graph.outputs {
         let id = scope.get(&info.name);
         let id = id.ok_or_else(|| Error::model(info.name.clone(), "no node makes this graph output"))?;
         outputs.push((info.name.clone(), id));
     }
-    Ok(Lowered { program, inputs, outputs })
+    Ok(Lowered { program, inputs, outputs, next: None })
 }
 
 /// The value of a graph input.

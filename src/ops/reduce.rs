@@ -1,7 +1,8 @@
 //! Reductions over axes, and the positions of extremes.
 
+use super::prefix::{prefix, reversed, shifted};
 use super::{Cx, OpDef};
-use crate::expr::{Expr, Idx, Unary};
+use crate::expr::{Expr, Unary};
 use crate::ir::{Combine, Program, Stop, ValueId, join, split};
 use crate::tensor::DType;
 
@@ -47,10 +48,8 @@ pub const OPS: &[OpDef] = &[
     op("ReduceLogSumExp", "ln of the sum of e^x over axes", |cx| over_axes(cx, log_sum_exp)),
     op("ArgMax", "position of the largest along an axis", |cx| arg_extreme(cx, Combine::Max)),
     op("ArgMin", "position of the smallest along an axis", |cx| arg_extreme(cx, Combine::Min)),
-    op("CumSum", "running sum along an axis; every output sums its own prefix, n^2 additions", cum_sum),
-    op("CumProd", "running product along an axis; every output multiplies its own prefix", |cx| {
-        running(cx, Combine::Prod)
-    }),
+    op("CumSum", "running sum along an axis", cum_sum),
+    op("CumProd", "running product along an axis", |cx| running(cx, Combine::Prod)),
 ];
 
 /// `x` in the dtype that sums of it are kept in, and the dtype to go back to.
@@ -156,18 +155,13 @@ fn running(cx: &mut Cx, combine: Combine) -> Lowering {
     let axis = cx.axis(axis.first().copied().unwrap_or(0), cx.program.rank(x))?;
     let (exclusive, reverse) = (cx.int_or("exclusive", 0)? != 0, cx.int_or("reverse", 0)? != 0);
     let (x, dtype) = widen(cx.program, x);
-    let shape = cx.program.shape(x).to_vec();
-    let extent = vec![shape[axis].clone()];
-    let y = cx.program.reduction(shape, extent, combine, |p, outer, inner| {
-        let mut at = outer.to_vec();
-        at[axis] = inner[0].clone();
-        let number = |i: &Idx| Expr::index(i.clone(), DType::I64);
-        let (here, there) = (number(&outer[axis]), number(&inner[0]));
-        let (early, late) = if reverse { (here, there) } else { (there, here) };
-        let included = if exclusive { early.below(late) } else { early.at_most(late) };
-        let element = p.load(x, &at);
-        included.select(&element, &combine.identity(element.dtype()))
-    });
+    let p = &mut *cx.program;
+    let turned = if reverse { reversed(p, x, axis) } else { x };
+    let mut y = prefix(p, turned, axis, combine);
+    if exclusive {
+        y = shifted(p, y, axis, &combine.identity(p.dtype(x)));
+    }
+    let y = if reverse { reversed(p, y, axis) } else { y };
     Ok(vec![cx.program.cast(y, dtype)])
 }
 

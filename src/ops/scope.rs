@@ -39,7 +39,7 @@ pub(super) fn walk(
         let id = program.weight(tensor.clone());
         scope.insert(name, id);
     }
-    for node in &graph.nodes {
+    for (position, node) in graph.nodes.iter().enumerate() {
         program.place = node.place();
         let at = |name: &String| match name.as_str() {
             "" => Ok(None),
@@ -52,7 +52,11 @@ pub(super) fn walk(
         let op =
             find(&node.domain, &node.op).ok_or_else(|| Error::model(node.place(), "unknown operator"))?;
         let opset = graph.opsets.get(&node.domain).copied().unwrap_or(1);
-        let outputs = (op.lower)(&mut Cx { program, node, opset, inputs, known, scope })?;
+        let lowered = (op.lower)(&mut Cx { program, node, opset, inputs, known, scope });
+        let outputs = match lowered {
+            Err(stop @ Stop::NeedsValue(_)) => return Err(stop.keeping(live(graph, position, scope))),
+            lowered => lowered?,
+        };
         for (name, &id) in node.outputs.iter().zip(&outputs) {
             if program.values[id as usize].name == node.place() {
                 program.values[id as usize].name = name.clone();
@@ -66,6 +70,22 @@ pub(super) fn walk(
         }
     }
     Ok(())
+}
+
+/// What the nodes from `position` on read, and the graph's outputs.
+fn live(graph: &Graph, position: usize, scope: &Scope) -> Vec<ValueId> {
+    let mut names: Vec<&String> = graph.outputs.iter().map(|info| &info.name).collect();
+    for node in &graph.nodes[position..] {
+        let mut nodes = vec![node];
+        for attribute in node.attributes.values() {
+            if let Attribute::Graph(inner) = attribute {
+                all_nodes(inner, &mut nodes);
+                names.extend(inner.outputs.iter().map(|info| &info.name));
+            }
+        }
+        names.extend(nodes.iter().flat_map(|node| &node.inputs));
+    }
+    names.into_iter().filter_map(|name| scope.get(name)).collect()
 }
 
 /// The outputs of the subgraph `graph` of `cx`'s node, given its inputs.

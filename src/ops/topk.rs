@@ -71,7 +71,7 @@ fn ranks(p: &mut Program, x: ValueId, axis: usize, largest: bool) -> ValueId {
 }
 
 /// Whether `a` comes before `b` by value. NaN counts as the largest number, as in numpy.
-fn before(a: &Expr, b: &Expr, largest: bool) -> Expr {
+pub(super) fn before(a: &Expr, b: &Expr, largest: bool) -> Expr {
     if a.dtype() == DType::Bool {
         let (a, b) = (a.cast(DType::I32), b.cast(DType::I32));
         return before(&a, &b, largest);
@@ -85,7 +85,7 @@ fn before(a: &Expr, b: &Expr, largest: bool) -> Expr {
     low_nan.select(&Expr::bool(false), &high_nan.select(&Expr::bool(true), &low.below(high)))
 }
 
-fn same(a: &Expr, b: &Expr) -> Expr {
+pub(super) fn same(a: &Expr, b: &Expr) -> Expr {
     if !a.dtype().is_float() {
         return a.equals(b);
     }

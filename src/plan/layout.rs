@@ -154,10 +154,13 @@ impl Plan {
                 lifetimes.insert(step.output, (number, number));
             }
         }
-        for output in &self.outputs {
-            if let Source::Device(tensor) = output.source
-                && let Some((_, last)) = lifetimes.get_mut(&tensor)
-            {
+        let read_back = self.outputs.iter().filter_map(|output| match output.source {
+            Source::Device(tensor) => Some(tensor),
+            Source::Host(_) | Source::Constant(_) => None,
+        });
+        let live = self.next.iter().flat_map(|next| next.live.iter().map(|&(_, tensor)| tensor));
+        for tensor in read_back.chain(live) {
+            if let Some((_, last)) = lifetimes.get_mut(&tensor) {
                 *last = self.steps.len();
             }
         }

@@ -3,6 +3,7 @@
 //! The plan is symbolic: it is made once, and [`Plan::layout`] gives sizes, offsets and dispatch sizes for
 //! the dimensions of a run.
 
+mod attention;
 mod fuse;
 mod layout;
 mod narrow;
@@ -10,6 +11,7 @@ mod print;
 mod range;
 mod spec;
 mod split;
+mod stages;
 
 pub use layout::{Layout, Place, SymbolValues, bound_bytes, shape, size};
 pub use split::{SplitKernel, split};
@@ -100,13 +102,27 @@ pub struct PlanKernel {
     pub spec: KernelSpec,
 }
 
+/// What the next stage of a run depends on. The plan's one output is the value to read back.
+#[derive(Clone, Debug)]
+pub struct Next {
+    /// The value.
+    pub value: ValueId,
+    /// Whether it only counts something, so that the next plan is good for any.
+    pub is_count: bool,
+    /// Tensors that stay on the device for the next stage, by the values that they are.
+    pub live: Vec<(ValueId, TensorId)>,
+}
+
 /// What a model does, as a list of kernel steps.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// Input shapes by graph input, in order; `None` for inputs whose contents are part of the plan.
+    /// Tensors by graph input, in order; `None` for inputs whose contents are part of the plan. After them stand what
+    /// earlier stages left on the device, and their counts, which have no tensor.
     pub inputs: Vec<Option<TensorId>>,
-    /// Shapes that the inputs must have, in order.
+    /// Shapes that the inputs must have, in order. A count stands as the shape `[count]`.
     pub input_shapes: Vec<Vec<Idx>>,
+    /// The stage that comes next, planned for what this one computes; `None` in the last one.
+    pub next: Option<Next>,
     /// The outputs, in order.
     pub outputs: Vec<PlanOutput>,
     /// The tensors.
@@ -125,9 +141,15 @@ pub struct Plan {
 /// As [`ops::lower`]; [`Error::Limit`] where a dtype or constant has no form on the device.
 pub fn plan(graph: &Graph, known: &Known, caps: &Caps) -> Result<Plan, Stop> {
     let mut lowered = ops::lower(graph, known)?;
+    let mut live = Vec::new();
+    if let Some(needed) = &lowered.next {
+        live = stages::live(&lowered.program, needed, graph.inputs.len());
+        lowered.outputs.push((lowered.program.value(needed.value).name.clone(), needed.value));
+    }
+    let counts = stages::enter(&mut lowered, known, graph.inputs.len());
     let dtypes: Vec<DType> = lowered.outputs.iter().map(|(_, id)| lowered.program.dtype(*id)).collect();
     narrow::narrow(&mut lowered.program);
-    let plan = build(&lowered, &dtypes, caps)?;
+    let plan = build(&lowered, &dtypes, &live, counts, caps)?;
     if !known.allow_f64_as_f32 {
         refuse_f64(&plan, caps.f64)?;
     }
@@ -163,7 +185,13 @@ fn refuse_f64(plan: &Plan, native: bool) -> Result<()> {
 /// and two operands may be bound a second time for vector loads.
 const RESERVED_BINDINGS: u32 = 3;
 
-fn build(lowered: &Lowered, dtypes: &[DType], caps: &Caps) -> Result<Plan> {
+fn build(
+    lowered: &Lowered,
+    dtypes: &[DType],
+    live: &[ValueId],
+    counts: Vec<Idx>,
+    caps: &Caps,
+) -> Result<Plan> {
     let program = &lowered.program;
     let wanted: Vec<(ValueId, Option<Source>)> = lowered
         .outputs
@@ -173,8 +201,8 @@ fn build(lowered: &Lowered, dtypes: &[DType], caps: &Caps) -> Result<Plan> {
             (stored, host_source(program, *id, stored))
         })
         .collect();
-    let roots: BTreeSet<ValueId> =
-        wanted.iter().filter(|(_, host)| host.is_none()).map(|(id, _)| *id).collect();
+    let read_back = wanted.iter().filter(|(_, host)| host.is_none()).map(|(id, _)| *id);
+    let roots: BTreeSet<ValueId> = read_back.chain(live.iter().copied()).collect();
     let most_inputs = caps.max_storage_bindings.saturating_sub(RESERVED_BINDINGS).max(2) as usize;
     let fusion = fuse::fuse(program, &roots, most_inputs);
     let mut builder = Builder { program, tensors: Vec::new(), numbers: HashMap::new() };
@@ -207,9 +235,20 @@ fn build(lowered: &Lowered, dtypes: &[DType], caps: &Caps) -> Result<Plan> {
         };
         outputs.push(PlanOutput { name: name.clone(), dtype, shape: value.shape.clone(), source });
     }
+    let next = match &lowered.next {
+        Some(needed) => {
+            let keep = |&id: &ValueId| Ok((id, builder.source(id)?));
+            let live = live.iter().map(keep).collect::<Result<_>>()?;
+            Some(Next { value: needed.value, is_count: needed.is_count, live })
+        }
+        None => None,
+    };
+    let inputs = lowered.inputs.iter().map(|id| builder.numbers.get(id).copied());
+    let input_shapes = lowered.inputs.iter().map(|&id| program.shape(id).to_vec());
     Ok(Plan {
-        inputs: lowered.inputs.iter().map(|id| builder.numbers.get(id).copied()).collect(),
-        input_shapes: lowered.inputs.iter().map(|&id| program.shape(id).to_vec()).collect(),
+        inputs: inputs.chain(counts.iter().map(|_| None)).collect(),
+        input_shapes: input_shapes.chain(counts.iter().map(|count| vec![count.clone()])).collect(),
+        next,
         outputs,
         tensors: builder.tensors,
         kernels,

@@ -5,6 +5,7 @@ mod finals;
 mod jobs;
 mod prepared;
 mod rig;
+mod stages;
 mod tuning;
 
 use std::collections::BTreeMap;
@@ -25,6 +26,7 @@ pub use background::TuneStatus;
 use background::{Background, Offer, Turn};
 pub use prepared::{KernelText, StepTime};
 use prepared::{Prepared, Run, Weights};
+use stages::Earlier;
 use tuning::Tuning;
 pub use tuning::{TuneMode, TuneOptions, TuneProgress, TuneReport, TunedKernel};
 
@@ -245,24 +247,35 @@ impl Session {
         let _turn = self.turn();
         let mut state = self.lock();
         let feeds = feeds(&state.model, inputs)?;
-        let prepared = self.ready(&mut state, &feeds)?;
-        self.tune_first(prepared, &feeds)?;
-        let mut run = prepared.start(&self.device, &feeds, self.progress())?;
-        let read = match self.device.run(&run.recording) {
-            Ok(read) => read,
-            Err(error) => {
-                // Stored winners may have been measured by another build of the driver.
-                if !prepared.mend(&self.device, &run)? {
-                    return Err(error);
+        let (mut earlier, mut dispatches) = (Earlier::default(), 0);
+        loop {
+            let exact = state.model.exact_counts;
+            let Some(prepared) = self.ready(&mut state, &feeds, &earlier)? else {
+                (earlier, dispatches) = (Earlier::default(), 0);
+                continue;
+            };
+            self.tune_first(prepared, &feeds)?;
+            let mut run = prepared.start(&self.device, &feeds, self.progress())?;
+            let read = match self.device.run(&run.recording) {
+                Ok(read) => read,
+                Err(error) => {
+                    // Stored winners may have been measured by another build of the driver.
+                    if !prepared.mend(&self.device, &run)? {
+                        return Err(error);
+                    }
+                    run = prepared.start(&self.device, &feeds, self.progress())?;
+                    self.device.run(&run.recording)?
                 }
-                run = prepared.start(&self.device, &feeds, self.progress())?;
-                self.device.run(&run.recording)?
+            };
+            let outputs = prepared.finish(&self.device, &run, read)?;
+            self.offer(prepared, &run, &feeds);
+            dispatches += run.recording.dispatches.len();
+            if prepared.plan.next.is_none() {
+                state.last_dispatches = dispatches;
+                return Ok(Outputs(outputs));
             }
-        };
-        let outputs = prepared.finish(&self.device, &run, read)?;
-        self.offer(prepared, &run, &feeds);
-        state.last_dispatches = run.recording.dispatches.len();
-        Ok(Outputs(outputs))
+            earlier.add(prepared, &run, &outputs, exact)?;
+        }
     }
 
     /// [`Session::run`], waiting for the device without blocking.
@@ -273,23 +286,37 @@ impl Session {
         // The lock is not held while waiting: the plan's buffers are taken out for the run, and a run that
         // starts meanwhile makes its own.
         let _turn = self.turn();
-        let (feeds, mut planned) = {
-            let mut state = self.lock();
-            let feeds = feeds(&state.model, inputs)?;
-            let prepared = self.ready(&mut state, &feeds)?;
-            self.tune_first(prepared, &feeds)?;
-            (feeds, state.model.take_latest()?)
-        };
-        let prepared = &mut planned.kept;
-        let run = prepared.start(&self.device, &feeds, self.progress())?;
-        let read = self.device.run_async(&run.recording).await?;
-        let outputs = prepared.finish(&self.device, &run, read)?;
-        self.offer(prepared, &run, &feeds);
-        let State { model, weights, last_dispatches } = &mut *self.lock();
-        *last_dispatches = run.recording.dispatches.len();
-        model.keep(planned);
-        weights.retain(model.plans().iter().map(|planned| planned.plan.as_ref()));
-        Ok(Outputs(outputs))
+        let feeds = feeds(&self.lock().model, inputs)?;
+        let (mut earlier, mut dispatches) = (Earlier::default(), 0);
+        loop {
+            let mut planned = {
+                let mut state = self.lock();
+                let Some(prepared) = self.ready(&mut state, &feeds, &earlier)? else {
+                    (earlier, dispatches) = (Earlier::default(), 0);
+                    continue;
+                };
+                self.tune_first(prepared, &feeds)?;
+                state.model.take_latest()?
+            };
+            let prepared = &mut planned.kept;
+            let run = prepared.start(&self.device, &feeds, self.progress())?;
+            let read = self.device.run_async(&run.recording).await?;
+            let outputs = prepared.finish(&self.device, &run, read)?;
+            self.offer(prepared, &run, &feeds);
+            dispatches += run.recording.dispatches.len();
+            let State { model, weights, last_dispatches } = &mut *self.lock();
+            let is_last = prepared.plan.next.is_none();
+            if is_last {
+                *last_dispatches = dispatches;
+            } else {
+                earlier.add(prepared, &run, &outputs, model.exact_counts)?;
+            }
+            model.keep(planned);
+            weights.retain(model.plans().iter().map(|planned| planned.plan.as_ref()));
+            if is_last {
+                return Ok(Outputs(outputs));
+            }
+        }
     }
 
     /// Run once and time every dispatch; `None` where the device has no timestamps.
@@ -299,10 +326,23 @@ impl Session {
     pub fn profile(&self, inputs: &[(&str, &Tensor)]) -> Result<Option<Vec<StepTime>>> {
         let mut state = self.lock();
         let feeds = feeds(&state.model, inputs)?;
-        let prepared = self.ready(&mut state, &feeds)?;
-        let run = prepared.start(&self.device, &feeds, self.progress())?;
-        let times = self.device.profile(&run.recording)?;
-        Ok(times.map(|times| prepared.step_times(&run, &times)))
+        let (mut earlier, mut all) = (Earlier::default(), Vec::new());
+        loop {
+            let exact = state.model.exact_counts;
+            let Some(prepared) = self.ready(&mut state, &feeds, &earlier)? else {
+                (earlier, all) = (Earlier::default(), Vec::new());
+                continue;
+            };
+            let run = prepared.start(&self.device, &feeds, self.progress())?;
+            let Some(times) = self.device.profile(&run.recording)? else { return Ok(None) };
+            all.extend(prepared.step_times(&run, &times));
+            if prepared.plan.next.is_none() {
+                return Ok(Some(all));
+            }
+            let read = self.device.run(&run.recording)?;
+            let outputs = prepared.finish(&self.device, &run, read)?;
+            earlier.add(prepared, &run, &outputs, exact)?;
+        }
     }
 
     /// The WGSL of every kernel compiled so far.
@@ -373,26 +413,46 @@ impl Session {
         Prepared::new(&self.device, plan.clone(), weights, self.store.clone(), self.progress())
     }
 
-    /// A plan that fits these inputs, with its device resources.
-    fn ready<'a>(&self, state: &'a mut State, feeds: &[Tensor]) -> Result<&'a mut Prepared> {
+    /// The plan of the first stage of a run, with its device resources.
+    fn first<'a>(&self, state: &'a mut State, feeds: &[Tensor]) -> Result<&'a mut Prepared> {
+        self.ready(state, feeds, &Earlier::default())?.ok_or_else(|| Error::model("session", "no plan"))
+    }
+
+    /// A plan that fits these inputs and what was computed before, with its device resources; `None` where the run must
+    /// begin again.
+    fn ready<'a>(
+        &self,
+        state: &'a mut State,
+        feeds: &[Tensor],
+        earlier: &Earlier,
+    ) -> Result<Option<&'a mut Prepared>> {
         let shapes: Vec<Vec<usize>> = feeds.iter().map(|feed| feed.shape().to_vec()).collect();
         let State { model, weights, .. } = state;
         let mut is_new = false;
-        let ready = model.ready(&shapes, &|i| feeds.get(i).cloned(), self.device.caps(), &mut |plan| {
-            is_new = true;
-            self.prepared(plan, weights)
-        });
+        let ready = model.ready(
+            &shapes,
+            &|i| feeds.get(i).cloned(),
+            &earlier.computed,
+            self.device.caps(),
+            &mut |plan| {
+                is_new = true;
+                self.prepared(plan, weights)
+            },
+        );
         match ready {
-            Ok(_) => {}
+            Ok(Some(_)) => {}
+            Ok(None) => return Ok(None),
             Err(Stop::Error(error)) => return Err(error),
-            Err(Stop::NeedsInputs(_) | Stop::NeedsShapes) => {
+            Err(Stop::NeedsInputs(_) | Stop::NeedsShapes | Stop::NeedsValue(_)) => {
                 return Err(Error::model("session", "the plan wants an input that the model does not have"));
             }
         }
         if is_new {
             weights.retain(model.plans().iter().map(|planned| planned.plan.as_ref()));
         }
-        Ok(&mut model.latest()?.kept)
+        let prepared = &mut model.latest()?.kept;
+        prepared.earlier = earlier.clone();
+        Ok(Some(prepared))
     }
 }
 

@@ -3,12 +3,13 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::stages::{Earlier, Resident};
 use super::{Progress, Stage};
 use crate::commands::{self, Commands, Kernels, Memory, Produced, Range, Recorder, from_device, to_device};
 use crate::error::{Error, Result};
 use crate::gpu::{Binding, Buffer, Device, Dispatch, Kernel, Readback, Recording};
 use crate::kernel::{Caps, KernelSpec, Schedule, broken_rule, default_schedule, storage_bytes};
-use crate::plan::{Layout, Origin, Plan, Step, SymbolValues};
+use crate::plan::{Layout, Origin, Plan, Step, SymbolValues, TensorId};
 use crate::tensor::{DType, Tensor};
 use crate::tune::{Key, Platform, Store};
 use crate::wgsl::{Dialect, Target};
@@ -157,6 +158,8 @@ pub struct Prepared {
     runs: Vec<Run>,
     /// Sizes whose kernels were tuned or are being tuned.
     tuned: HashSet<SymbolValues>,
+    /// What the run at hand computed before this plan.
+    pub earlier: Earlier,
     store: Arc<Mutex<Store>>,
 }
 
@@ -199,7 +202,8 @@ impl Prepared {
             }
         }
         let (kernels, compiled, runs) = (Kernels::default(), HashMap::new(), Vec::new());
-        let mut prepared = Prepared { plan, memory, kernels, compiled, runs, tuned: HashSet::new(), store };
+        let (tuned, earlier) = (HashSet::new(), Earlier::default());
+        let mut prepared = Prepared { plan, memory, kernels, compiled, runs, tuned, earlier, store };
         let once = |recorder: &mut Recorder| Ok((recorder.once()?, ()));
         let (recording, ..) =
             prepared.realised(device, &SymbolValues::new(), &|_, _| None, &once, progress)?;
@@ -209,10 +213,39 @@ impl Prepared {
         Ok(prepared)
     }
 
-    /// Upload the inputs and give the commands for their shapes.
+    /// The sizes of a run with these inputs, after its earlier stages.
+    fn symbols(&self, feeds: &[Tensor]) -> SymbolValues {
+        let given = feeds.iter().map(|feed| feed.shape().to_vec());
+        let shapes: Vec<Vec<usize>> = given.chain(self.earlier.computed.shapes()).collect();
+        self.plan.symbol_values(&shapes)
+    }
+
+    /// Where a tensor lies after a run.
+    ///
+    /// # Errors
+    /// [`Error::Model`] for one that has no memory.
+    pub fn resident(&self, run: &Run, tensor: TensorId) -> Result<Resident> {
+        let planned = &self.plan.tensors[tensor];
+        let missing = || Error::model(&planned.name, "a tensor of the plan has no memory");
+        let (memory, offset) = match planned.origin {
+            Origin::Weight(_) | Origin::Once => (Memory::Constant(tensor), 0),
+            Origin::Input(number) => (Memory::Input(number), 0),
+            Origin::Run => {
+                let place = run.layout.places.get(&tensor).ok_or_else(missing)?;
+                (Memory::Arena(place.arena), place.offset_bytes)
+            }
+        };
+        let place = self.memory.get(&memory).ok_or_else(missing)?;
+        Ok(Resident {
+            buffer: place.buffer.clone(),
+            offset_bytes: place.offset_bytes + offset,
+            size_bytes: run.layout.size_bytes[tensor],
+        })
+    }
+
+    /// Upload the inputs, take over what earlier stages left, and give the commands for these sizes.
     pub fn start(&mut self, device: &Device, feeds: &[Tensor], progress: OnProgress) -> Result<Run> {
-        let shapes: Vec<Vec<usize>> = feeds.iter().map(|feed| feed.shape().to_vec()).collect();
-        let symbols = self.plan.symbol_values(&shapes);
+        let symbols = self.symbols(feeds);
         let run = match self.runs.iter().position(|run| run.symbols == symbols) {
             Some(position) => {
                 let run = self.runs.remove(position);
@@ -237,13 +270,18 @@ impl Prepared {
                 device.write(&place.buffer, 0, &bytes)?;
             }
         }
+        for (position, from) in self.earlier.resident.iter().enumerate() {
+            if let Some(to) = self.memory.get(&Memory::Input(feeds.len() + position)) {
+                let to = (&to.buffer, to.offset_bytes);
+                device.copy((&from.buffer, from.offset_bytes), to, from.size_bytes)?;
+            }
+        }
         Ok(run)
     }
 
     /// Whether nobody asked this before for inputs of these shapes.
     pub fn is_new(&mut self, feeds: &[Tensor]) -> bool {
-        let shapes: Vec<Vec<usize>> = feeds.iter().map(|feed| feed.shape().to_vec()).collect();
-        self.tuned.insert(self.plan.symbol_values(&shapes))
+        self.tuned.insert(self.symbols(feeds))
     }
 
     /// Commands for the sizes of another run, with schedules as wished. They are not kept.

@@ -125,7 +125,8 @@ impl Session {
         let _turn = self.turn();
         let mut state = self.lock();
         let feeds = super::feeds(&state.model, inputs)?;
-        let prepared = self.ready(&mut state, &feeds)?;
+        // Where a run has several stages, the first is tuned.
+        let prepared = self.first(&mut state, &feeds)?;
         let tuning = Tuning { device: &self.device, store: &self.store, options, all: true };
         tuning.tune(prepared, &feeds, progress)
     }

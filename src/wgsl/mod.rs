@@ -3,6 +3,7 @@
 //! A skeleton from `shaders/` carries the algorithm; the renderer fills in its knobs (sizes), bindings and
 //! slots (loads, arithmetic, stores), printed from the kernel's expressions.
 
+mod attention;
 mod contract;
 mod conv;
 mod depthwise;
@@ -14,7 +15,7 @@ mod template;
 
 use crate::error::{Error, Result};
 use crate::expr::Floats;
-use crate::kernel::{Body, Caps, KernelSpec, Pass, Schedule, Sizes, passes};
+use crate::kernel::{AttentionSchedule, Body, Caps, KernelSpec, Pass, Schedule, Sizes, passes};
 
 pub use probe::{PROBE_WORKGROUP, probe_copy, probe_fma, probe_fma_flops};
 
@@ -120,6 +121,12 @@ pub fn render(label: &str, spec: &KernelSpec, schedule: &Schedule, target: Targe
         (Body::Contract(body), Schedule::Contract(s)) => contract::render(label, spec, body, s, target),
         (Body::Conv(body), Schedule::Conv(s)) => conv::render(label, spec, body, s, target),
         (Body::Conv(body), Schedule::Depthwise(s)) => depthwise::render(label, spec, body, s, target),
+        (Body::Attention(_), Schedule::Attention(s)) if !s.is_one_pass() => {
+            Err(Error::limit(label, format!("schedule {schedule} takes several passes")))
+        }
+        (Body::Attention(body), Schedule::Attention(AttentionSchedule::Fused(s))) => {
+            attention::render(label, spec, body, s, target)
+        }
         (_, other) => {
             Err(Error::limit(label, format!("schedule {other} does not fit a {} kernel", spec.family())))
         }
@@ -135,6 +142,8 @@ pub const SKELETONS: &[(&str, &str)] = &[
     ("conv.wgsl", conv::DIRECT),
     ("conv_subgroup.wgsl", conv::SUBGROUP),
     ("conv_depthwise.wgsl", depthwise::SKELETON),
+    ("attention.wgsl", attention::SHARED),
+    ("attention_serial.wgsl", attention::SERIAL),
     ("probe_copy.wgsl", probe::COPY),
     ("probe_fma.wgsl", probe::FMA),
 ];

@@ -24,6 +24,11 @@ pub fn int(name: &str, value: i64) -> Attribute {
     AttributeProto { i: Some(value), ..attribute(name, AttributeType::Int) }
 }
 
+/// A graph.
+pub fn graph(name: &str, net: &Net) -> Attribute {
+    AttributeProto { g: Some(Box::new(net.0.clone())), ..attribute(name, AttributeType::Graph) }
+}
+
 /// A list of integers.
 pub fn ints(name: &str, values: &[i64]) -> Attribute {
     AttributeProto { ints: values.to_vec(), ..attribute(name, AttributeType::Ints) }
@@ -155,12 +160,18 @@ impl Net {
         let mut known = Known { shapes, contents, ..Known::default() };
         let lowered = loop {
             match ops::lower(&self.graph(), &known) {
-                Ok(lowered) => break lowered,
+                Ok(lowered) => match &lowered.next {
+                    None => break lowered,
+                    Some(next) => {
+                        let value = lowered.program.evaluate(inputs, &[next.value])?.remove(0);
+                        known.given.insert(next.value, tilewright::ir::Given::Elements(value));
+                    }
+                },
                 Err(tilewright::ir::Stop::Error(error)) => return Err(error),
                 Err(tilewright::ir::Stop::NeedsInputs(needed)) => {
                     known.contents.extend(needed.into_iter().map(|i| (i, inputs[i].clone())));
                 }
-                Err(tilewright::ir::Stop::NeedsShapes) => {
+                Err(tilewright::ir::Stop::NeedsShapes | tilewright::ir::Stop::NeedsValue(_)) => {
                     let item = "a size that is not known though all shapes are given";
                     return Err(tilewright::Error::Unsupported { items: vec![item.into()] });
                 }

@@ -32,8 +32,8 @@ export interface Output {
   readonly name: string;
   readonly type: NumericType;
   readonly shape: readonly number[];
-  /** Whether the core knows it; else it is read back. */
-  readonly known: boolean;
+  /** The type that the device holds its elements as; `null` where the core knows it and it is not read back. */
+  readonly stored: NumericType | null;
 }
 
 /** A run as the core prepares it, or which inputs' contents it wants first. */
@@ -44,6 +44,8 @@ export type Ready =
       readonly plan: number;
       readonly live: readonly number[];
       readonly order: readonly number[];
+      /** By input of the model, the type that the device holds its elements as; `null` where no kernel reads it. */
+      readonly inputs: readonly (NumericType | null)[];
       readonly by_contents: boolean;
       readonly outputs: readonly Output[];
     };
@@ -53,6 +55,8 @@ export interface Constant {
   readonly tensor: number;
   readonly name: string;
   readonly type: NumericType;
+  /** The type that the device holds its elements as. */
+  readonly stored: NumericType;
   readonly elements: number;
   readonly device_bytes: number;
   readonly place: { readonly file: string; readonly offset: number; readonly bytes: number } | null;
@@ -192,18 +196,7 @@ export class Core {
   }
 }
 
-/** Types whose elements are the same in memory and on the device. */
-export function sameOnDevice(type: NumericType, f16: boolean): boolean {
-  return type === 'float32' || type === 'int32' || type === 'uint32' || (type === 'float16' && f16);
-}
-
-/** Elements from number `first` on, in their form on the device. */
-export function toDevice(name: string, type: NumericType, bytes: Uint8Array, first: number, count: number, f16: boolean): Uint8Array {
-  if (sameOnDevice(type, f16)) return bytes;
-  return call(() => wasm.convert_to_device(name, type, bytes, first, count, f16));
-}
-
-/** The first `count` elements of their form on the device, as ONNX has them. */
-export function fromDevice(name: string, type: NumericType, bytes: Uint8Array, count: number, f16: boolean): Uint8Array {
-  return call(() => wasm.convert_from_device(name, type, bytes, count, f16));
+/** `count` elements of one type as another: between ONNX's form and the device's. */
+export function convert(name: string, from: NumericType, bytes: Uint8Array, to: NumericType, count: number): Uint8Array {
+  return from === to ? bytes : call(() => wasm.convert(name, from, bytes, to, count));
 }

@@ -93,7 +93,7 @@ pub fn make_at(
             let names = numbers.iter().filter_map(|&number| graph.inputs.get(number));
             Outcome::NeedsInputs(names.map(|info| info.name.clone()).collect())
         }
-        Err(Stop::NeedsShapes) => {
+        Err(Stop::NeedsShapes | Stop::NeedsValue(_)) => {
             Outcome::NeedsInputs(graph.inputs.iter().map(|info| info.name.clone()).collect())
         }
     }

@@ -34,6 +34,7 @@ Examples:
 const SHAPE_HELP: &str = "The operation's sizes, by its --op:
   gemm       M=,N=,K=[,B=]                       C[m,n] = sum over k of A[m,k] * B[k,n], B times
   conv       N=,C=,H=,W=,O=,K=[,S=,P=,G=]        K by K windows, stride S, padding P, G groups
+  attention  M=,K=[,B=,D=]                       M queries, K keys of size D, B heads
   softmax    ROWS=,COLS=                         over each row
   layernorm  ROWS=,COLS=                         over each row
   map        N=                                  gelu of each element";

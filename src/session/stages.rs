@@ -1,0 +1,44 @@
+//! What the stages of a run hand on, where a plan depends on values that the run computes.
+
+use super::prepared::{Prepared, Run};
+use crate::error::Result;
+use crate::gpu::Buffer;
+use crate::model::Computed;
+use crate::tensor::Tensor;
+
+/// A tensor that a stage left on the device.
+#[derive(Clone)]
+pub struct Resident {
+    pub buffer: Buffer,
+    pub offset_bytes: u64,
+    pub size_bytes: u64,
+}
+
+/// What the earlier stages of a run leave for the next: nothing, before the first.
+#[derive(Clone, Default)]
+pub struct Earlier {
+    /// What its plan knows.
+    pub computed: Computed,
+    /// What it reads, in the order of the plan's inputs behind the graph's.
+    pub resident: Vec<Resident>,
+}
+
+impl Earlier {
+    /// Add a stage that has run; `outputs` is what was read back of it. Counts are given as constants where `exact`.
+    ///
+    /// # Errors
+    /// [`crate::Error::Model`] for a tensor that has no memory.
+    pub fn add(
+        &mut self,
+        prepared: &Prepared,
+        run: &Run,
+        outputs: &[(String, Tensor)],
+        exact: bool,
+    ) -> Result<()> {
+        let (Some(next), [(_, read)]) = (&prepared.plan.next, outputs) else { return Ok(()) };
+        self.computed.add(&prepared.plan, read, &run.layout.shapes, exact);
+        let resident = next.live.iter().map(|&(_, tensor)| prepared.resident(run, tensor));
+        self.resident = resident.collect::<Result<_>>()?;
+        Ok(())
+    }
+}

@@ -1,0 +1,166 @@
+//! Runs in stages: shapes, conditions and trip counts that the run itself computes. Expected values are worked out
+//! here.
+
+mod support;
+
+use support::net::{Attribute, Net, graph, int, made_up};
+use tilewright::{DType, Session, Tensor};
+
+fn skip() -> bool {
+    support::skip_gpu("stages")
+}
+
+fn run(session: &Session, inputs: &[(&str, &Tensor)], output: &str) -> Tensor {
+    session.run(inputs).unwrap()[output].clone()
+}
+
+/// `exp` of the positive elements of `2 x`: the part before the count is computed once, and what it gives stays on
+/// the device.
+fn positive() -> Net {
+    Net::new()
+        .input("x", DType::F32, "n")
+        .scalar("two", 2.0)
+        .scalar("zero", 0.0)
+        .node("Mul", "x two", "double", &[])
+        .node("Greater", "double zero", "wanted", &[])
+        .node("Compress", "double wanted", "some", &[int("axis", 0)])
+        .node("Exp", "some", "y", &[])
+        .output("y", DType::F32)
+}
+
+#[test]
+fn another_count_compiles_nothing() {
+    if skip() {
+        return;
+    }
+    let session = positive().session().unwrap();
+    let mut kernels = Vec::new();
+    for seed in 1..4 {
+        let x = made_up(&[70_000], seed);
+        let y = run(&session, &[("x", &x)], "y").to_vec::<f32>().unwrap();
+        let want: Vec<f32> =
+            x.to_vec::<f32>().unwrap().iter().map(|v| v * 2.0).filter(|&v| v > 0.0).map(f32::exp).collect();
+        assert_eq!(y.len(), want.len(), "seed {seed}");
+        for (i, (y, want)) in y.iter().zip(&want).enumerate() {
+            assert!((y - want).abs() <= 1e-5 * want, "seed {seed}, element {i}: got {y}, want {want}");
+        }
+        kernels.push(session.kernels().len());
+    }
+    assert_eq!(kernels[0], kernels[2], "kernels after each run: {kernels:?}");
+    let none = run(&session, &[("x", &made_up(&[0], 1))], "y");
+    assert_eq!(none.shape(), [0]);
+}
+
+#[test]
+fn a_run_without_blocking_goes_through_the_same_stages() {
+    if skip() {
+        return;
+    }
+    let session = positive().session().unwrap();
+    let x = Tensor::from_slice(&[4], &[0.0f32, 0.5, -1.0, 1.0]).unwrap();
+    let outputs = pollster::block_on(session.run_async(&[("x", &x)])).unwrap();
+    assert_eq!(outputs["y"].shape(), [2]);
+}
+
+/// `k` is the number of elements above 0, and the shape of the result.
+#[test]
+fn numbers_that_are_computed_are_sizes() {
+    if skip() {
+        return;
+    }
+    let net = Net::new()
+        .input("x", DType::F32, "100")
+        .scalar("zero", 0.0)
+        .list("one", &[1])
+        .node("Greater", "x zero", "above", &[])
+        .node("Cast", "above", "ones", &[int("to", DType::I64.to_onnx() as i64)])
+        .node("ReduceSum", "ones", "k", &[int("keepdims", 1)])
+        .node("TopK", "x k", "top at", &[])
+        .node("ConstantOfShape", "k", "zeros", &[])
+        .node("Add", "top zeros", "y", &[])
+        .output("y", DType::F32);
+    let session = net.session().unwrap();
+    for seed in [3, 4] {
+        let x = made_up(&[100], seed);
+        let mut want: Vec<f32> = x.to_vec::<f32>().unwrap().into_iter().filter(|&v| v > 0.0).collect();
+        want.sort_by(|a, b| b.total_cmp(a));
+        assert_eq!(run(&session, &[("x", &x)], "y").to_vec::<f32>().unwrap(), want, "seed {seed}");
+    }
+}
+
+/// A number is doubled while the sum of the vector is below 100.
+#[test]
+fn a_loop_ends_where_its_condition_is_computed() {
+    if skip() {
+        return;
+    }
+    let body = Net::new()
+        .input("i", DType::I64, "")
+        .input("on", DType::Bool, "")
+        .input("v", DType::F32, "n")
+        .scalar("limit", 100.0)
+        .node("Add", "v v", "w", &[])
+        .node("ReduceSum", "w", "sum", &[int("keepdims", 0)])
+        .node("Less", "sum limit", "going", &[])
+        .node("Identity", "sum", "seen", &[])
+        .output("going", DType::Bool)
+        .output("w", DType::F32)
+        .output("seen", DType::F32);
+    let net = Net::new()
+        .input("x", DType::F32, "n")
+        .node("Loop", "- - x", "y sums", &[graph("body", &body)])
+        .output("y", DType::F32)
+        .output("sums", DType::F32);
+    let session = net.session().unwrap();
+    for (x, factor, sums) in
+        [(vec![1.0f32; 100], 2.0, vec![200.0]), (vec![0.25; 100], 4.0, vec![50.0, 100.0])]
+    {
+        let outputs = session.run(&[("x", &Tensor::from_slice(&[100], &x).unwrap())]).unwrap();
+        assert_eq!(outputs["y"].to_vec::<f32>().unwrap(), vec![x[0] * factor; 100]);
+        assert_eq!(outputs["sums"].to_vec::<f32>().unwrap(), sums);
+    }
+}
+
+/// The branches give different shapes, so only one can be computed.
+#[test]
+fn a_branch_is_chosen_by_what_is_computed() {
+    if skip() {
+        return;
+    }
+    let branch = |op: &str| Net::new().node(op, "x", "b", &[]).output("b", DType::F32);
+    let branches: [Attribute; 2] =
+        [graph("then_branch", &branch("Neg")), graph("else_branch", &branch("ReduceSum"))];
+    let net = Net::new()
+        .input("x", DType::F32, "100")
+        .scalar("zero", 0.0)
+        .node("ReduceSum", "x", "sum", &[int("keepdims", 0)])
+        .node("Less", "sum zero", "negative", &[])
+        .node("If", "negative", "y", &branches)
+        .output("y", DType::F32);
+    let session = net.session().unwrap();
+    for (value, shape, first) in [(-0.5f32, 100, 0.5f32), (0.5, 1, 50.0)] {
+        let x = Tensor::from_slice(&[100], &[value; 100]).unwrap();
+        let y = run(&session, &[("x", &x)], "y");
+        assert_eq!((y.shape(), y.to_vec::<f32>().unwrap()[0]), ([shape].as_slice(), first));
+    }
+}
+
+/// Contents that come from small inputs are known before the run, and from large ones are computed.
+#[test]
+fn ranges_end_where_a_sum_says() {
+    if skip() {
+        return;
+    }
+    let net = Net::new()
+        .input("x", DType::F32, "n")
+        .scalar("start", 1.0)
+        .scalar("step", 1.5)
+        .node("ReduceSum", "x", "end", &[int("keepdims", 0)])
+        .node("Range", "start end step", "y", &[])
+        .output("y", DType::F32);
+    let session = net.session().unwrap();
+    let y = run(&session, &[("x", &Tensor::from_slice(&[200], &[0.03125f32; 200]).unwrap())], "y");
+    assert_eq!(y.to_vec::<f32>().unwrap(), [1.0, 2.5, 4.0, 5.5]);
+    let few = Tensor::from_slice(&[1], &[3.0f32]).unwrap();
+    assert_eq!(run(&session, &[("x", &few)], "y").to_vec::<f32>().unwrap(), [1.0, 2.5]);
+}
