@@ -90,8 +90,8 @@ pub struct TuneArgs {
     /// The operation's element type
     #[arg(long, requires = "op", default_value = "f32")]
     pub dtype: ElementType,
-    /// List the operation's legal candidates, and measure nothing
-    #[arg(long, requires = "op")]
+    /// List the legal candidates of every kernel and the rules that removed the others, and measure nothing
+    #[arg(long)]
     pub space: bool,
     /// Time to spend on all kernels together
     #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds, conflicts_with = "exhaustive")]
