@@ -92,10 +92,12 @@ impl ConvSchedule {
 }
 
 /// Eight channels by eight outputs on CPU adapters: sixteen channels were up to 1.5 times as fast on lavapipe, and took
-/// three times as long to compile (`tune --op conv --shape N=1,C=64,H=56,W=56,O=64,K=3,P=1`).
+/// three times as long to compile (`tune --op conv --shape N=1,C=64,H=56,W=56,O=64,K=3,P=1`). Elsewhere subgroups must
+/// show by measurement that they are worth it.
 pub fn default(body: &ConvBody, sizes: Sizes, caps: &Caps) -> ConvSchedule {
     let [smallest, largest] = caps.subgroup_size;
-    let subgroup = if caps.subgroups && smallest == largest && smallest >= 4 { smallest } else { 0 };
+    let subgroup =
+        if caps.cpu && caps.subgroups && smallest == largest && smallest >= 4 { smallest } else { 0 };
     let largest = |extent: i64, most: u32| (extent as u64).next_power_of_two().min(most as u64) as u32;
     let (m, w) = (size(&body.out_channels, sizes).max(1), size(&body.axes[2].output, sizes).max(1));
     let micro_o4 = largest((m + 3) / 4, 2);
@@ -130,7 +132,7 @@ pub fn broken_rule(body: &ConvBody, s: &ConvSchedule, sizes: Sizes, caps: &Caps)
         Some("more registers than an invocation has, by estimate")
     } else if s.unroll && s.reach(body).count * kernel > 128 {
         Some("too much text for one row of taps")
-    } else if i64::from(2 * s.micro_o4) * 4 >= 2 * m.max(4) * 2 {
+    } else if s.micro_o4 > 1 && i64::from(4 * s.micro_o4) >= 2 * m {
         Some("twice as many channels as there are")
     } else if i64::from(s.micro_w) >= 2 * w {
         Some("twice as many outputs as a row has")
