@@ -7,7 +7,10 @@ mod attention;
 mod attention_passes;
 mod caps;
 mod contract;
+mod conv;
 mod cooperative;
+mod depthwise;
+mod fours;
 mod gemv;
 mod map;
 mod operand;
@@ -26,8 +29,11 @@ pub use attention::{AttentionSchedule, FusedSchedule};
 pub(crate) use attention::{columns, stride};
 pub use caps::{AdapterKind, Caps, CooperativeSize};
 pub use contract::ContractSchedule;
+pub use conv::{ConvSchedule, Reach};
 pub use cooperative::CooperativeSchedule;
 pub(crate) use cooperative::element as cooperative_element;
+pub use depthwise::DepthwiseSchedule;
+pub(crate) use fours::take as take_fours;
 pub use gemv::{GemvSchedule, Reduction};
 pub use map::MapSchedule;
 pub use operand::Along;
@@ -40,8 +46,8 @@ pub use space::{
     MOST_CANDIDATES, Space, broken_rule, candidates, default_schedule, estimate_ns, points, space,
 };
 pub use spec::{
-    AttentionBody, AttentionResult, Body, ContractBody, KernelSpec, RowResult, Stage, storage_bytes,
-    storage_type, stored,
+    AttentionBody, AttentionResult, Body, ContractBody, ConvBody, KernelSpec, RowResult, Stage,
+    storage_bytes, storage_type, stored,
 };
 pub use subgroup::SubgroupSchedule;
 pub use tiled::TiledSchedule;

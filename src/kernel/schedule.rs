@@ -5,7 +5,9 @@ use serde::{Deserialize, Serialize};
 use super::attention::AttentionSchedule;
 use super::caps::Caps;
 use super::contract::ContractSchedule;
+use super::conv::ConvSchedule;
 use super::cooperative::CooperativeSchedule;
+use super::depthwise::DepthwiseSchedule;
 use super::gemv::{GemvSchedule, Reduction};
 use super::map::MapSchedule;
 use super::reduce::ReduceSchedule;
@@ -35,6 +37,10 @@ pub enum Schedule {
     Cooperative(CooperativeSchedule),
     /// For [`Body::Contract`] of few rows or columns.
     Gemv(GemvSchedule),
+    /// For [`Body::Conv`].
+    Conv(ConvSchedule),
+    /// For a [`Body::Conv`] whose output channels read one input channel each.
+    Depthwise(DepthwiseSchedule),
     /// For [`Body::Attention`].
     Attention(AttentionSchedule),
 }
@@ -50,6 +56,8 @@ impl Schedule {
             | Schedule::Reduce(_)
             | Schedule::Cooperative(_)
             | Schedule::Gemv(_)
+            | Schedule::Conv(_)
+            | Schedule::Depthwise(_)
             | Schedule::Attention(_) => 1,
         }
     }
@@ -64,7 +72,9 @@ impl Schedule {
             | Schedule::Reduce(_)
             | Schedule::Cooperative(_)
             | Schedule::Gemv(_)
-            | Schedule::Attention(_)) => other,
+            | Schedule::Attention(_)
+            | Schedule::Conv(_)
+            | Schedule::Depthwise(_)) => other,
         }
     }
 
@@ -76,7 +86,11 @@ impl Schedule {
             Schedule::Subgroup(s) => Some(s.tile()),
             Schedule::Cooperative(s) => Some(s.tile()),
             Schedule::Gemv(s) => Some(s.tile()),
-            Schedule::Map(_) | Schedule::Reduce(_) | Schedule::Attention(_) => None,
+            Schedule::Map(_)
+            | Schedule::Reduce(_)
+            | Schedule::Conv(_)
+            | Schedule::Depthwise(_)
+            | Schedule::Attention(_) => None,
         }
     }
 
@@ -94,6 +108,9 @@ impl Schedule {
             Schedule::Cooperative(_) => "gemm_cooperative",
             Schedule::Gemv(GemvSchedule { reduction: Reduction::Workgroup, .. }) => "gemv",
             Schedule::Gemv(GemvSchedule { reduction: Reduction::Subgroup, .. }) => "gemv_subgroup",
+            Schedule::Conv(s) if s.subgroup > 0 => "subgroup",
+            Schedule::Conv(_) => "direct",
+            Schedule::Depthwise(_) => "depthwise",
             Schedule::Attention(s) => s.algorithm(),
         }
     }
@@ -102,7 +119,9 @@ impl Schedule {
 impl std::fmt::Display for Schedule {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Schedule::Map(s) => write!(f, "workgroup={} per_invocation={}", s.workgroup, s.per_invocation),
+            Schedule::Map(s) => {
+                write!(f, "workgroup={} per_invocation={} vector={}", s.workgroup, s.per_invocation, s.vector)
+            }
             Schedule::Reduce(s) => write!(f, "lanes={} rows={}", s.lanes, s.rows),
             Schedule::Contract(s) => {
                 let ContractSchedule { group_m, group_n, micro_m, micro_n4, split_k } = s;
@@ -116,6 +135,18 @@ impl std::fmt::Display for Schedule {
             Schedule::Subgroup(s) => s.fmt(f),
             Schedule::Cooperative(s) => s.fmt(f),
             Schedule::Gemv(s) => s.fmt(f),
+            Schedule::Conv(s) => write!(
+                f,
+                "group={} micro_o={} micro_w={} unroll={} subgroup={}",
+                s.group,
+                s.micro_o4 * 4,
+                s.micro_w,
+                s.unroll,
+                s.subgroup
+            ),
+            Schedule::Depthwise(s) => {
+                write!(f, "depthwise group={} micro_h={} micro_w={}", s.group, s.micro_h, s.micro_w)
+            }
             Schedule::Attention(s) => s.fmt(f),
         }
     }
@@ -172,7 +203,9 @@ pub fn grid(
     };
     let div = |a: i64, b: u32| (a + b as i64 - 1) / b as i64;
     match (&spec.body, schedule) {
-        (Body::Map { len, .. }, Schedule::Map(s)) => flat(div(checked(len)?, s.workgroup * s.per_invocation)),
+        (Body::Map { len, .. }, Schedule::Map(s)) => {
+            flat(div(checked(len)?, s.workgroup * s.per_invocation * s.vector))
+        }
         (Body::Reduce { rows, result, .. }, Schedule::Reduce(s)) => {
             let rows = checked(rows)?;
             if let RowResult::PerElement { extent, .. } = result {
@@ -196,6 +229,25 @@ pub fn grid(
                 return Err(too_large("number of workgroups", x.max(y), limit));
             }
             Ok([x as u32, y as u32, b.min(limit) as u32])
+        }
+        (Body::Conv(body), Schedule::Conv(s)) => {
+            checked(&body.output_len())?;
+            let [d, h, w] = &body.axes;
+            let rows = checked(&(&(&body.batch * &d.output) * &h.output))?;
+            let positions = rows * div(checked(&w.output)?, s.micro_w);
+            let channels = checked(&body.groups)? * div(checked(&body.out_channels)?, 4 * s.micro_o4);
+            let [x, z, _] = flat(div(positions, s.group))?;
+            if channels > caps.max_workgroups as i64 {
+                return Err(too_large("number of workgroups", channels, caps.max_workgroups as i64));
+            }
+            Ok([x, channels as u32, z])
+        }
+        (Body::Conv(body), Schedule::Depthwise(s)) => {
+            checked(&body.output_len())?;
+            let [d, h, w] = &body.axes;
+            let channels = checked(&(&(&body.batch * &body.groups) * &body.out_channels))?;
+            let blocks = div(checked(&h.output)?, s.micro_h) * div(checked(&w.output)?, s.micro_w);
+            flat(div(channels * checked(&d.output)? * blocks, s.group))
         }
         (Body::Attention(body), Schedule::Attention(AttentionSchedule::Fused(s))) => {
             let (b, m, n) = (checked(&body.batch)?, checked(&body.m)?, checked(&body.n)?);

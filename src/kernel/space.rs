@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use super::caps::Caps;
 use super::peaks::Peaks;
 use super::schedule::{Schedule, Sizes};
-use super::spec::{Body, KernelSpec};
-use super::{attention, contract, cooperative, gemv, map, reduce, subgroup, tiled};
+use super::spec::{Body, ConvBody, KernelSpec};
+use super::{attention, contract, conv, cooperative, depthwise, gemv, map, reduce, subgroup, tiled};
 
 /// Candidates that are left at the most.
 pub const MOST_CANDIDATES: usize = 64;
@@ -30,6 +30,8 @@ pub fn points(spec: &KernelSpec, sizes: Sizes, caps: &Caps, peaks: &Peaks) -> Ve
         Body::Map { .. } => map::points(),
         Body::Reduce { .. } => reduce::points(),
         Body::Attention(body) => attention::points(spec, body, sizes, caps, peaks),
+        Body::Conv(body) if depthwise::applies(body) => [depthwise::points(), conv::points()].concat(),
+        Body::Conv(_) => conv::points(),
         Body::Contract(_) => {
             [contract::points(), tiled::points(), subgroup::points(), cooperative::points(), gemv::points()]
                 .concat()
@@ -81,7 +83,7 @@ pub fn candidates(spec: &KernelSpec, sizes: Sizes, caps: &Caps) -> Vec<Schedule>
 /// A sound schedule without any search, which an untuned run uses.
 pub fn default_schedule(spec: &KernelSpec, sizes: Sizes, caps: &Caps) -> Schedule {
     match &spec.body {
-        Body::Map { .. } => Schedule::Map(map::default(caps)),
+        Body::Map { len, value } => Schedule::Map(map::default(spec, len, value, caps)),
         Body::Reduce { rows, stages, result } => {
             Schedule::Reduce(reduce::default(rows, stages, result, sizes, caps))
         }
@@ -94,6 +96,16 @@ pub fn default_schedule(spec: &KernelSpec, sizes: Sizes, caps: &Caps) -> Schedul
                 .unwrap_or_else(direct)
         }
         Body::Attention(body) => Schedule::Attention(attention::default(spec, body, sizes, caps)),
+        Body::Conv(body) => conv_default(body, sizes, caps),
+    }
+}
+
+/// The depthwise kernel, unless its windows are so large that its text would be.
+fn conv_default(body: &ConvBody, sizes: Sizes, caps: &Caps) -> Schedule {
+    let depthwise = depthwise::default(body, sizes, caps);
+    match depthwise::broken_rule(body, &depthwise, sizes, caps) {
+        None => Schedule::Depthwise(depthwise),
+        Some(_) => Schedule::Conv(conv::default(body, sizes, caps)),
     }
 }
 
@@ -105,17 +117,20 @@ pub fn broken_rule(
     caps: &Caps,
 ) -> Option<&'static str> {
     match (&spec.body, schedule) {
-        (Body::Map { .. }, Schedule::Map(s)) => map::broken_rule(s, caps),
+        (Body::Map { len, value }, Schedule::Map(s)) => map::broken_rule(spec, len, value, s, caps),
         (Body::Reduce { stages, .. }, Schedule::Reduce(s)) => reduce::broken_rule(stages, s, caps),
         (Body::Contract(body), Schedule::Contract(s)) => contract::broken_rule(body, s, sizes, caps),
         (Body::Contract(body), Schedule::Tiled(s)) => tiled::broken_rule(body, s, sizes, caps),
         (Body::Contract(body), Schedule::Subgroup(s)) => subgroup::broken_rule(body, s, sizes, caps),
         (Body::Contract(body), Schedule::Cooperative(s)) => cooperative::broken_rule(body, s, sizes, caps),
         (Body::Contract(body), Schedule::Gemv(s)) => gemv::broken_rule(body, s, sizes, caps),
+        (Body::Conv(body), Schedule::Conv(s)) => conv::broken_rule(body, s, sizes, caps),
+        (Body::Conv(body), Schedule::Depthwise(s)) => depthwise::broken_rule(body, s, sizes, caps),
         (Body::Attention(body), Schedule::Attention(s)) => attention::broken_rule(spec, body, s, sizes, caps),
-        (Body::Map { .. } | Body::Reduce { .. } | Body::Contract(_) | Body::Attention(_), _) => {
-            Some("of another kernel family")
-        }
+        (
+            Body::Map { .. } | Body::Reduce { .. } | Body::Contract(_) | Body::Conv(_) | Body::Attention(_),
+            _,
+        ) => Some("of another kernel family"),
     }
 }
 
@@ -133,10 +148,15 @@ pub fn estimate_ns(spec: &KernelSpec, schedule: &Schedule, sizes: Sizes, caps: &
             cooperative::estimate_ns(body, s, sizes, caps, peaks)
         }
         (Body::Contract(body), Schedule::Gemv(s)) => gemv::estimate_ns(body, s, sizes, caps, peaks),
+        (Body::Conv(body), Schedule::Conv(s)) => conv::estimate_ns(body, s, sizes, caps, peaks),
+        (Body::Conv(body), Schedule::Depthwise(s)) => depthwise::estimate_ns(body, s, sizes, caps, peaks),
         (Body::Attention(body), Schedule::Attention(s)) => {
             attention::estimate_ns(spec, body, s, sizes, caps, peaks)
         }
-        (Body::Map { .. } | Body::Reduce { .. } | Body::Contract(_) | Body::Attention(_), _) => f64::INFINITY,
+        (
+            Body::Map { .. } | Body::Reduce { .. } | Body::Contract(_) | Body::Conv(_) | Body::Attention(_),
+            _,
+        ) => f64::INFINITY,
     }
 }
 

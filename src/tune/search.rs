@@ -339,7 +339,9 @@ mod tests {
     use crate::kernel::MapSchedule;
 
     fn candidates(count: u32) -> Vec<Schedule> {
-        (0..count).map(|n| Schedule::Map(MapSchedule { workgroup: n, per_invocation: 1 })).collect()
+        (0..count)
+            .map(|n| Schedule::Map(MapSchedule { workgroup: n, per_invocation: 1, vector: 1 }))
+            .collect()
     }
 
     fn options(budget_ms: u64) -> SearchOptions {

@@ -5,7 +5,9 @@
 
 mod attention;
 mod contract;
+mod conv;
 mod cooperative;
+mod depthwise;
 mod gemv;
 mod map;
 mod operand;
@@ -126,6 +128,8 @@ pub fn render(label: &str, spec: &KernelSpec, schedule: &Schedule, target: Targe
         (Body::Contract(body), Schedule::Subgroup(s)) => subgroup::render(label, spec, body, s, target),
         (Body::Contract(body), Schedule::Cooperative(s)) => cooperative::render(label, spec, body, s, target),
         (Body::Contract(body), Schedule::Gemv(s)) => gemv::render(label, spec, body, s, target),
+        (Body::Conv(body), Schedule::Conv(s)) => conv::render(label, spec, body, s, target),
+        (Body::Conv(body), Schedule::Depthwise(s)) => depthwise::render(label, spec, body, s, target),
         (Body::Attention(_), Schedule::Attention(s)) if !s.is_one_pass() => {
             Err(Error::limit(label, format!("schedule {schedule} takes several passes")))
         }
@@ -149,6 +153,9 @@ pub const SKELETONS: &[(&str, &str)] = &[
     ("gemm_cooperative.wgsl", cooperative::SKELETON),
     ("gemv.wgsl", gemv::SKELETON),
     ("gemv_subgroup.wgsl", gemv::SUBGROUP),
+    ("conv.wgsl", conv::DIRECT),
+    ("conv_subgroup.wgsl", conv::SUBGROUP),
+    ("conv_depthwise.wgsl", depthwise::SKELETON),
     ("attention.wgsl", attention::SHARED),
     ("attention_serial.wgsl", attention::SERIAL),
     ("probe_copy.wgsl", probe::COPY),
