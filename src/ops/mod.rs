@@ -33,6 +33,7 @@ mod pad;
 mod pool;
 mod prefix;
 mod quantize;
+mod random;
 mod recurrent;
 mod reduce;
 mod resize;
@@ -103,6 +104,7 @@ pub const FAMILIES: &[(&str, &[OpDef])] = &[
     ("Inverses of windows", unpool::OPS),
     ("Selections by contents", filter::OPS),
     ("Suppression", suppress::OPS),
+    ("Random numbers", random::OPS),
     ("Determinants", det::OPS),
     ("Linear attention", linear_attention::OPS),
     ("Deformable convolutions", deform::OPS),
