@@ -28,6 +28,7 @@ mod loss;
 mod math;
 mod matmul;
 mod nbits;
+mod ngrams;
 mod norm;
 mod pad;
 mod pool;
@@ -105,6 +106,7 @@ pub const FAMILIES: &[(&str, &[OpDef])] = &[
     ("Selections by contents", filter::OPS),
     ("Suppression", suppress::OPS),
     ("Random numbers", random::OPS),
+    ("N-grams", ngrams::OPS),
     ("Determinants", det::OPS),
     ("Linear attention", linear_attention::OPS),
     ("Deformable convolutions", deform::OPS),
