@@ -6,13 +6,14 @@ CARGO_FLAGS := $(if $(CI),--locked)
 # The demo's question goes through the environment, so that it may contain any character.
 export QUERY
 
-.PHONY: help demo setup test-data test lint test-models bless-onnx bench
+.PHONY: help demo setup test-data test lint test-models test-differential bless-onnx bench
 
 help:
 	@echo 'make demo [QUERY="..."]   build the sentence encoder, search 200 sentences by meaning'
 	@echo 'make test                 everything that CI runs'
 	@echo 'make lint                 of that, formatting, lints, wasm32 and documentation'
 	@echo 'make test-models          all eight networks, all cases, in release mode'
+	@echo 'make test-differential    random nodes against ONNX Runtime for ten minutes'
 	@echo 'make bless-onnx           rewrite the list of ONNX backend cases that pass'
 	@echo 'make test-data            what the tests read from target/test-data'
 	@echo 'make bench                the benchmarks'
@@ -45,6 +46,10 @@ test: lint test-data
 test-models: test-data
 	@$(PYTHON) tools/fill_model.py --all
 	TILEWRIGHT_MODELS=all cargo test $(CARGO_FLAGS) --release --test models
+
+# SECONDS,SEED: another hour finds what twenty seconds do not.
+test-differential: setup
+	TILEWRIGHT_DIFFERENTIAL=$${TILEWRIGHT_DIFFERENTIAL:-600,1000} cargo test $(CARGO_FLAGS) --features cli --test differential
 
 bless-onnx: test-data
 	TILEWRIGHT_BLESS=1 cargo test $(CARGO_FLAGS) --features cli --test onnx_backend
