@@ -16,12 +16,7 @@ pub const OPS: &[OpDef] = &[
         let to = cx.program.dtype(cx.input(1)?);
         convert(cx, to)
     }),
-    op(
-        "BitCast",
-        26,
-        "the same bits as another dtype; of bool, float8 and float4 for constants only",
-        bit_cast,
-    ),
+    op("BitCast", 26, "the same bits as another dtype; of float8 and float4 for constants only", bit_cast),
 ];
 
 fn is_numeric(dtype: DType) -> bool {
@@ -94,8 +89,9 @@ fn bit_cast(cx: &mut Cx) -> Lowering {
         let bits = tensor.view(to, tensor.shape())?;
         return Ok(vec![cx.program.weight(bits)]);
     }
-    let has_bits =
-        |dtype: DType| dtype.is_int() || matches!(dtype, DType::F32 | DType::F64 | DType::F16 | DType::BF16);
+    let has_bits = |dtype: DType| {
+        dtype.is_int() || matches!(dtype, DType::F32 | DType::F64 | DType::F16 | DType::BF16 | DType::Bool)
+    };
     let mixes_floats = from.is_float() && to.is_float() && from != to;
     if !has_bits(from) || !has_bits(to) || mixes_floats {
         return Err(cx.unsupported(format!("bits of {from} as {to} of a value that is computed")));
