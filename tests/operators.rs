@@ -93,13 +93,13 @@ fn table() -> String {
             if cases > 0 {
                 tests.push(cases.to_string());
             }
-            if op.domain.is_empty() && random.contains(&format!("\"{}\"", op.name)) {
-                tests.push("random".into());
-            }
             let quoted = match op.domain {
                 "" => format!("\"{}\"", op.name),
                 domain => format!("\"{domain}.{}\"", op.name),
             };
+            if random.contains(&quoted) {
+                tests.push("random".into());
+            }
             if units.contains(&quoted)
                 || (!op.domain.is_empty() && units.contains(&format!("\"{}\"", op.name)))
             {

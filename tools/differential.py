@@ -197,7 +197,9 @@ def _(d):
     shape = d.full(1, 4)
     dtype = d.of(NUMBERS if d.name in ("ReduceSum", "ReduceMax", "ReduceMin") else [F32])
     axes = [] if d.int(0, 4) == 0 else [vector(*d.axes(len(shape)))]
-    return [d.tensor(shape, dtype), *axes], {"keepdims": d.int(0, 1)}
+    x = d.tensor(shape, dtype)
+    # ONNX leaves open what a sum beyond int32 gives: ONNX Runtime saturates, this project wraps.
+    return [x if dtype == F32 or d.name != "ReduceSum" else x % 1000, *axes], {"keepdims": d.int(0, 1)}
 
 
 @op("ArgMax", "ArgMin")
@@ -561,17 +563,86 @@ def _(d):
     return inputs, attributes, 2
 
 
+@op("com.microsoft.FusedConv")
+def _(d):
+    kernel, size, attributes = window(d, 2)
+    inner, outer = d.int(1, 3), d.int(1, 3)
+    inputs = [d.tensor([d.int(1, 2), inner, *size]), d.tensor([outer, inner, *kernel]), d.tensor([outer])]
+    activation = d.of([("Relu", []), ("Tanh", []), ("Sigmoid", []), ("LeakyRelu", [0.25]), ("Clip", [-1.0, 2.0])])
+    if activation[1]:
+        attributes["activation_params"] = activation[1]
+    return inputs, {"activation": activation[0], **attributes}
+
+
+@op("com.microsoft.Attention")
+def _(d):
+    batch, length, heads, size, width = d.int(1, 2), d.int(1, 5), d.int(1, 3), d.int(1, 4), d.int(1, 6)
+    hidden = heads * size
+    x, w = d.tensor([batch, length, width], low=-1, high=1), d.tensor([width, 3 * hidden], low=-1, high=1)
+    keys = d.rng.integers(0, 2, [batch, length]).astype(I32)
+    keys[:, 0] = 1
+    masks = [d.rng.integers(1, length + 1, [batch]).astype(I32), keys]
+    mask = [d.of(masks)] if d.bool() else []
+    return [x, w, d.tensor([3 * hidden]), *mask], {"num_heads": heads, "unidirectional": 0 if mask else d.int(0, 1)}
+
+
+@op("com.microsoft.MultiHeadAttention")
+def _(d):
+    batch, heads, size = d.int(1, 2), d.int(1, 3), d.int(1, 4)
+    queries, keys = d.int(1, 5), d.int(1, 5)
+    shapes = [[batch, n, heads * size] for n in (queries, keys, keys)]
+    return [d.tensor(s, low=-1, high=1) for s in shapes], {"num_heads": heads}
+
+
+@op("com.microsoft.SkipLayerNormalization", "com.microsoft.SkipSimplifiedLayerNormalization")
+def _(d):
+    shape = d.full(3, 3)
+    vectors = [d.tensor(shape[-1:]) for _ in range(2 if "Simplified" not in d.name else 1)]
+    return [d.tensor(shape), d.tensor(shape), *vectors], {"epsilon": 1e-2}
+
+
+@op("com.microsoft.BiasGelu", "com.microsoft.FastGelu")
+def _(d):
+    shape = d.full(1, 3)
+    return [d.tensor(shape), d.tensor(shape[-1:])], {}
+
+
+@op("com.microsoft.QuickGelu")
+def _(d):
+    return [d.tensor(d.shape())], {"alpha": 1.5}
+
+
+@op("com.microsoft.FusedMatMul")
+def _(d):
+    m, k, n = d.int(1, d.limit), d.int(1, d.limit), d.int(1, d.limit)
+    ta, tb = d.int(0, 1), d.int(0, 1)
+    a, b = [k, m] if ta else [m, k], [n, k] if tb else [k, n]
+    return [d.tensor(a), d.tensor(b)], {"transA": ta, "transB": tb, "alpha": 0.5}
+
+
+@op("com.microsoft.MatMulNBits")
+def _(d):
+    n, k, block = d.int(1, 2 * d.limit), 32 * d.int(1, 3), d.of([16, 32])
+    blocks = -(-k // block)
+    x, b = d.tensor([d.int(1, 4), k]), d.rng.integers(0, 256, [n, blocks, block // 2]).astype(U8)
+    zeros = [d.rng.integers(0, 256, [n * -(-blocks // 2)]).astype(U8)] if d.bool() else []
+    scales = d.tensor([n * blocks], low=0.1, high=1)
+    return [x, b, scales, *zeros], {"K": k, "N": n, "bits": 4, "block_size": block}
+
+
 def make(name, seed, limit):
     draw = Draw(name, seed, limit)
     inputs, attributes, *count = MAKERS[name](draw)
     outputs = [f"y{i}" for i in range(count[0] if count else 1)]
-    node = helper.make_node(name, [f"x{i}" for i in range(len(inputs))], outputs, "node", **attributes)
+    domain, _, op_type = name.rpartition(".")
+    names = [f"x{i}" for i in range(len(inputs))]
+    node = helper.make_node(op_type, names, outputs, "node", domain=domain, **attributes)
     infos = [
         helper.make_tensor_value_info(f"x{i}", helper.np_dtype_to_tensor_dtype(x.dtype), x.shape) for i, x in enumerate(inputs)
     ]
     # ONNX Runtime works out the outputs' dtypes itself, and says what they are.
     graph = helper.make_graph([node], "case", infos, [onnx.ValueInfoProto(name=y) for y in outputs])
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20), helper.make_opsetid("com.microsoft", 1)], ir_version=9)
     options = ort.SessionOptions()
     options.log_severity_level = 4
     feeds = {f"x{i}": x for i, x in enumerate(inputs)}
