@@ -40,6 +40,20 @@
 //! | [`tune`] | which schedule: what to measure next, what was learned |
 //!
 //! [`Session`] strings them together.
+//!
+//! # Traces
+//!
+//! The library tells what it does through [`tracing`] events of level `debug`. A program listens with a subscriber of
+//! its choice; the `tilewright` command prints what the environment's `TILEWRIGHT_TRACE` names, as
+//! `TILEWRIGHT_TRACE=plan,time tilewright run model.onnx`.
+//!
+//! | `TILEWRIGHT_TRACE` | target | what |
+//! |---|---|---|
+//! | `plan` | `tilewright::plan` | each plan as it is made: steps, tensors, sizes that must agree |
+//! | `wgsl` | `tilewright::wgsl` | the text of each kernel as it is rendered |
+//! | `time` | `tilewright::time` | after each run, time, GFLOP/s and GB/s of each kernel; runs everything twice |
+//!
+//! Warnings, such as a stored schedule that does not run here, have the target of their module.
 
 pub mod commands;
 pub mod error;

@@ -9,14 +9,11 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use wasm_bindgen::prelude::wasm_bindgen;
 
-use crate::commands::{
-    Kernels, Produced, Recorder, elements_from_device, elements_to_device, encode, outputs, to_device,
-};
+use crate::commands::{self, Kernels, Produced, Recorder, encode, outputs, to_device};
 use crate::error::{Error, Result};
-use crate::expr::Floats;
 use crate::graph::{Dim, ValueInfo};
 use crate::ir::Stop;
-use crate::kernel::{Caps, KernelSpec, default_schedule, storage_bytes};
+use crate::kernel::{Caps, KernelSpec, default_schedule, storage_bytes, stored};
 use crate::model::{Computed, Given, Model};
 use crate::onnx;
 use crate::plan::{Origin, Plan, bound_bytes};
@@ -127,6 +124,9 @@ enum Ready<'a> {
         live: Vec<u32>,
         /// For every input of the model, its position in what was given.
         order: Vec<usize>,
+        /// For every input of the model, the dtype that the device holds its elements as; `null` where no kernel reads
+        /// it.
+        inputs: Vec<Option<&'static str>>,
         /// Whether the plan depends on contents of inputs, so that the next run must ask again.
         by_contents: bool,
         outputs: Vec<Output<'a>>,
@@ -137,11 +137,10 @@ enum Ready<'a> {
 struct Output<'a> {
     name: &'a str,
     r#type: &'static str,
-    /// The type that the device holds it as: int32 for an int64 that is proven to fit.
-    held: &'static str,
     shape: Vec<usize>,
-    /// Whether [`Core::known_output`] has it; else it is read back.
-    known: bool,
+    /// The dtype that the device holds its elements as; `null` where [`Core::known_output`] has it, so that it is not
+    /// read back.
+    stored: Option<&'static str>,
 }
 
 /// A constant to upload.
@@ -150,8 +149,8 @@ struct Constant<'a> {
     tensor: usize,
     name: &'a str,
     r#type: &'static str,
-    /// The type that the device holds it as.
-    held: &'static str,
+    /// The dtype that the device holds its elements as.
+    stored: &'static str,
     elements: usize,
     device_bytes: u64,
     /// Where its elements are; `null` where [`Core::constant`] has them.
@@ -301,18 +300,21 @@ impl Core {
         let commands = recorder(&plan, &self.caps, &mut planned.kept.kernels, |r| r.run(&symbols))?.0;
         self.words = encode(&commands)?;
         self.known.clear();
+        let floats = self.caps.floats();
         let mut described = Vec::new();
         for (output, produced) in plan.outputs.iter().zip(outputs(&plan, &symbols)?) {
-            let (shape, held, known) = match produced {
-                Produced::Known(tensor) => (tensor.shape().to_vec(), output.dtype, Some(tensor)),
-                Produced::Read { shape, held } => (shape, held, None),
+            let (shape, stored, known) = match produced {
+                Produced::Known(tensor) => (tensor.shape().to_vec(), None, Some(tensor)),
+                Produced::Read { shape, held } => (shape, Some(stored(held, floats).name()), None),
             };
-            let (name, r#type, held) = (output.name.as_str(), output.dtype.name(), held.name());
-            described.push(Output { name, r#type, held, shape, known: known.is_some() });
+            let (name, r#type) = (output.name.as_str(), output.dtype.name());
+            described.push(Output { name, r#type, shape, stored });
             self.known.push(known);
         }
-        let plan = planned.kept.number;
-        Ok(to_json(&Ready::Run { plan, live, order, by_contents, outputs: described })?)
+        let held = |tensor: &Option<usize>| tensor.map(|t| stored(plan.tensors[t].dtype, floats).name());
+        let inputs = plan.inputs.iter().map(held).collect();
+        let number = planned.kept.number;
+        Ok(to_json(&Ready::Run { plan: number, live, order, inputs, by_contents, outputs: described })?)
     }
 
     /// The commands of the run prepared last.
@@ -364,7 +366,7 @@ impl Core {
                 tensor: number,
                 name: &tensor.name,
                 r#type: data.dtype().name(),
-                held: tensor.dtype.name(),
+                stored: stored(tensor.dtype, floats).name(),
                 elements: data.len(),
                 device_bytes,
                 place,
@@ -376,15 +378,15 @@ impl Core {
     /// A constant that is in memory, in its form on the device.
     ///
     /// # Errors
-    /// As [`convert_to_device`].
+    /// As [`convert`].
     pub fn constant(&mut self, plan: u32, tensor: usize) -> Result<Vec<u8>, Fault> {
         let floats = self.caps.floats();
         let plan = self.planned(plan)?.plan.clone();
-        let tensor = plan.tensors.get(tensor).map(|tensor| (&tensor.name, tensor.dtype, &tensor.origin));
-        let Some((name, held, Origin::Weight(data))) = tensor else {
+        let tensor = plan.tensors.get(tensor).map(|tensor| (tensor, &tensor.origin));
+        let Some((tensor, Origin::Weight(data))) = tensor else {
             return Err(Error::model("session", "there is no such constant").into());
         };
-        Ok(to_device(name, data, held, floats)?.into_owned())
+        Ok(to_device(&tensor.name, data, tensor.dtype, floats)?.into_owned())
     }
 
     /// A kernel of a plan, by the number that its commands have for it: JSON.
@@ -433,38 +435,13 @@ impl Core {
     }
 }
 
-/// `count` elements of a tensor as the device holds those of `held`.
+/// `count` elements of one dtype as another: between ONNX's form and the device's.
 ///
 /// # Errors
-/// `limit` for dtypes without a form on the device.
+/// `limit`, naming the tensor, where there is no such conversion.
 #[wasm_bindgen]
-pub fn convert_to_device(
-    name: &str,
-    dtype: &str,
-    bytes: &[u8],
-    count: usize,
-    held: &str,
-    f16: bool,
-) -> Result<Vec<u8>, Fault> {
-    let (dtype, held) = (dtype_named(dtype)?, dtype_named(held)?);
-    Ok(elements_to_device(name, dtype, bytes, count, held, Floats { f16, f64: false })?.into_owned())
-}
-
-/// The first `count` elements of the device's form, as ONNX has them.
-///
-/// # Errors
-/// `limit` for dtypes without a form on the device.
-#[wasm_bindgen]
-pub fn convert_from_device(
-    name: &str,
-    dtype: &str,
-    bytes: Vec<u8>,
-    count: usize,
-    held: &str,
-    f16: bool,
-) -> Result<Vec<u8>, Fault> {
-    let (dtype, held) = (dtype_named(dtype)?, dtype_named(held)?);
-    Ok(elements_from_device(name, dtype, count, bytes, held, Floats { f16, f64: false })?)
+pub fn convert(name: &str, from: &str, bytes: &[u8], to: &str, count: usize) -> Result<Vec<u8>, Fault> {
+    Ok(commands::convert(name, dtype_named(from)?, bytes, dtype_named(to)?, count)?)
 }
 
 fn kept(plans_made: &mut u32) -> Kept {

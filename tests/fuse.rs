@@ -29,7 +29,7 @@ fn assert_families(net: Net, wanted: &[&str]) {
 fn statistics(plan: &Plan) -> usize {
     match &plan.kernels[0].spec.body {
         Body::Reduce { stages, .. } => stages.len(),
-        Body::Map { .. } | Body::Contract(_) => 0,
+        Body::Map { .. } | Body::Contract(_) | Body::Attention(_) => 0,
     }
 }
 
@@ -139,13 +139,145 @@ fn a_reshape_of_an_input_is_no_kernel() {
 #[test]
 fn shape_arithmetic_adds_no_kernel() {
     let plan = corpus::attention().plan(&Caps::default());
-    // Q, K and V; scores; softmax; mixing; the output with its residual.
-    assert_eq!(families(&plan), ["gemm", "gemm", "gemm", "gemm", "reduce", "gemm", "gemm"], "\n{plan}");
+    // Q, K and V; attention; the output with its residual.
+    assert_eq!(families(&plan), ["gemm", "gemm", "gemm", "attention", "gemm"], "\n{plan}");
     // Sizes as an output are known on the host.
     let net =
         Net::new().input("x", DType::F32, "batch 3 seq").node("Shape", "x", "y", &[]).output("y", DType::I64);
     let plan = net.plan(&Caps::default());
     assert!(plan.steps.is_empty(), "\n{plan}");
+}
+
+/// Queries, keys that are turned already, and values, of four heads of 16.
+fn heads() -> Net {
+    start()
+        .input("q", DType::F32, "batch 4 seq 16")
+        .input("k", DType::F32, "batch 4 16 past")
+        .input("v", DType::F32, "batch 4 past 16")
+        .input("mask", DType::F32, "batch 1 seq past")
+        .input("seen", DType::Bool, "seq past")
+        .scalar("quarter", 0.25)
+        .scalar("zero", 0.0)
+        .scalar("hidden", f32::NEG_INFINITY)
+}
+
+#[test]
+fn attention_is_one_kernel_however_it_is_spelled() {
+    let last = [int("axis", -1)];
+    let scores = || heads().node("MatMul", "q k", "s", &[]);
+    let mixed = |net: Net, weights: &str| net.node("MatMul", &format!("{weights} v"), "y", &[]);
+    let softmaxed = |net: Net, x: &str| mixed(net.node("Softmax", x, "p", &last), "p");
+    let spellings: Vec<(&str, Net)> = vec![
+        ("plain", softmaxed(scores(), "s")),
+        ("softmax in primitives", mixed(softmax(scores(), "s", "p"), "p")),
+        ("scaled and masked", {
+            let net = scores().node("Mul", "s quarter", "a", &[]).node("Add", "a mask", "b", &[]);
+            softmaxed(net, "b")
+        }),
+        ("scaled before", {
+            let net = heads().node("Mul", "q half", "qs", &[]).node("Mul", "k half", "ks", &[]).node(
+                "MatMul",
+                "qs ks",
+                "s",
+                &[],
+            );
+            softmaxed(net, "s")
+        }),
+        ("a boolean mask and a soft cap", {
+            let net = scores()
+                .node("Div", "s two", "a", &[])
+                .node("Tanh", "a", "b", &[])
+                .node("Mul", "b two", "c", &[])
+                .node("Where", "seen c hidden", "d", &[]);
+            softmaxed(net, "d")
+        }),
+        ("rows that see nothing give zero", {
+            let net = scores()
+                .node("Add", "s mask", "a", &[])
+                .node("Softmax", "a", "p", &last)
+                .node("IsNaN", "p", "nan", &[])
+                .node("Where", "nan zero p", "safe", &[]);
+            mixed(net, "safe")
+        }),
+        ("divided by the reciprocal of the sum", {
+            let net = scores()
+                .node("ReduceMax", "s last", "max", &[])
+                .node("Sub", "s max", "c", &[])
+                .node("Exp", "c", "e", &[])
+                .node("ReduceSum", "e last", "sum", &[])
+                .node("Reciprocal", "sum", "r", &[])
+                .node("Mul", "e r", "p", &[]);
+            mixed(net, "p")
+        }),
+        ("heads folded into the batch", {
+            let net = heads()
+                .list("qf", &[-1, 8, 16])
+                .list("kf", &[-1, 16, 8])
+                .list("vf", &[-1, 8, 16])
+                .list("whole", &[2, 4, 8, 16])
+                .node("Reshape", "q qf", "q3", &[])
+                .node("Reshape", "k kf", "k3", &[])
+                .node("Reshape", "v vf", "v3", &[])
+                .node("MatMul", "q3 k3", "s", &[])
+                .node("Softmax", "s", "p", &last)
+                .node("MatMul", "p v3", "m", &[]);
+            net.node("Reshape", "m whole", "y", &[])
+        }),
+        ("scores of keys and queries", {
+            let net = heads()
+                .node("Transpose", "q", "qt", &[ints("perm", &[0, 1, 3, 2])])
+                .node("Transpose", "k", "kt", &[ints("perm", &[0, 1, 3, 2])])
+                .node("MatMul", "kt qt", "st", &[])
+                .node("Transpose", "st", "s", &[ints("perm", &[0, 1, 3, 2])]);
+            softmaxed(net, "s")
+        }),
+        ("with an epilogue", {
+            let net = scores()
+                .node("Softmax", "s", "p", &last)
+                .node("MatMul", "p v", "m", &[])
+                .node("Transpose", "m", "t", &[ints("perm", &[0, 2, 1, 3])])
+                .list("flat", &[0, 0, 64])
+                .node("Reshape", "t flat", "r", &[]);
+            net.node("Relu", "m", "y", &[])
+        }),
+    ];
+    for (name, net) in spellings {
+        let plan = plan(net);
+        assert_eq!(families(&plan), ["attention"], "{name}\n{plan}");
+    }
+}
+
+#[test]
+fn what_is_no_attention_or_is_needed_elsewhere_is_left() {
+    let last = [int("axis", -1)];
+    let softmaxed = || heads().node("MatMul", "q k", "s", &[]).node("Softmax", "s", "p", &last);
+    let weights_shown = softmaxed().node("MatMul", "p v", "y", &[]).output("p", DType::F32);
+    let scores_shown = softmaxed().node("MatMul", "p v", "y", &[]).output("s", DType::F32);
+    let other_axis = heads()
+        .node("MatMul", "q k", "s", &[])
+        .node("Softmax", "s", "p", &[int("axis", 2)])
+        .node("MatMul", "p v", "y", &[]);
+    // The sum is of something else than what it divides.
+    let no_softmax = heads()
+        .node("MatMul", "q k", "s", &[])
+        .node("ReduceMax", "s last", "max", &[])
+        .node("Sub", "s max", "c", &[])
+        .node("Exp", "c", "e", &[])
+        .node("Abs", "c", "other", &[])
+        .node("ReduceSum", "other last", "sum", &[])
+        .node("Div", "e sum", "p", &[])
+        .node("MatMul", "p v", "y", &[]);
+    let no_scores = heads().node("Softmax", "mask", "p", &last).node("MatMul", "p v", "y", &[]);
+    for (name, net) in [
+        ("weights shown", weights_shown),
+        ("scores shown", scores_shown),
+        ("other axis", other_axis),
+        ("no softmax", no_softmax),
+        ("no scores", no_scores),
+    ] {
+        let plan = plan(net);
+        assert!(!families(&plan).contains(&"attention"), "{name}\n{plan}");
+    }
 }
 
 #[test]

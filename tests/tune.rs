@@ -2,15 +2,18 @@
 
 mod support;
 
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use support::net::Net;
-use tilewright::gpu::Device;
+use tilewright::gpu::{AdapterKind, Device};
 use tilewright::kernel::{ContractSchedule, KernelSpec, MapSchedule, ReduceSchedule, Schedule, candidates};
 use tilewright::tune::{
-    Bench, FORMAT, Key, Line, Record, SearchOptions, Status, Store, Trial, search, winner,
+    Bench, FORMAT, Key, Line, Record, SearchOptions, Status, Store, Trial, finalists, search, winner,
 };
-use tilewright::{DType, Session, SessionOptions, Tensor, TuneOptions};
+use tilewright::{
+    DType, Progress, Session, SessionOptions, Stage, Tensor, TuneMode, TuneOptions, TuneStatus,
+};
 
 fn everything() -> SearchOptions {
     SearchOptions { most_candidates: usize::MAX, ..SearchOptions::default() }
@@ -190,7 +193,7 @@ fn winners_are_stored_used_by_the_next_session_and_change_no_result() {
     }
     let store = Store::open(&path).unwrap();
     assert_eq!((store.records().count(), store.damaged().len()), (2, 0));
-    assert_eq!(std::fs::read_to_string(&path).unwrap().lines().count(), 4);
+    assert_eq!(std::fs::read_to_string(&path).unwrap().matches("\"trials\"").count(), 4);
     let next = session(Some(&path));
     let tuned = next.run(&[("x", &x)]).unwrap();
     let used = schedules(&next);
@@ -255,4 +258,329 @@ fn a_planted_winner_is_used_and_one_that_is_not_legal_is_not() {
         session.run(&[("x", &support::net::made_up(&[64, 48], 7))]).unwrap();
         assert_eq!(schedules(&session), used);
     }
+}
+
+/// A reduction of one long row, which a single invocation takes many times as long for as a workgroup does.
+fn long_row() -> Net {
+    Net::new().input("x", DType::F32, "1 16000000").node("ReduceSum", "x", "y", &[]).output("y", DType::F32)
+}
+
+#[test]
+fn a_candidate_that_takes_too_long_is_recorded_and_the_race_goes_on() {
+    if support::skip_gpu("a_candidate_that_takes_too_long_is_recorded_and_the_race_goes_on") {
+        return;
+    }
+    let device = device().apart().unwrap();
+    let (spec, inputs, output) = kernel(&long_row(), "reduce", &device);
+    let schedule = |lanes, rows| Schedule::Reduce(ReduceSchedule { lanes, rows });
+    let mut bench = Bench::new(&device, "reduce", &spec, &[], &inputs, output).unwrap();
+    bench.output(&schedule(64, 1)).unwrap();
+    bench.set_limit(Duration::from_millis(1));
+    let error = bench.output(&schedule(1, 64)).unwrap_err().to_string();
+    assert!(error.contains("not finished after"), "{error}");
+    // The driver finishes what it began, and goes on.
+    bench.set_limit(Duration::from_secs(60));
+    assert!(bench.is_usable());
+    assert!(bench.output(&schedule(64, 1)).is_ok());
+    assert!(bench.sample(&schedule(64, 1), None).unwrap() > 0);
+}
+
+/// Two schedules that differ in a knob and not in what the device is given.
+#[test]
+fn equal_texts_are_measured_once() {
+    if support::skip_gpu("equal_texts_are_measured_once") {
+        return;
+    }
+    let device = device();
+    let (spec, inputs, output) = kernel(&product(), "gemm", &device);
+    let legal = candidates(&spec, &[], device.caps());
+    let list = vec![legal[0].clone(), legal[1].clone(), legal[1].clone(), legal[0].clone()];
+    let mut bench = Bench::new(&device, "gemm", &spec, &[], &inputs, output).unwrap();
+    let trials = search(&mut bench, &list, &everything(), &mut |_| {}).unwrap();
+    assert_eq!(trials.iter().map(|t| &t.schedule).collect::<Vec<_>>(), [&legal[0], &legal[1]]);
+    assert!(trials.iter().all(|trial| trial.compile_ns > 0));
+}
+
+#[test]
+fn peaks_are_measured_once_and_stored() {
+    if support::skip_gpu("peaks_are_measured_once_and_stored") {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("records.jsonl");
+    let first = session(Some(&path));
+    let platform = first.adapter().into();
+    let report = first.tune(&[("x", &x())], &quick(), &mut |_| {}).unwrap();
+    let peaks = Store::open(&path).unwrap().peaks(&platform).cloned().unwrap();
+    assert_eq!(report.peaks, peaks);
+    assert!(
+        peaks.copy_bytes_per_ns > 0.1 && peaks.f32_flops_per_ns > 0.1 && peaks.launch_ns > 0.0,
+        "{peaks:?}"
+    );
+    assert_eq!(peaks.f16_flops_per_ns.is_some(), first.adapter().caps.f16);
+    for kernel in &report.kernels {
+        assert!(kernel.work.flops > 0.0 && kernel.work.bytes > 0.0, "{kernel:?}");
+        assert_eq!(
+            kernel.in_model_ns.is_some(),
+            first.adapter().caps.timestamps && finalists(&kernel.trials, 2).len() > 1
+        );
+    }
+    assert!(report.after_ns as f64 <= report.before_ns as f64 * 1.02, "{report:?}");
+    let peaks_lines = |path| std::fs::read_to_string(path).unwrap().matches("\"peaks\"").count();
+    let before = peaks_lines(&path);
+    session(Some(&path)).tune(&[("x", &x())], &quick(), &mut |_| {}).unwrap();
+    assert!(
+        peaks_lines(&path) <= before + 1,
+        "a second measurement at the most, where a kernel beat the first"
+    );
+}
+
+fn quick() -> TuneOptions {
+    TuneOptions { budget: Duration::from_secs(2), most_candidates: 4 }
+}
+
+fn tuning(tune: TuneMode, records: Option<&std::path::Path>) -> Session {
+    let options = SessionOptions { tune, records: records.map(Into::into), ..support::options() };
+    Session::load(net().bytes(), &options).unwrap()
+}
+
+#[test]
+fn off_measures_nothing() {
+    if support::skip_gpu("off_measures_nothing") {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("records.jsonl");
+    let session = tuning(TuneMode::Off, Some(&path));
+    session.run(&[("x", &x())]).unwrap();
+    assert_eq!((session.tune_status(), path.exists()), (TuneStatus::Idle, false));
+}
+
+#[test]
+fn full_tunes_before_the_first_run_of_each_size_and_tells() {
+    if support::skip_gpu("full_tunes_before_the_first_run_of_each_size_and_tells") {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("records.jsonl");
+    let want = session(None).run(&[("x", &x())]).unwrap();
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let hears = told.clone();
+    let options = SessionOptions {
+        tune: TuneMode::Full(quick()),
+        records: Some(path.clone()),
+        progress: Some(Arc::new(move |p: Progress| {
+            if p.stage == Stage::Tune {
+                hears.lock().unwrap().push((p.done, p.total));
+            }
+        })),
+        ..support::options()
+    };
+    let tuned = Session::load(net().bytes(), &options).unwrap();
+    assert!(!path.exists(), "loading tunes nothing");
+    close(&want["y"], &tuned.run(&[("x", &x())]).unwrap()["y"]);
+    let first = told.lock().unwrap().clone();
+    assert_eq!((first.first(), first.last()), (Some(&(0, 2)), Some(&(2, 2))));
+    let store = Store::open(&path).unwrap();
+    assert_eq!(store.records().count(), 2);
+    // The same sizes again, and another size of the same bucket: nothing is left to do.
+    tuned.run(&[("x", &x())]).unwrap();
+    tuned.run(&[("x", &support::net::made_up(&[41, 48], 7))]).unwrap();
+    assert_eq!(told.lock().unwrap().len(), first.len());
+    // Another bucket has kernels of its own.
+    tuned.run(&[("x", &support::net::made_up(&[3, 48], 7))]).unwrap();
+    assert!(told.lock().unwrap().len() > first.len());
+    // A session with these records uses what won.
+    let next = session(Some(&path));
+    close(&want["y"], &next.run(&[("x", &x())]).unwrap()["y"]);
+    for record in store.records() {
+        let won = &winner(&record.trials).unwrap().schedule;
+        let label = record.label.split_once(' ').unwrap().0.to_owned();
+        assert!(schedules(&next).contains(&(label, won.clone())));
+    }
+}
+
+/// Wait until the session's tuner has nothing to do.
+fn idle(session: &Session) {
+    let start = Instant::now();
+    while session.tune_status() != TuneStatus::Idle {
+        assert!(!matches!(session.tune_status(), TuneStatus::Failed(_)), "{:?}", session.tune_status());
+        assert!(start.elapsed() < Duration::from_secs(120), "{:?}", session.tune_status());
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn background_answers_at_once_tunes_between_runs_and_swaps() {
+    if support::skip_gpu("background_answers_at_once_tunes_between_runs_and_swaps") {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("records.jsonl");
+    let want = session(None).run(&[("x", &x())]).unwrap();
+    let tuned = tuning(TuneMode::Background(quick()), Some(&path));
+    assert_eq!(tuned.tune_status(), TuneStatus::Idle);
+    close(&want["y"], &tuned.run(&[("x", &x())]).unwrap()["y"]);
+    assert!(
+        matches!(tuned.tune_status(), TuneStatus::Tuning { kernels: 2, .. }),
+        "{:?}",
+        tuned.tune_status()
+    );
+    let default = schedules(&tuned);
+    // Runs go on meanwhile, with right results, from other threads too.
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                for _ in 0..10 {
+                    close(&want["y"], &tuned.run(&[("x", &x())]).unwrap()["y"]);
+                    let asynchronous = pollster::block_on(tuned.run_async(&[("x", &x())]));
+                    close(&want["y"], &asynchronous.unwrap()["y"]);
+                    std::thread::sleep(Duration::from_millis(40));
+                }
+            });
+        }
+    });
+    idle(&tuned);
+    let store = Store::open(&path).unwrap();
+    assert_eq!(store.records().count(), 2);
+    close(&want["y"], &tuned.run(&[("x", &x())]).unwrap()["y"]);
+    for record in store.records() {
+        assert!(
+            record
+                .trials
+                .iter()
+                .all(|trial| trial.status != Status::Unmeasured || trial.samples_ns.is_empty())
+        );
+        let won = &winner(&record.trials).unwrap().schedule;
+        let label = record.label.split_once(' ').unwrap().0.to_owned();
+        assert!(schedules(&tuned).contains(&(label, won.clone())), "{default:?}");
+    }
+    // What is known is not measured again.
+    let next = tuning(TuneMode::Background(quick()), Some(&path));
+    let lines = std::fs::read_to_string(&path).unwrap();
+    next.run(&[("x", &x())]).unwrap();
+    idle(&next);
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), lines);
+}
+
+#[test]
+fn background_tuning_can_be_cancelled_and_stops_with_its_session() {
+    if support::skip_gpu("background_tuning_can_be_cancelled_and_stops_with_its_session") {
+        return;
+    }
+    let long = TuneOptions { budget: Duration::from_secs(3600), most_candidates: usize::MAX };
+    let want = session(None).run(&[("x", &x())]).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    for drops in [false, true] {
+        let path = folder.path().join(drops.to_string());
+        let tuned = tuning(TuneMode::Background(long.clone()), Some(&path));
+        tuned.run(&[("x", &x())]).unwrap();
+        std::thread::sleep(Duration::from_millis(200));
+        assert!(matches!(tuned.tune_status(), TuneStatus::Tuning { .. }), "{:?}", tuned.tune_status());
+        if !drops {
+            tuned.cancel_tuning();
+            assert_eq!(tuned.tune_status(), TuneStatus::Cancelled);
+            close(&want["y"], &tuned.run(&[("x", &x())]).unwrap()["y"]);
+            assert_eq!(tuned.tune_status(), TuneStatus::Cancelled);
+        }
+        // Waits for the step at hand, and not for an hour.
+        let start = Instant::now();
+        drop(tuned);
+        assert!(start.elapsed() < Duration::from_secs(30));
+        assert_eq!(Store::open(&path).unwrap().records().count(), 0, "what is not finished is not kept");
+    }
+}
+
+/// Plant records of other adapters: they order the trials and never win unmeasured.
+#[test]
+fn other_adapters_order_the_trials_and_win_nothing() {
+    if support::skip_gpu("other_adapters_order_the_trials_and_win_nothing") {
+        return;
+    }
+    let plain = session(None);
+    plain.run(&[("x", &x())]).unwrap();
+    let plan = plain.plan().unwrap();
+    let kernel = plan.kernels.iter().find(|k| k.spec.family() == "gemm").unwrap();
+    let legal = candidates(&kernel.spec, &[40], &plain.adapter().caps);
+    let (near, far) = (&legal[legal.len() - 1], &legal[legal.len() - 2]);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("records.jsonl");
+    let here: tilewright::tune::Platform = plain.adapter().into();
+    let mut store = Store::open(&path).unwrap();
+    let other_kind = match here.kind {
+        AdapterKind::Cpu => AdapterKind::Discrete,
+        _ => AdapterKind::Cpu,
+    };
+    for (driver, adapter, kind, won) in [
+        ("of last year", here.adapter.as_str(), here.kind, near),
+        ("of another", "of the other kind", other_kind, far),
+    ] {
+        let platform = tilewright::tune::Platform {
+            adapter: adapter.into(),
+            driver: driver.into(),
+            kind,
+            ..here.clone()
+        };
+        let trial = |schedule: &Schedule, ns| Trial {
+            status: Status::Measured,
+            samples_ns: vec![ns],
+            ..Trial::new(schedule.clone())
+        };
+        let record = Record {
+            format: FORMAT,
+            key: Key::new(&kernel.spec, &[40], &platform),
+            kind,
+            label: kernel.label.clone(),
+            trials: vec![trial(&legal[0], 200), trial(won, 1)],
+            in_model_ns: None,
+            unix_seconds: 0,
+        };
+        store.add(Line::Kernel(record)).unwrap();
+    }
+    let session = session(Some(&path));
+    session.run(&[("x", &x())]).unwrap();
+    let used = schedules(&session);
+    let (_, schedule) = used.iter().find(|(label, _)| *label == kernel.label).unwrap();
+    assert_eq!(schedule, &legal[0], "unmeasured here");
+    let report = session.tune(&[("x", &x())], &quick(), &mut |_| {}).unwrap();
+    let tuned = report.kernels.iter().find(|k| k.label == kernel.label).unwrap();
+    let order: Vec<&Schedule> = tuned.trials.iter().map(|trial| &trial.schedule).collect();
+    assert_eq!(order[..2], [&legal[0], near]);
+    assert_ne!(order[2], far);
+}
+
+/// A stored winner that this driver refuses: the next best takes its place, and the store learns of it.
+#[test]
+fn a_stored_winner_that_fails_gives_way_to_the_next() {
+    if support::skip_gpu("a_stored_winner_that_fails_gives_way_to_the_next") {
+        return;
+    }
+    let plain = session(None);
+    let want = plain.run(&[("x", &x())]).unwrap();
+    let plan = plain.plan().unwrap();
+    let kernel = plan.kernels.iter().find(|k| k.spec.family() == "gemm").unwrap();
+    let legal = candidates(&kernel.spec, &[40], &plain.adapter().caps);
+    let key = Key::new(&kernel.spec, &[40], &plain.adapter().into());
+    let trial = |schedule: &Schedule, ns| Trial {
+        status: Status::Measured,
+        samples_ns: vec![ns],
+        ..Trial::new(schedule.clone())
+    };
+    let record = Record {
+        format: FORMAT,
+        key: key.clone(),
+        kind: plain.adapter().kind,
+        label: kernel.label.clone(),
+        trials: vec![trial(&legal[0], 200), trial(&legal[1], 50), trial(&legal[2], 100)],
+        in_model_ns: None,
+        unix_seconds: 0,
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("records.jsonl");
+    Store::open(&path).unwrap().add(Line::Kernel(record)).unwrap();
+    // Refused once by the store that a session shares with others.
+    Store::open(&path).unwrap().fail(&key, &legal[1], "lost").unwrap();
+    let next = session(Some(&path));
+    close(&want["y"], &next.run(&[("x", &x())]).unwrap()["y"]);
+    assert!(schedules(&next).contains(&(kernel.label.clone(), legal[2].clone())));
 }

@@ -71,7 +71,11 @@ pub fn elements_from_device(
     convert(name, stored, &bytes, dtype, len)
 }
 
-fn convert(name: &str, from: DType, bytes: &[u8], to: DType, len: usize) -> Result<Vec<u8>> {
+/// `len` elements of `from` as ones of `to`.
+///
+/// # Errors
+/// [`Error::Limit`] naming the tensor, where there is no such conversion.
+pub fn convert(name: &str, from: DType, bytes: &[u8], to: DType, len: usize) -> Result<Vec<u8>> {
     let mut out = Vec::with_capacity(to.size_bytes(len));
     for i in 0..len {
         let value = read_element(from, bytes, i);

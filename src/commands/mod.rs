@@ -16,7 +16,7 @@ mod record;
 mod windows;
 mod words;
 
-pub use convert::{elements_from_device, elements_to_device, from_device, to_device};
+pub use convert::{convert, elements_from_device, elements_to_device, from_device, to_device};
 pub use outputs::{Produced, outputs};
 pub use record::{Choose, Kernels, Recorder, Text, sizes};
 pub use words::{VERSION, decode, encode};

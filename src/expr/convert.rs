@@ -121,6 +121,11 @@ pub fn wrap(dtype: DType, text: String) -> String {
 
 /// A float as WGSL writes it; infinities and NaN from their bits.
 pub fn float_literal(v: f32, helpers: &mut Helpers) -> String {
+    // Its shortest decimal form is a little larger, which Tint refuses.
+    if v.abs() == f32::MAX {
+        let sign = if v < 0.0 { "-" } else { "" };
+        return format!("({sign}0x1.fffffep+127f)");
+    }
     if v.is_finite() {
         return if v.is_sign_negative() { format!("({v:?}f)") } else { format!("{v:?}f") };
     }

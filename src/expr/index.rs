@@ -163,16 +163,30 @@ impl Idx {
             _ => {}
         }
         // (g * x + r) / (g * d) = x / d where 0 <= r < g
-        if let Some(d) = divisor.as_const() {
-            for g in whole.common_factors(d) {
-                let g_idx = Idx::from(g);
-                let (x, r) = whole.divide_terms(&g_idx);
-                if !x.is(0) && r.is_non_negative() && r.is_below(&g_idx) {
-                    return x.div(&Idx::from(d / g));
-                }
+        for (g, d) in whole.factors_of(divisor) {
+            let (x, r) = whole.divide_terms(&g);
+            if !x.is(0) && r.is_non_negative() && r.is_below(&g) {
+                return x.div(&d);
             }
         }
         Idx::atom(Atom::Div(whole.clone(), divisor.clone()))
+    }
+
+    /// Ways to write `divisor` as a product `g * d` where `g` may divide some of the terms: numbers that divide a
+    /// coefficient, largest first, or what is left without the divisor's number or one of its sizes.
+    fn factors_of(&self, divisor: &Idx) -> Vec<(Idx, Idx)> {
+        if let Some(d) = divisor.as_const() {
+            return self.common_factors(d).into_iter().map(|g| (Idx::from(g), Idx::from(d / g))).collect();
+        }
+        let content = divisor.0.iter().fold(0, |g, (_, c)| gcd(g, c.unsigned_abs())) as i64;
+        let atoms = divisor.0.first().map_or(&[][..], |(atoms, _)| atoms.as_slice());
+        let number = (content > 1).then(|| Idx::from(content));
+        let parts = number.into_iter().chain(atoms.iter().map(Idx::from_atom));
+        let split = |d: Idx| {
+            let (g, rest) = divisor.divide_terms(&d);
+            (rest.is(0) && !g.is(1)).then_some((g, d))
+        };
+        parts.filter_map(split).collect()
     }
 
     /// Divisors of `d`, largest first, that divide at least one coefficient.
@@ -217,13 +231,10 @@ impl Idx {
             return x.rem(divisor);
         }
         // (g * x + r) % (g * d) = g * (x % d) + r where 0 <= r < g
-        if let Some(d) = divisor.as_const() {
-            for g in self.common_factors(d) {
-                let g_idx = Idx::from(g);
-                let (x, r) = self.divide_terms(&g_idx);
-                if !x.is(0) && r.is_non_negative() && r.is_below(&g_idx) {
-                    return &(&g_idx * &x.rem(&Idx::from(d / g))) + &r;
-                }
+        for (g, d) in self.factors_of(divisor) {
+            let (x, r) = self.divide_terms(&g);
+            if !x.is(0) && r.is_non_negative() && r.is_below(&g) {
+                return &(&g * &x.rem(&d)) + &r;
             }
         }
         Idx::atom(Atom::Mod(self.clone(), divisor.clone()))
@@ -634,6 +645,8 @@ mod tests {
             ((&(&i * &t) + &j).div(&t), i.clone()),
             ((&(&i * &t) + &j).rem(&t), j.clone()),
             ((&(&n(4) * &j) + &n(2)).div(&n(8)), j.div(&n(2))),
+            ((&(&t * &flat) + &j).div(&(&h * &t)), flat.div(&h)),
+            ((&(&t * &flat) + &j).rem(&(&h * &t)), &(&t * &flat.rem(&h)) + &j),
             (flat.rem(&(&h * &t)).rem(&h), flat.rem(&h)),
             (flat.rem(&(&h * &t)).div(&h), flat.div(&h).rem(&t)),
             (n(5).smaller(&n(3)), n(3)),

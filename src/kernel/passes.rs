@@ -2,6 +2,7 @@
 //! memory. The passes are ordinary kernels, so a family that splits its work needs no skeleton of its own for the
 //! rest.
 
+use super::attention_passes;
 use super::caps::Caps;
 use super::schedule::{Schedule, Sizes};
 use super::spec::{Body, KernelSpec};
@@ -36,16 +37,22 @@ pub struct Pass {
 
 /// The passes of `spec` under `schedule`, in order; the last writes the output.
 pub fn passes(spec: &KernelSpec, schedule: &Schedule, sizes: Sizes, caps: &Caps) -> Vec<Pass> {
-    match (&spec.body, schedule) {
+    let several = match (&spec.body, schedule) {
         (Body::Contract(body), Schedule::Contract(s)) if s.split_k > 1 => {
-            split_k::passes(spec, body, s, sizes, caps)
+            Some(split_k::passes(spec, body, s, sizes, caps))
         }
-        (Body::Map { .. } | Body::Reduce { .. } | Body::Contract(_), _) => vec![Pass {
+        (Body::Attention(body), Schedule::Attention(s)) => {
+            attention_passes::passes(spec, body, s, sizes, caps)
+        }
+        (Body::Map { .. } | Body::Reduce { .. } | Body::Contract(_) | Body::Attention(_), _) => None,
+    };
+    several.unwrap_or_else(|| {
+        vec![Pass {
             spec: spec.clone(),
             schedule: schedule.clone(),
             inputs: (0..spec.inputs.len()).map(Slot::Input).collect(),
             output: Slot::Output,
             len: spec.output_len(),
-        }],
-    }
+        }]
+    })
 }

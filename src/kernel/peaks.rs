@@ -18,6 +18,17 @@ pub struct Peaks {
 }
 
 impl Peaks {
+    /// The better of two measurements, one by one: nothing makes a device look faster than it is.
+    pub fn best(&self, other: &Peaks) -> Peaks {
+        let f16 = [self.f16_flops_per_ns, other.f16_flops_per_ns].into_iter().flatten();
+        Peaks {
+            copy_bytes_per_ns: self.copy_bytes_per_ns.max(other.copy_bytes_per_ns),
+            f32_flops_per_ns: self.f32_flops_per_ns.max(other.f32_flops_per_ns),
+            f16_flops_per_ns: f16.reduce(f64::max),
+            launch_ns: self.launch_ns.min(other.launch_ns),
+        }
+    }
+
     /// Orders of magnitude, for estimates where nothing has been measured.
     pub fn typical(caps: &Caps) -> Peaks {
         let (copy_bytes_per_ns, f32_flops_per_ns, launch_ns) =

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::attention::AttentionSchedule;
 use super::caps::Caps;
 use super::contract::ContractSchedule;
 use super::map::MapSchedule;
@@ -22,6 +23,20 @@ pub enum Schedule {
     Reduce(ReduceSchedule),
     /// For [`Body::Contract`].
     Contract(ContractSchedule),
+    /// For [`Body::Attention`].
+    Attention(AttentionSchedule),
+}
+
+impl Schedule {
+    /// Which of its family's algorithms it is for.
+    pub(super) fn algorithm(&self) -> &'static str {
+        match self {
+            Schedule::Map(_) => "map",
+            Schedule::Reduce(_) => "reduce",
+            Schedule::Contract(_) => "gemm",
+            Schedule::Attention(s) => s.algorithm(),
+        }
+    }
 }
 
 impl std::fmt::Display for Schedule {
@@ -38,6 +53,7 @@ impl std::fmt::Display for Schedule {
                 s.micro_n4 * 4,
                 s.split_k
             ),
+            Schedule::Attention(s) => s.fmt(f),
         }
     }
 }
@@ -117,6 +133,19 @@ pub fn grid(
                 return Err(too_large("number of workgroups", x.max(y), limit));
             }
             Ok([x as u32, y as u32, b.min(limit) as u32])
+        }
+        (Body::Attention(body), Schedule::Attention(AttentionSchedule::Fused(s))) => {
+            let (b, m, n) = (checked(&body.batch)?, checked(&body.m)?, checked(&body.n)?);
+            checked(&body.k)?;
+            let total = b.saturating_mul(m).saturating_mul(n);
+            if total > i32::MAX as i64 {
+                return Err(too_large("number of output elements", total, i32::MAX as i64));
+            }
+            if s.lanes == 1 {
+                flat(div(b * div(m, s.micro_m), s.rows))
+            } else {
+                flat(b * div(m, s.rows * s.micro_m))
+            }
         }
         (_, other) => Err(Error::limit(label, format!("schedule {other} does not fit this kernel"))),
     }

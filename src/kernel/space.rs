@@ -1,10 +1,12 @@
 //! The candidates of one kernel: all points of its family's knobs, cut by rules to a few dozen and put in order.
 
+use std::collections::BTreeSet;
+
 use super::caps::Caps;
 use super::peaks::Peaks;
 use super::schedule::{Schedule, Sizes};
 use super::spec::{Body, KernelSpec};
-use super::{contract, map, reduce};
+use super::{attention, contract, map, reduce};
 
 /// Candidates that are left at the most.
 pub const MOST_CANDIDATES: usize = 64;
@@ -29,6 +31,7 @@ pub fn space(spec: &KernelSpec, sizes: Sizes, caps: &Caps, peaks: &Peaks) -> Spa
         Body::Map { .. } => map::points(),
         Body::Reduce { .. } => reduce::points(),
         Body::Contract(_) => contract::points(),
+        Body::Attention(body) => attention::points(spec, body, sizes, caps, peaks),
     };
     let mut space = Space { raw: points.len(), removed: Vec::new(), kept: vec![default] };
     let mut legal: Vec<(f64, Schedule)> = Vec::new();
@@ -39,7 +42,11 @@ pub fn space(spec: &KernelSpec, sizes: Sizes, caps: &Caps, peaks: &Peaks) -> Spa
         }
     }
     legal.sort_by(|a, b| a.0.total_cmp(&b.0));
-    let others = legal.into_iter().map(|(_, schedule)| schedule).filter(|s| *s != space.kept[0]);
+    // Estimates hardly compare one algorithm with another: the best of each comes first.
+    let mut seen = BTreeSet::new();
+    let (first, rest): (Vec<_>, Vec<_>) = legal.into_iter().partition(|(_, s)| seen.insert(s.algorithm()));
+    let legal = first.into_iter().chain(rest);
+    let others = legal.map(|(_, schedule)| schedule).filter(|s| *s != space.kept[0]);
     let mut others: Vec<Schedule> = others.collect();
     if others.len() >= MOST_CANDIDATES {
         space.remove(BEYOND, others.len() + 1 - MOST_CANDIDATES);
@@ -71,6 +78,7 @@ pub fn default_schedule(spec: &KernelSpec, sizes: Sizes, caps: &Caps) -> Schedul
             Schedule::Reduce(reduce::default(rows, stages, result, sizes, caps))
         }
         Body::Contract(body) => Schedule::Contract(contract::default(body, sizes, caps)),
+        Body::Attention(body) => Schedule::Attention(attention::default(spec, body, sizes, caps)),
     }
 }
 
@@ -85,7 +93,10 @@ pub fn broken_rule(
         (Body::Map { .. }, Schedule::Map(s)) => map::broken_rule(s, caps),
         (Body::Reduce { stages, .. }, Schedule::Reduce(s)) => reduce::broken_rule(stages, s, caps),
         (Body::Contract(body), Schedule::Contract(s)) => contract::broken_rule(body, s, sizes, caps),
-        (Body::Map { .. } | Body::Reduce { .. } | Body::Contract(_), _) => Some("of another kernel family"),
+        (Body::Attention(body), Schedule::Attention(s)) => attention::broken_rule(spec, body, s, sizes, caps),
+        (Body::Map { .. } | Body::Reduce { .. } | Body::Contract(_) | Body::Attention(_), _) => {
+            Some("of another kernel family")
+        }
     }
 }
 
@@ -97,7 +108,10 @@ pub fn estimate_ns(spec: &KernelSpec, schedule: &Schedule, sizes: Sizes, caps: &
             reduce::estimate_ns(rows, reduce::longest(stages, result, sizes), s, sizes, caps, peaks)
         }
         (Body::Contract(body), Schedule::Contract(s)) => contract::estimate_ns(body, s, sizes, caps, peaks),
-        (Body::Map { .. } | Body::Reduce { .. } | Body::Contract(_), _) => f64::INFINITY,
+        (Body::Attention(body), Schedule::Attention(s)) => {
+            attention::estimate_ns(spec, body, s, sizes, caps, peaks)
+        }
+        (Body::Map { .. } | Body::Reduce { .. } | Body::Contract(_) | Body::Attention(_), _) => f64::INFINITY,
     }
 }
 

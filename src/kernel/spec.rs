@@ -41,6 +41,8 @@ pub enum Body {
     },
     /// `out[b, m, n] = epilogue(sum over k of a(b, m, k) * b(b, k, n))`.
     Contract(ContractBody),
+    /// `out[b, m, n] = sum over k of softmax over k of score(b, m, k) * v(b, k, n)`.
+    Attention(AttentionBody),
 }
 
 /// One statistic of a row: `combine over r < extent of value(row, r)`.
@@ -92,6 +94,61 @@ pub struct ContractBody {
     pub epilogue: Expr,
 }
 
+/// Softmax attention with arbitrary loads, scores and masks. Loop variables 0 to 4 are `b`, `m` (the query), `n`
+/// (the column of V), `k` (the key) and `d` (the position in a head):
+///
+/// ```text
+/// score(b, m, k) = score(dot),      dot = sum over d of query(b, m, d) * key(b, k, d)
+/// w(b, m, k)     = exp(score(b, m, k) - max(lowest finite number, max over k of score(b, m, k)))
+/// out[b, m, n]   = result(sum over k of w(b, m, k) * value(b, k, n), sum over k of w(b, m, k))
+/// ```
+///
+/// Scales, soft caps, masks, causal and sliding windows are part of `score`; grouped heads and caches of the loads.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct AttentionBody {
+    /// Number of heads over all batches that share keys.
+    pub batch: Idx,
+    /// Queries.
+    pub m: Idx,
+    /// Columns of V and of the output.
+    pub n: Idx,
+    /// Keys, at the most.
+    pub k: Idx,
+    /// Keys of product `b`.
+    pub keys: Idx,
+    /// The head size: terms of each dot product.
+    pub d: Idx,
+    /// Q at `(b, m, d)`.
+    pub query: Expr,
+    /// K at `(b, k, d)`.
+    pub key: Expr,
+    /// V at `(b, k, n)`.
+    pub value: Expr,
+    /// The dtype of the dot product.
+    pub dot: DType,
+    /// The score at `(b, m, k)`, in float32; argument 0 is the dot product.
+    pub score: Expr,
+    /// What is stored.
+    pub result: AttentionResult,
+}
+
+/// What an attention kernel stores.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum AttentionResult {
+    /// `out[(b * m + query) * n + column]`.
+    Mixed {
+        /// The weighted mean of values, in float32: argument 0 is the weighted sum, argument 1 the sum of weights. Says
+        /// what a query that sees no key gives.
+        mean: Expr,
+        /// Its dtype in the epilogue.
+        dtype: DType,
+        /// What is stored at `(b, m, n)`; argument 0 is the mean.
+        epilogue: Expr,
+    },
+    /// Rows of n + 2: the weighted sums, the largest score, and the sum of weights, for a pass that combines them.
+    Parts,
+}
+
 impl KernelSpec {
     /// The family's name.
     pub fn family(&self) -> &'static str {
@@ -99,6 +156,7 @@ impl KernelSpec {
             Body::Map { .. } => "map",
             Body::Reduce { .. } => "reduce",
             Body::Contract(_) => "gemm",
+            Body::Attention(_) => "attention",
         }
     }
 
@@ -109,6 +167,13 @@ impl KernelSpec {
             Body::Reduce { rows, result: RowResult::PerRow(_), .. } => rows.clone(),
             Body::Reduce { rows, result: RowResult::PerElement { extent, .. }, .. } => rows * extent,
             Body::Contract(c) => &(&c.batch * &c.m) * &c.n,
+            Body::Attention(a) => {
+                let extra = match a.result {
+                    AttentionResult::Mixed { .. } => 0i64,
+                    AttentionResult::Parts => 2,
+                };
+                &(&a.batch * &a.m) * &(&a.n + &Idx::from(extra))
+            }
         }
     }
 
@@ -123,6 +188,13 @@ impl KernelSpec {
                 stages.iter().map(|s| &s.value).chain([last]).collect()
             }
             Body::Contract(c) => vec![&c.a, &c.b, &c.epilogue],
+            Body::Attention(a) => {
+                let last: &[&Expr] = match &a.result {
+                    AttentionResult::Mixed { mean, epilogue, .. } => &[mean, epilogue],
+                    AttentionResult::Parts => &[],
+                };
+                [&[&a.query, &a.key, &a.value, &a.score], last].concat()
+            }
         }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::peaks::Peaks;
 use super::schedule::{Sizes, size};
-use super::spec::{Body, KernelSpec, RowResult, storage_bytes};
+use super::spec::{AttentionResult, Body, KernelSpec, RowResult, storage_bytes};
 use crate::expr::{Atom, Expr, Floats, Node};
 use crate::tensor::DType;
 
@@ -118,6 +118,23 @@ impl Work {
                 }
                 count.add(&body.epilogue, outputs);
                 dtype = body.sum;
+            }
+            Body::Attention(body) => {
+                let [batch, m, n, k, d] = [&body.batch, &body.m, &body.n, &body.k, &body.d].map(extent);
+                let pairs = batch * m * k;
+                for (operand, times) in
+                    [(&body.query, batch * m * d), (&body.key, batch * k * d), (&body.value, batch * k * n)]
+                {
+                    let mut loads = Count::default();
+                    loads.add(operand, times);
+                    loads.loads.into_iter().for_each(|(i, n)| *count.loads.entry(i).or_default() += n);
+                }
+                count.add(&body.score, pairs);
+                // Products; and the maximum, the exponential and the sum of the weights.
+                count.flops += 2.0 * pairs * (d + n) + 4.0 * pairs;
+                if let AttentionResult::Mixed { epilogue, .. } = &body.result {
+                    count.add(epilogue, batch * m * n);
+                }
             }
         }
         let read = |(input, (&dtype, &len)): (usize, (&DType, &usize))| {

@@ -143,7 +143,7 @@ impl<R> Model<R> {
             }
             let plan = &self.latest()?.plan;
             let Some(broken) = plan.broken_guard(&plan.symbol_values(&bound))? else { break };
-            if !computed.is_nothing() && !(self.needs_shapes && self.exact_counts) {
+            if !(computed.is_nothing() || self.needs_shapes && self.exact_counts) {
                 (self.needs_shapes, self.exact_counts) = (true, true);
                 return Ok(None);
             }

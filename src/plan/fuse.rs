@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use super::attention::{self, Attention};
 use crate::expr::{Atom, Expr, Idx, Node, Rewrite, Unary, flatten, numel, unflatten, vars};
 use crate::ir::{Def, Program, ValueId};
 use crate::tensor::DType;
@@ -24,6 +25,8 @@ pub struct Draft {
     pub stages: BTreeSet<ValueId>,
     /// The contraction whose epilogue this is.
     pub core: Option<ValueId>,
+    /// What makes its contraction, or itself, attention.
+    pub attention: Option<Attention>,
 }
 
 /// What becomes of a value.
@@ -76,13 +79,15 @@ pub fn fuse<'a>(program: &'a Program, outputs: &BTreeSet<ValueId>, most_inputs: 
             continue;
         }
         let value = program.value(id);
-        let role = match &value.def {
-            Def::Input(_) | Def::Weight(_) => Role::Stored,
-            Def::Reshape(source) => {
-                // Transparent: whoever reads it reads the source.
-                readers.entry(*source).or_default().extend(reading);
-                continue;
-            }
+        if let Def::Reshape(source) = &value.def {
+            // Transparent: whoever reads it reads the source.
+            readers.entry(*source).or_default().extend(reading);
+            continue;
+        }
+        // The inside of attention was decided on where it ends.
+        let inside = fusion.roles.get(&id).copied();
+        let role = inside.unwrap_or_else(|| match &value.def {
+            Def::Input(_) | Def::Weight(_) | Def::Reshape(_) => Role::Stored,
             Def::Map(body) => {
                 let forced = wanted || tails.contains(&id);
                 if !forced && fusion.may_inline(id, body, &reading) { Role::Inline } else { Role::Stored }
@@ -95,18 +100,27 @@ pub fn fuse<'a>(program: &'a Program, outputs: &BTreeSet<ValueId>, most_inputs: 
                 Some(root) if !wanted && fusion.add_core(id, root) => Role::Part(root),
                 _ => Role::Stored,
             },
-        };
+        });
         fusion.roles.insert(id, role);
         let is_constant = matches!(value.def, Def::Input(_) | Def::Weight(_));
         if role == Role::Stored && !is_constant {
             fusion.drafts.entry(id).or_default();
         }
-        let how = if matches!(value.def, Def::Contract { .. }) { Use::Operand } else { Use::Body };
+        let is_contract = matches!(value.def, Def::Contract { .. });
+        if is_contract && inside.is_none() {
+            let root = if let Role::Part(root) = role { root } else { id };
+            fusion.add_attention(id, root, outputs, &users);
+        }
+        let how = if is_contract { Use::Operand } else { Use::Body };
         for source in value.sources() {
             let entry = readers.entry(source).or_default();
             match role {
                 Role::Stored => entry.extend([(id, how)]),
                 Role::Part(root) => entry.extend([(root, how)]),
+                // A score is made once, however often the operands are read.
+                Role::Inline if inside.is_some() => {
+                    entry.extend(reading.iter().map(|(root, _)| (*root, how)))
+                }
                 Role::Inline => entry.extend(reading.iter().copied()),
             }
         }
@@ -237,7 +251,7 @@ impl<'a> Fusion<'a> {
     fn may_inline(&mut self, id: ValueId, body: &Expr, reading: &BTreeSet<(ValueId, Use)>) -> bool {
         self.worth_inlining(id, body, reading) && {
             self.roles.insert(id, Role::Inline);
-            reading.iter().all(|(root, _)| self.inputs(*root) <= self.most_inputs)
+            reading.iter().all(|(root, _)| self.binds(*root))
         }
     }
 
@@ -252,6 +266,13 @@ impl<'a> Fusion<'a> {
             });
         }
         sources.len()
+    }
+
+    /// Whether the device binds all that the kernel of `root` reads. Attention has an operand more that may be bound
+    /// a second time.
+    fn binds(&self, root: ValueId) -> bool {
+        let operands = self.drafts.get(&root).is_some_and(|draft| draft.attention.is_some()) as usize;
+        self.inputs(root) + operands <= self.most_inputs
     }
 
     fn worth_inlining(&self, id: ValueId, body: &Expr, reading: &BTreeSet<(ValueId, Use)>) -> bool {
@@ -306,7 +327,7 @@ impl<'a> Fusion<'a> {
         if fits {
             self.drafts.entry(root).or_default().stages.insert(id);
             self.roles.insert(id, Role::Part(root));
-            fits = self.inputs(root) <= self.most_inputs;
+            fits = self.binds(root);
         }
         if !fits {
             self.drafts.insert(root, saved);
@@ -368,12 +389,38 @@ impl<'a> Fusion<'a> {
             let saved = draft.clone();
             self.drafts.entry(root).or_default().core = Some(id);
             self.roles.insert(id, Role::Part(root));
-            fits = self.inputs(root) <= self.most_inputs;
+            fits = self.binds(root);
             if !fits {
                 self.drafts.insert(root, saved);
             }
         }
         fits
+    }
+
+    /// Make `root`, which the contraction `mixed` is the core of, attention, where that is what it ends.
+    fn add_attention(
+        &mut self,
+        mixed: ValueId,
+        root: ValueId,
+        outputs: &BTreeSet<ValueId>,
+        users: &BTreeMap<ValueId, BTreeSet<ValueId>>,
+    ) {
+        let program = self.program;
+        let Some(found) = attention::find(program, outputs, users, mixed) else { return };
+        let inside: Vec<ValueId> = found.inner.iter().copied().chain([found.scores]).collect();
+        for &id in &inside {
+            let role = match &program.value(id).def {
+                Def::Map(_) => Role::Inline,
+                Def::Reduce { .. } | Def::Contract { .. } => Role::Part(root),
+                Def::Input(_) | Def::Weight(_) | Def::Reshape(_) => continue,
+            };
+            self.roles.insert(id, role);
+        }
+        self.drafts.entry(root).or_default().attention = Some(found);
+        if !matches!(self.expand(root), Expanded::Attention { .. }) || !self.binds(root) {
+            self.drafts.entry(root).or_default().attention = None;
+            self.roles.retain(|id, _| !inside.contains(id));
+        }
     }
 
     fn rows(&self, root: ValueId) -> Idx {
@@ -456,29 +503,39 @@ impl<'a> Fusion<'a> {
 
     fn expand_contract(&self, core: ValueId, root: Option<ValueId>, expander: &mut Expander) -> Expanded {
         let value = self.program.value(core);
-        let Def::Contract { batch, m, k, a, b } = &value.def else {
+        let (Def::Contract { a, b, .. }, Some((sizes, at))) =
+            (&value.def, attention::axes(self.program, core))
+        else {
             return Expanded::Map { shape: value.shape.clone(), value: Expr::int(value.dtype, 0) };
         };
-        let (batch_shape, rest) = value.shape.split_at(*batch);
-        let (m_shape, n_shape) = rest.split_at(*m);
-        let sizes = [batch_shape, m_shape, n_shape, k.as_slice()].map(numel);
-        let flat: Vec<Idx> = sizes.iter().enumerate().map(|(i, size)| Idx::var(i as u32, size)).collect();
-        let mut at = unflatten(&flat[0], batch_shape);
-        at.extend(unflatten(&flat[1], m_shape));
-        at.extend(unflatten(&flat[2], n_shape));
-        at.extend(unflatten(&flat[3], k));
         let (a, b) = (expander.body(a, &at), expander.body(b, &at));
-        let sum = Expr::arg(core, value.dtype);
+        let attention = self.drafts.get(&root.unwrap_or(core)).and_then(|draft| draft.attention.as_ref());
+        let inside = attention.and_then(|found| self.expand_scores(found, &a, expander));
         let epilogue = match root.map(|root| (root, &self.program.value(root).def)) {
             Some((root, Def::Map(body))) => {
+                let flat: Vec<Idx> = (0..3).map(|i| Idx::var(i as u32, &sizes[i])).collect();
                 let offset = &(&(&(&flat[0] * &sizes[1]) + &flat[1]) * &sizes[2]) + &flat[2];
                 expander.memo.clear();
                 expander.body(body, &unflatten(&offset, self.program.shape(root)))
             }
-            _ => sum,
+            _ => Expr::arg(core, value.dtype),
         };
         let [batch, m, n, k] = sizes;
-        Expanded::Contract { core, batch, m, n, k, a, b, epilogue }
+        match inside {
+            Some(scores) => Expanded::Attention { core, batch, m, n, k, scores, value: b, epilogue },
+            None => Expanded::Contract { core, batch, m, n, k, a, b, epilogue },
+        }
+    }
+
+    /// The inside of attention, whose contraction with the values has the left operand `weights`.
+    fn expand_scores(&self, found: &Attention, weights: &Expr, expander: &mut Expander) -> Option<Scores> {
+        let softmax = attention::softmax(weights)?;
+        let Def::Contract { k, a, b, .. } = &self.program.value(found.scores).def else { return None };
+        let d = numel(k);
+        let at = [found.at.clone(), unflatten(&Idx::var(4, &d), k)].concat();
+        let (query, key) = if found.swapped { (b, a) } else { (a, b) };
+        let (query, key) = (expander.body(query, &at), expander.body(key, &at));
+        Some(Scores { id: found.scores, d, query, key, score: softmax.score, mean: softmax.mean })
     }
 }
 
@@ -494,13 +551,57 @@ pub struct ExpandedStage {
     pub value: Expr,
 }
 
+/// What attention makes of queries and keys, with everything inlined.
+pub struct Scores {
+    /// The contraction; the score names its result as the argument of this number.
+    pub id: ValueId,
+    /// The head size.
+    pub d: Idx,
+    /// The queries.
+    pub query: Expr,
+    /// The keys.
+    pub key: Expr,
+    /// The score.
+    pub score: Expr,
+    /// The mean, as in [`crate::kernel::AttentionResult`].
+    pub mean: Expr,
+}
+
 /// A kernel with everything inlined. Loads name stored values, by row-major offset; arguments name the
 /// reduction or contraction whose result they are.
 #[allow(missing_docs)]
 pub enum Expanded {
-    Map { shape: Vec<Idx>, value: Expr },
-    Rows { rows: Idx, stages: Vec<ExpandedStage>, extent: Option<Idx>, at: Idx, result: Expr },
-    Contract { core: ValueId, batch: Idx, m: Idx, n: Idx, k: Idx, a: Expr, b: Expr, epilogue: Expr },
+    Map {
+        shape: Vec<Idx>,
+        value: Expr,
+    },
+    Rows {
+        rows: Idx,
+        stages: Vec<ExpandedStage>,
+        extent: Option<Idx>,
+        at: Idx,
+        result: Expr,
+    },
+    Contract {
+        core: ValueId,
+        batch: Idx,
+        m: Idx,
+        n: Idx,
+        k: Idx,
+        a: Expr,
+        b: Expr,
+        epilogue: Expr,
+    },
+    Attention {
+        core: ValueId,
+        batch: Idx,
+        m: Idx,
+        n: Idx,
+        k: Idx,
+        scores: Scores,
+        value: Expr,
+        epilogue: Expr,
+    },
 }
 
 impl Expanded {
@@ -512,6 +613,9 @@ impl Expanded {
                 stages.iter().map(|s| &s.value).chain([result]).collect()
             }
             Expanded::Contract { a, b, epilogue, .. } => vec![a, b, epilogue],
+            Expanded::Attention { scores, value, epilogue, .. } => {
+                vec![&scores.query, &scores.key, &scores.score, value, epilogue]
+            }
         }
     }
 }

@@ -3,6 +3,7 @@
 //! The plan is symbolic: it is made once, and [`Plan::layout`] gives sizes, offsets and dispatch sizes for
 //! the dimensions of a run.
 
+mod attention;
 mod fuse;
 mod layout;
 mod narrow;

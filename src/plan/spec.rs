@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::fuse::{Expanded, ExpandedStage};
+use super::fuse::{Expanded, ExpandedStage, Scores};
 use crate::expr::{Atom, Expr, Idx, Rewrite, flatten, numel, unflatten};
 use crate::ir::{Program, ValueId};
-use crate::kernel::{Body, ContractBody, KernelSpec, RowResult, Stage};
+use crate::kernel::{AttentionBody, AttentionResult, Body, ContractBody, KernelSpec, RowResult, Stage};
 use crate::tensor::DType;
 
 /// A kernel with what its numbers stand for.
@@ -54,6 +54,29 @@ pub fn make(program: &Program, root: ValueId, expanded: Expanded) -> Made {
                 b: canon.expr(&b),
                 sum: program.dtype(core),
                 epilogue: canon.expr(&epilogue),
+            })
+        }
+        Expanded::Attention { core, batch, m, n, k, scores, value, epilogue } => {
+            let Scores { id, d, query, key, score, mean } = scores;
+            canon.args.extend([(core, 0), (id, 0)]);
+            let [batch, m, n, k, d] = [batch, m, n, k, d].map(|size| canon.idx(&size));
+            Body::Attention(AttentionBody {
+                query: canon.expr(&query),
+                key: canon.expr(&key),
+                value: canon.expr(&value),
+                dot: program.dtype(id),
+                score: canon.expr(&score),
+                result: AttentionResult::Mixed {
+                    mean,
+                    dtype: program.dtype(core),
+                    epilogue: canon.expr(&epilogue),
+                },
+                keys: k.clone(),
+                batch,
+                m,
+                n,
+                k,
+                d,
             })
         }
     };

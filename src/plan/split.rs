@@ -2,7 +2,7 @@
 //! leading index, each of which binds only the windows that it touches.
 
 use crate::expr::{Atom, Expr, Idx, Rewrite};
-use crate::kernel::{Body, KernelSpec, RowResult};
+use crate::kernel::{AttentionResult, Body, KernelSpec, RowResult};
 use crate::tensor::DType;
 
 /// A kernel that computes a range of its leading index. Two parameters follow the original ones: the
@@ -28,6 +28,7 @@ pub fn split(spec: &KernelSpec, windowed: &[bool]) -> Option<SplitKernel> {
         Body::Map { .. } | Body::Reduce { .. } => 0,
         // A single product is cut by rows.
         Body::Contract(c) => c.batch.is(1) as u32,
+        Body::Attention(c) => c.batch.is(1) as u32,
     };
     let mut shift = Shift {
         lead,
@@ -66,6 +67,19 @@ pub fn split(spec: &KernelSpec, windowed: &[bool]) -> Option<SplitKernel> {
                 cut.m = len.clone()
             }
             (Body::Contract(cut), extent, stride)
+        }
+        Body::Attention(c) => {
+            let AttentionResult::Mixed { mean, dtype, epilogue } = &c.result else { return None };
+            let mut cut = c.clone();
+            for expr in [&mut cut.query, &mut cut.key, &mut cut.value, &mut cut.score] {
+                *expr = shift.expr(expr);
+            }
+            let epilogue = shift.expr(epilogue);
+            cut.result = AttentionResult::Mixed { mean: mean.clone(), dtype: *dtype, epilogue };
+            let (extent, stride) = if lead == 0 { (&c.batch, &c.m * &c.n) } else { (&c.m, c.n.clone()) };
+            let extent = extent.clone();
+            *if lead == 0 { &mut cut.batch } else { &mut cut.m } = len.clone();
+            (Body::Attention(cut), extent, stride)
         }
     };
     let Shift { strides, failed, .. } = shift;

@@ -6,6 +6,7 @@ mod jobs;
 mod prepared;
 mod rig;
 mod stages;
+mod trace;
 mod tuning;
 
 use std::collections::BTreeMap;
@@ -268,6 +269,7 @@ impl Session {
                 }
             };
             let outputs = prepared.finish(&self.device, &run, read)?;
+            trace::time(&self.device, prepared, &run)?;
             self.offer(prepared, &run, &feeds);
             dispatches += run.recording.dispatches.len();
             if prepared.plan.next.is_none() {
@@ -302,6 +304,7 @@ impl Session {
             let run = prepared.start(&self.device, &feeds, self.progress())?;
             let read = self.device.run_async(&run.recording).await?;
             let outputs = prepared.finish(&self.device, &run, read)?;
+            trace::time(&self.device, prepared, &run)?;
             self.offer(prepared, &run, &feeds);
             dispatches += run.recording.dispatches.len();
             let State { model, weights, last_dispatches } = &mut *self.lock();
@@ -410,6 +413,7 @@ impl Session {
     }
 
     fn prepared(&self, plan: &Arc<Plan>, weights: &mut Weights) -> Result<Prepared> {
+        tracing::debug!(target: "tilewright::plan", "{plan}");
         Prepared::new(&self.device, plan.clone(), weights, self.store.clone(), self.progress())
     }
 

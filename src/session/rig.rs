@@ -14,6 +14,8 @@ use crate::tune::{
 
 /// Devices opened anew after bad candidates, in one tuning: a driver that goes on failing is left alone.
 const MOST_DEVICES: usize = 4;
+/// Shares of the roofline from which on the roofline is in doubt: caches lift a kernel above it a little.
+const BEYOND: f64 = 1.25;
 /// How long a fresh device may take to show that it works.
 const ALIVE: Duration = Duration::from_secs(10);
 
@@ -48,6 +50,8 @@ pub struct Rig {
     device: Device,
     sweep: Sweep,
     opened: usize,
+    /// Whether the peaks were measured a second time.
+    checked: bool,
     pub peaks: Peaks,
     pub platform: Platform,
     store: Arc<Mutex<Store>>,
@@ -61,20 +65,17 @@ impl Rig {
         let sweep = Sweep::new(&device)?;
         let platform = Platform::from(beside.info());
         let known = locked(store).peaks(&platform).cloned();
+        let is_new = known.is_none();
         let peaks = match known {
             Some(peaks) => peaks,
-            None => {
-                let peaks = peaks(&device, &sweep, &|| pace.wait())?;
-                tracing::info!(?peaks, "measured what the adapter can do at best");
-                let (platform, peaks) = (platform.clone(), peaks);
-                let line =
-                    PeaksRecord { format: FORMAT, platform, peaks: peaks.clone(), unix_seconds: now() };
-                locked(store).add(Line::Peaks(line))?;
-                peaks
-            }
+            None => peaks(&device, &sweep, &|| pace.wait())?,
         };
         let (beside, store) = (beside.clone(), store.clone());
-        Ok(Rig { beside, device, sweep, opened: 1, peaks, platform, store })
+        let rig = Rig { beside, device, sweep, opened: 1, checked: false, peaks, platform, store };
+        if is_new {
+            rig.keep_peaks()?;
+        }
+        Ok(rig)
     }
 
     /// Measure the candidates of a kernel; how long it took, without the pauses. `tell` hears of every trial as it changes.
@@ -118,7 +119,32 @@ impl Rig {
                 tracing::warn!(kernel = job.label, schedule = %trial.schedule, why, "a candidate is unusable");
             }
         }
+        self.check_peaks(job, &trials, pace)?;
         Ok((trials, spent))
+    }
+
+    /// A kernel that beats the roofline shows that the peaks were measured on a busy machine: measure again, and keep
+    /// the better. At most once in a tuning.
+    fn check_peaks(&mut self, job: &Job, trials: &[Trial], pace: &dyn Pace) -> Result<()> {
+        let best_ns = trials.iter().filter_map(Trial::best_ns).min().unwrap_or(u64::MAX);
+        if self.checked || self.peaks.share(&job.work, best_ns) < BEYOND {
+            return Ok(());
+        }
+        self.checked = true;
+        let again = peaks(&self.device, &self.sweep, &|| pace.wait())?;
+        self.peaks = self.peaks.best(&again);
+        self.keep_peaks()
+    }
+
+    fn keep_peaks(&self) -> Result<()> {
+        tracing::info!(peaks = ?self.peaks, "measured what the adapter can do at best");
+        let (platform, peaks) = (self.platform.clone(), self.peaks.clone());
+        locked(&self.store).add(Line::Peaks(PeaksRecord {
+            format: FORMAT,
+            platform,
+            peaks,
+            unix_seconds: now(),
+        }))
     }
 
     /// The legal schedules in the order in which they are tried: the default, what won here before, what won

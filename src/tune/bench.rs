@@ -116,6 +116,15 @@ impl<'a> Bench<'a> {
             .collect()
     }
 
+    /// Give input number `input` these elements, in their form in device memory, instead of random ones.
+    ///
+    /// # Errors
+    /// [`Error::Limit`] where there is no such input, or it is smaller.
+    pub fn write(&mut self, input: usize, bytes: &[u8]) -> Result<()> {
+        let missing = || Error::limit(self.label, format!("there is no input {input}"));
+        self.device.write(self.inputs.get(input).ok_or_else(missing)?, 0, bytes)
+    }
+
     /// The passes of the kernel under `schedule`.
     fn dispatches(&mut self, schedule: &Schedule) -> Result<Vec<Dispatch>> {
         if let Some(done) = self.compiled.get(schedule) {

@@ -24,8 +24,8 @@ impl<'r, 'a> Race<'r, 'a> {
     /// A race of `candidates`, the default first.
     pub fn new(bench: &'r mut Bench<'a>, candidates: &[Schedule], options: SearchOptions) -> Self {
         let limit = options.limit;
-        let candidates = distinct(bench, candidates, options.most_candidates);
-        let search = Search::new(&candidates, options);
+        let (candidates, costs) = distinct(bench, candidates, options.most_candidates);
+        let search = Search::new(&candidates, options).with_costs(costs);
         Race { bench, search, limit, reference: Vec::new(), spent: Duration::ZERO }
     }
 
@@ -92,19 +92,23 @@ impl<'r, 'a> Race<'r, 'a> {
     }
 }
 
-/// The first `most` candidates that differ in what the device is given. One that cannot be rendered stays: its trial
-/// will say why.
-fn distinct(bench: &Bench, candidates: &[Schedule], most: usize) -> Vec<Schedule> {
-    let (mut kept, mut seen) = (Vec::new(), HashSet::new());
+/// The first `most` candidates that differ in what the device is given, and what compiling them costs by the lengths of their texts. One that cannot
+/// be rendered stays: its trial will say why.
+fn distinct(bench: &Bench, candidates: &[Schedule], most: usize) -> (Vec<Schedule>, Vec<u64>) {
+    let (mut kept, mut costs, mut seen) = (Vec::new(), Vec::new(), HashSet::new());
     for schedule in candidates {
         if kept.len() >= most.max(1) {
             break;
         }
-        if bench.identity(schedule).map_or(true, |identity| seen.insert(identity)) {
+        let identity = bench.identity(schedule).unwrap_or_default();
+        // Compilers take more than twice as long for twice the text: unrolled tiles are one long block.
+        let cost = identity.iter().map(|(text, _)| (text.len() as u64).pow(2)).sum();
+        if identity.is_empty() || seen.insert(identity) {
             kept.push(schedule.clone());
+            costs.push(cost);
         }
     }
-    kept
+    (kept, costs)
 }
 
 /// Measure `candidates`, the default first. `done` is told of every trial as it changes.

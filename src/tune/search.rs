@@ -18,7 +18,8 @@ pub struct SearchOptions {
     pub budget: Duration,
     /// Candidates tried, the default included.
     pub most_candidates: usize,
-    /// A time that cannot be beaten by much: two samples within it end the search.
+    /// A time that cannot be beaten by much: two samples within it end the search, unless they are so much faster that
+    /// it cannot be right.
     pub enough_ns: Option<u64>,
     /// How long a candidate may take, to its first result or for a sample; the default has ten times as long, and the
     /// others at least three times what the default took.
@@ -106,6 +107,8 @@ enum Phase {
 pub struct Search {
     options: SearchOptions,
     trials: Vec<Trial>,
+    /// What compiling each costs, in any unit; empty where nothing is known of it.
+    costs: Vec<u64>,
     /// A first sample of the default, which says how often to repeat the next and is thrown away: memory was cold.
     cold_ns: Option<u64>,
     /// Which trials had their first sample thrown away.
@@ -122,6 +125,7 @@ impl Search {
             candidates.iter().take(options.most_candidates.max(1)).cloned().map(Trial::new).collect();
         Search {
             options,
+            costs: Vec::new(),
             cold_ns: None,
             warmed: vec![false; trials.len()],
             phase: if trials.is_empty() { Phase::Done } else { Phase::First { trial: 0 } },
@@ -129,6 +133,14 @@ impl Search {
             best_ns: u64::MAX,
             idle_rounds: 0,
         }
+    }
+
+    /// Costs of compiling the candidates, as the lengths of their texts, in order. With them, a candidate that would take
+    /// more time to compile than the budget has left has no turn, and smaller ones after it do: on CPU adapters the
+    /// largest tiles compile for seconds.
+    pub fn with_costs(mut self, costs: Vec<u64>) -> Search {
+        self.costs = costs;
+        self
     }
 
     /// The trials so far.
@@ -155,14 +167,18 @@ impl Search {
                     let over = spent >= self.options.budget.mul_f64(FIRST_PASS) || self.enough();
                     match self.first(trial) {
                         // What is begun is finished: a checked candidate without a sample cannot win.
-                        Some(task) if trial == 0 || !over || self.trials[trial].compile_ns > 0 => {
+                        Some(task)
+                            if trial == 0
+                                || !(over || self.is_too_costly(trial, spent))
+                                || self.is_begun(trial) =>
+                        {
                             return Some(self.step(trial, task));
                         }
-                        Some(_) => self.begin_rounds(),
-                        None if trial + 1 < self.trials.len() => {
+                        Some(_) if over => self.begin_rounds(),
+                        Some(_) | None if trial + 1 < self.trials.len() => {
                             self.phase = Phase::First { trial: trial + 1 }
                         }
-                        None => self.begin_rounds(),
+                        Some(_) | None => self.begin_rounds(),
                     }
                 }
                 Phase::Rounds { round, next } => {
@@ -209,6 +225,19 @@ impl Search {
         if let Phase::Rounds { round, next } = self.phase {
             self.phase = Phase::Rounds { round, next: next + 1 };
         }
+    }
+
+    fn is_begun(&self, trial: usize) -> bool {
+        self.trials[trial].compile_ns > 0
+    }
+
+    /// Whether compiling a candidate would take more than what is left for first turns, going by those compiled so far.
+    fn is_too_costly(&self, trial: usize, spent: Duration) -> bool {
+        let known = self.trials.iter().zip(&self.costs).filter(|(trial, _)| trial.compile_ns > 0);
+        let dearest =
+            known.map(|(trial, &cost)| trial.compile_ns as f64 / cost.max(1) as f64).fold(0.0, f64::max);
+        let left = self.options.budget.mul_f64(FIRST_PASS).saturating_sub(spent);
+        self.costs.get(trial).is_some_and(|&cost| dearest * cost as f64 > left.as_nanos() as f64)
     }
 
     fn step(&self, trial: usize, task: Task) -> Step {
@@ -268,8 +297,10 @@ impl Search {
 
     /// Samples that are as fast as the device can be.
     fn within(&self, trial: &Trial) -> usize {
+        // What is much faster than the device can be shows that the limit is not where it was thought to be.
         let enough_ns = self.options.enough_ns.unwrap_or(0);
-        trial.samples_ns.iter().filter(|ns| **ns <= enough_ns).count()
+        let range = enough_ns - enough_ns / 4..=enough_ns;
+        trial.samples_ns.iter().filter(|ns| range.contains(*ns)).count()
     }
 
     fn unsure(&self) -> Option<usize> {
@@ -366,10 +397,26 @@ mod tests {
     #[test]
     fn the_roofline_ends_the_race() {
         let enough = SearchOptions { enough_ns: Some(105), ..options(10_000) };
-        let mut search = Search::new(&candidates(4), enough);
+        let mut search = Search::new(&candidates(4), enough.clone());
         let steps = race(&mut search, &mut times(&[100, 50, 50, 50]));
         // Twice the default, and no other candidate's turn is begun after that.
         assert!(steps.len() <= 6, "{steps:?}");
+        // A limit that is beaten by half is none.
+        let mut search = Search::new(&candidates(4), enough);
+        race(&mut search, &mut times(&[50, 50, 50, 50]));
+        assert!(search.trials().iter().all(|trial| !trial.samples_ns.is_empty()));
+    }
+
+    #[test]
+    fn what_takes_too_long_to_compile_makes_way_for_what_does_not() {
+        // 60 ms are for first turns, and what costs 10 takes 1 ms to compile, what costs 1000 a tenth of a second.
+        let mut search = Search::new(&candidates(4), options(100)).with_costs(vec![10, 1000, 20, 10]);
+        race(&mut search, &mut |step| match step.task {
+            Task::Check => Outcome::Checked { difference: None, compile_ns: 1_000_000 },
+            Task::Sample { .. } => Outcome::Sampled(10),
+        });
+        let tried: Vec<bool> = search.trials().iter().map(|trial| trial.compile_ns > 0).collect();
+        assert_eq!(tried, [true, false, true, true]);
     }
 
     #[test]

@@ -53,7 +53,7 @@ pub fn render(
 }
 
 /// Whether a size is a constant multiple of four.
-fn in_fours(size: &Idx) -> bool {
+pub fn in_fours(size: &Idx) -> bool {
     size.as_const().is_some_and(|n| n % 4 == 0)
 }
 
@@ -82,7 +82,7 @@ fn consecutive(expr: &Expr, var: u32) -> Option<(usize, &Idx)> {
 }
 
 /// As [`consecutive`], for elements that are read by fours.
-fn vector<'a>(scope: &Scope, expr: &'a Expr, var: u32) -> Option<(usize, &'a Idx)> {
+pub fn vector<'a>(scope: &Scope, expr: &'a Expr, var: u32) -> Option<(usize, &'a Idx)> {
     consecutive(expr, var).filter(|_| scope.has_vectors(expr.dtype()))
 }
 

@@ -3,6 +3,7 @@
 //! A skeleton from `shaders/` carries the algorithm; the renderer fills in its knobs (sizes), bindings and
 //! slots (loads, arithmetic, stores), printed from the kernel's expressions.
 
+mod attention;
 mod contract;
 mod map;
 mod probe;
@@ -12,7 +13,7 @@ mod template;
 
 use crate::error::{Error, Result};
 use crate::expr::Floats;
-use crate::kernel::{Body, Caps, KernelSpec, Pass, Schedule, Sizes, passes};
+use crate::kernel::{AttentionSchedule, Body, Caps, KernelSpec, Pass, Schedule, Sizes, passes};
 
 pub use probe::{PROBE_WORKGROUP, probe_copy, probe_fma, probe_fma_flops};
 
@@ -116,6 +117,12 @@ pub fn render(label: &str, spec: &KernelSpec, schedule: &Schedule, target: Targe
             Err(Error::limit(label, format!("schedule {schedule} takes several passes")))
         }
         (Body::Contract(body), Schedule::Contract(s)) => contract::render(label, spec, body, s, target),
+        (Body::Attention(_), Schedule::Attention(s)) if !s.is_one_pass() => {
+            Err(Error::limit(label, format!("schedule {schedule} takes several passes")))
+        }
+        (Body::Attention(body), Schedule::Attention(AttentionSchedule::Fused(s))) => {
+            attention::render(label, spec, body, s, target)
+        }
         (_, other) => {
             Err(Error::limit(label, format!("schedule {other} does not fit a {} kernel", spec.family())))
         }
@@ -128,6 +135,8 @@ pub const SKELETONS: &[(&str, &str)] = &[
     ("reduce.wgsl", reduce::SHARED),
     ("reduce_serial.wgsl", reduce::SERIAL),
     ("gemm.wgsl", contract::SKELETON),
+    ("attention.wgsl", attention::SHARED),
+    ("attention_serial.wgsl", attention::SERIAL),
     ("probe_copy.wgsl", probe::COPY),
     ("probe_fma.wgsl", probe::FMA),
 ];

@@ -99,6 +99,21 @@ pub fn attention() -> Net {
         .output("y", DType::F32)
 }
 
+/// Attention of one key head for all query heads, in halves, with a mask and sizes that divide by nothing.
+pub fn masked_attention() -> Net {
+    Net::new()
+        .input("q", DType::F16, "3 queries 20")
+        .input("k", DType::F16, "1 20 keys")
+        .input("v", DType::F16, "1 keys 9")
+        .input("mask", DType::Bool, "queries keys")
+        .weight("hidden", &Tensor::from_slice(&[], &[half::f16::NEG_INFINITY]).unwrap())
+        .node("MatMul", "q k", "scores", &[])
+        .node("Where", "mask scores hidden", "masked", &[])
+        .node("Softmax", "masked", "weights", &[int("axis", -1)])
+        .node("MatMul", "weights v", "y", &[])
+        .output("y", DType::F16)
+}
+
 /// LayerNormalization in primitives, then a dense layer with GELU.
 pub fn feed_forward() -> Net {
     let net = layer_norm(start().input("x", DType::F32, "batch seq 64"), "x", "norm")
@@ -158,6 +173,7 @@ fn one(op: &str, dtype: DType, dims: &[&str], attributes: &[super::net::Attribut
 pub fn models() -> Vec<(String, Net)> {
     let mut all: Vec<(String, Net)> = vec![
         ("attention".into(), attention()),
+        ("attention with a mask".into(), masked_attention()),
         ("feed forward".into(), feed_forward()),
         ("residual block".into(), residual_block()),
         ("conv bn relu".into(), conv_bn_relu()),

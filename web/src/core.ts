@@ -31,11 +31,9 @@ export interface Feed {
 export interface Output {
   readonly name: string;
   readonly type: NumericType;
-  /** The type that the device holds it as: int32 for an int64 that is proven to fit. */
-  readonly held: NumericType;
   readonly shape: readonly number[];
-  /** Whether the core knows it; else it is read back. */
-  readonly known: boolean;
+  /** The type that the device holds its elements as; `null` where the core knows it and it is not read back. */
+  readonly stored: NumericType | null;
 }
 
 /** A run as the core prepares it, or which inputs' contents it wants first. */
@@ -46,6 +44,8 @@ export type Ready =
       readonly plan: number;
       readonly live: readonly number[];
       readonly order: readonly number[];
+      /** By input of the model, the type that the device holds its elements as; `null` where no kernel reads it. */
+      readonly inputs: readonly (NumericType | null)[];
       readonly by_contents: boolean;
       readonly outputs: readonly Output[];
     };
@@ -55,8 +55,8 @@ export interface Constant {
   readonly tensor: number;
   readonly name: string;
   readonly type: NumericType;
-  /** The type that the device holds it as. */
-  readonly held: NumericType;
+  /** The type that the device holds its elements as. */
+  readonly stored: NumericType;
   readonly elements: number;
   readonly device_bytes: number;
   readonly place: { readonly file: string; readonly offset: number; readonly bytes: number } | null;
@@ -196,20 +196,7 @@ export class Core {
   }
 }
 
-const SAME_ON_DEVICE: ReadonlySet<NumericType> = new Set(['float32', 'int32', 'uint32', 'int64', 'uint64']);
-
-/** Whether elements are the same in memory and on a device that holds them as `held`. */
-export function sameOnDevice(type: NumericType, held: NumericType, f16: boolean): boolean {
-  return type === held && (SAME_ON_DEVICE.has(type) || (type === 'float16' && f16));
-}
-
-/** Elements as a device has them that holds them as `held`. */
-export function toDevice(name: string, type: NumericType, bytes: Uint8Array, count: number, held: NumericType, f16: boolean): Uint8Array {
-  if (sameOnDevice(type, held, f16)) return bytes;
-  return call(() => wasm.convert_to_device(name, type, bytes, count, held, f16));
-}
-
-/** The first `count` elements of their form on the device, as ONNX has them. */
-export function fromDevice(name: string, type: NumericType, bytes: Uint8Array, count: number, held: NumericType, f16: boolean): Uint8Array {
-  return call(() => wasm.convert_from_device(name, type, bytes, count, held, f16));
+/** `count` elements of one type as another: between ONNX's form and the device's. */
+export function convert(name: string, from: NumericType, bytes: Uint8Array, to: NumericType, count: number): Uint8Array {
+  return from === to ? bytes : call(() => wasm.convert(name, from, bytes, to, count));
 }

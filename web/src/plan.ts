@@ -1,5 +1,6 @@
 // A plan of the core with its memory and kernels on the device, and the runs recorded of it.
 import type { Core, Output } from './core.js';
+import type { NumericType } from './dtype.js';
 import { TilewrightError } from './error.js';
 import { type Gpu, scoped, type Turns } from './gpu.js';
 import { compile } from './kernels.js';
@@ -35,6 +36,8 @@ export interface Run {
   readonly recording: Recording;
   /** By input of the model, its position among the feeds. */
   readonly order: readonly number[];
+  /** By input of the model, the type that the device holds its elements as; `null` where no kernel reads it. */
+  readonly inputs: readonly (NumericType | null)[];
   readonly outputs: readonly Output[];
   /** By output, its elements where the core knows them. */
   readonly known: readonly (Uint8Array | undefined)[];
@@ -198,11 +201,10 @@ export function replay(pass: GPUComputePassEncoder, dispatches: readonly Dispatc
 export async function recorded(
   core: Core,
   plan: HostPlan,
-  order: readonly number[],
-  outputs: readonly Output[],
+  { order, inputs, outputs }: Pick<Run, 'order' | 'inputs' | 'outputs'>,
   preparing: Preparing,
 ): Promise<Run> {
-  const known = outputs.map((output, i) => (output.known ? core.knownOutput(i) : undefined));
+  const known = outputs.map((output, i) => (output.stored === null ? core.knownOutput(i) : undefined));
   const recording = await plan.realise(decode(core.words()), preparing);
-  return { plan, recording, order, outputs, known };
+  return { plan, recording, order, inputs, outputs, known };
 }

@@ -1,5 +1,5 @@
 // One run: inputs in, all dispatches in one pass, one submit, outputs out.
-import { fromDevice, type Output, sameOnDevice, toDevice } from './core.js';
+import { convert, type Output } from './core.js';
 import { bytesIn, bytesOf, elementsOf, type NumericType, type TensorData } from './dtype.js';
 import { messageOf, TilewrightError, unsupported } from './error.js';
 import { checkLost, type Gpu, lostError, scoped } from './gpu.js';
@@ -65,7 +65,7 @@ export function submit(gpu: Gpu, staging: Staging, run: Run, given: readonly Giv
     errors.catch(() => {}); // of a lost device; it is awaited below
   }
   const mapped = mappable?.mapAsync(1 /* READ */, 0, size);
-  return { outputs: finish(gpu, staging, dispatches, errors, mapped, mappable, results) };
+  return { outputs: finish(gpu, staging, dispatches, errors, mapped, mappable, size, results) };
 }
 
 /** Writes the inputs that are in memory; those on the device are to be copied. */
@@ -73,18 +73,18 @@ function inputs(gpu: Gpu, run: Run, given: readonly Given[]): { from: GPUBuffer;
   const copies: { from: GPUBuffer; to: BufferRange; size: number }[] = [];
   run.order.forEach((position, number) => {
     const { name, type, dims, data, gpuBuffer } = given[position] as Given;
-    const place = run.plan.input(number);
-    if (place === undefined) return;
+    const [place, stored] = [run.plan.input(number), run.inputs[number]];
+    if (place === undefined || stored === undefined || stored === null) return;
     const count = elementsOf(dims);
     if (gpuBuffer !== undefined) {
-      if (!sameOnDevice(type, type, gpu.f16)) unsupported(`input ${JSON.stringify(name)} of type ${type} in a GPU buffer`);
+      if (type !== stored) unsupported(`input ${JSON.stringify(name)} of type ${type} in a GPU buffer`);
       const size = Math.ceil(bytesOf(type, count) / 4) * 4;
       if (gpuBuffer.size < size) {
         throw new TilewrightError('input', `input "${name}": its buffer has ${gpuBuffer.size} bytes, ${type} of shape [${dims.join(', ')}] wants ${size}`);
       }
       copies.push({ from: gpuBuffer, to: { ...place, size }, size });
     } else if (data !== undefined && count > 0) {
-      write(gpu.device.queue, place, toDevice(name, type, bytesIn(data), count, type, gpu.f16));
+      write(gpu.device.queue, place, convert(name, type, bytesIn(data), stored, count));
     }
   });
   return copies;
@@ -116,7 +116,7 @@ function collect(gpu: Gpu, encoder: GPUCommandEncoder, run: Run, want: Wanted): 
   if ((into?.location ?? want.location) !== 'gpu-buffer') {
     return { output, into, ...(read !== undefined && { read }), ...(known !== undefined && { known }) };
   }
-  if (!sameOnDevice(output.type, output.held, gpu.f16)) unsupported(`output ${JSON.stringify(output.name)} of type ${output.type} in a GPU buffer`);
+  if (known === undefined && output.type !== output.stored) unsupported(`output ${JSON.stringify(output.name)} of type ${output.type} in a GPU buffer`);
   const size = Math.max(Math.ceil(bytesOf(output.type, elementsOf(output.shape)) / 4) * 4, 4);
   const buffer = into?.gpuBuffer ?? gpu.device.createBuffer({ label: output.name, size, usage: STORAGE_USAGE });
   if (known !== undefined) write(gpu.device.queue, { buffer, offset: 0 }, known);
@@ -126,7 +126,7 @@ function collect(gpu: Gpu, encoder: GPUCommandEncoder, run: Run, want: Wanted): 
 
 /** The number of an output among those that are read back. */
 function readbackOf(run: Run, output: number): number {
-  return run.outputs.slice(0, output).filter(({ known }) => !known).length;
+  return run.outputs.slice(0, output).filter(({ stored }) => stored !== null).length;
 }
 
 async function finish(
@@ -136,6 +136,7 @@ async function finish(
   errors: Promise<(GPUError | null)[]>,
   mapped: Promise<void> | undefined,
   mappable: GPUBuffer | undefined,
+  size: number,
   results: readonly Result[],
 ): Promise<Record<string, Tensor>> {
   mapped?.catch(() => {}); // it is awaited after the errors, which say why
@@ -155,7 +156,7 @@ async function finish(
     throw new TilewrightError('device', `device error in run: ${messageOf(error)}`, { cause: error });
   }
   const outputs: Record<string, Tensor> = {};
-  const all = mappable === undefined ? new Uint8Array(0) : new Uint8Array(mappable.getMappedRange());
+  const all = mappable === undefined ? new Uint8Array(0) : new Uint8Array(mappable.getMappedRange(0, size));
   let at = 0;
   for (const { output, into, read, known, buffer } of results) {
     if (buffer !== undefined) {
@@ -163,7 +164,7 @@ async function finish(
       continue;
     }
     const end = at + (read?.size ?? 0);
-    const bytes = known ?? elements(gpu, output, all.subarray(at, end));
+    const bytes = known ?? elements(output, all.subarray(at, end));
     at = end;
     outputs[output.name] = into === undefined ? tensorOver(output.type, bytes, output.shape) : filled(into, bytes);
   }
@@ -175,10 +176,10 @@ async function finish(
 }
 
 /** A copy of what was read back, in ONNX's form. */
-function elements(gpu: Gpu, { name, type, held, shape }: Output, raw: Uint8Array): Uint8Array {
+function elements({ name, type, stored, shape }: Output, raw: Uint8Array): Uint8Array {
   const count = elementsOf(shape);
-  if (sameOnDevice(type, held, gpu.f16)) return raw.slice(0, bytesOf(type, count));
-  return fromDevice(name, type, raw, count, held, gpu.f16);
+  if (stored === null || type === stored) return raw.slice(0, bytesOf(type, count));
+  return convert(name, stored, raw, type, count);
 }
 
 function filled(into: Tensor, bytes: Uint8Array): Tensor {
@@ -202,7 +203,7 @@ function resident(gpu: Gpu, output: Output, buffer: GPUBuffer): Tensor {
         return mappable;
       });
       await mappable.mapAsync(1 /* READ */);
-      const bytes = elements(gpu, output, new Uint8Array(mappable.getMappedRange()));
+      const bytes = elements(output, new Uint8Array(mappable.getMappedRange()));
       mappable.destroy();
       return tensorOver(output.type, bytes, output.shape).data;
     },

@@ -44,8 +44,11 @@ interface Device {
   readonly plans: Map<number, HostPlan>;
 }
 
-/** A model ready to run. Several runs, and several sessions, may be under way at once. */
-export class InferenceSession {
+/**
+ * A model ready to run. Several runs, and several sessions, may be under way at once. Dispatches `devicelost` whenever
+ * its device is lost; the next run makes a new one, unless `recover` is off.
+ */
+export class InferenceSession extends EventTarget {
   /** The inputs' names, in the model's order. */
   readonly inputNames: readonly string[];
   /** The outputs' names, in the model's order. */
@@ -61,9 +64,11 @@ export class InferenceSession {
   #queue: Promise<unknown> = Promise.resolve();
 
   private constructor(files: ModelFiles, options: SessionOptions, device: Device) {
+    super();
     this.#files = files;
     this.#options = options;
     this.#device = device;
+    this.#watch(device);
     const { inputs, outputs } = device.core.describe();
     this.inputMetadata = inputs.map(metadata);
     this.outputMetadata = outputs.map(metadata);
@@ -109,6 +114,17 @@ export class InferenceSession {
       this.#released = true;
       if (this.#device !== undefined) close(this.#device);
       this.#device = undefined;
+    });
+  }
+
+  /** Resolves when the device in use is lost. */
+  get lost(): Promise<GPUDeviceLostInfo> {
+    return this.#device?.gpu.device.lost ?? Promise.reject(new TilewrightError('released', 'the session was released'));
+  }
+
+  #watch({ gpu }: Device): void {
+    void gpu.device.lost.then(() => {
+      if (!this.#released) this.dispatchEvent(new Event('devicelost'));
     });
   }
 
@@ -160,6 +176,7 @@ export class InferenceSession {
     if (this.#options.recover === false) throw lostError(lost);
     close(device);
     this.#device = await openDevice(await openGpu(), this.#files, this.#options);
+    this.#watch(this.#device);
     return this.#device;
   }
 
@@ -177,17 +194,16 @@ export class InferenceSession {
       for (const input of ready.needs) core.give(input, this.#contents(input, given));
       ready = core.prepare(feeds);
     }
-    const { live, order, outputs } = ready;
     const preparing = progress(this.#options, signal);
     const plan = await hostPlan(device, ready.plan, preparing);
-    const kept = new Set(live);
+    const kept = new Set(ready.live);
     for (const [number, old] of device.plans) {
       if (kept.has(number)) continue;
       device.plans.delete(number);
       old.destroy();
     }
     device.weights.retain(kept);
-    const run = await recorded(core, plan, order, outputs, preparing);
+    const run = await recorded(core, plan, ready, preparing);
     // What depends on contents is asked of the core every time.
     plan.keep(ready.by_contents ? `${key};last` : key, run);
     return run;

@@ -1,5 +1,5 @@
 // Constants of plans in GPU buffers, shared by all plans of a session.
-import { type Constant, type Core, toDevice } from './core.js';
+import { type Constant, convert, type Core } from './core.js';
 import { bytesOf } from './dtype.js';
 import { TilewrightError } from './error.js';
 import { type Gpu, scoped, type Turns } from './gpu.js';
@@ -27,7 +27,7 @@ export const STORAGE_USAGE = 0x80 /* STORAGE */ | 0x4 /* COPY_SRC */ | 0x8; /* C
 function keyOf(plan: number, constant: Constant): string {
   const { place } = constant;
   if (place === null) return `${plan}:${constant.tensor}`;
-  return `${place.file}:${place.offset}:${place.bytes}:${constant.held}`;
+  return `${place.file}:${place.offset}:${place.bytes}:${constant.type}:${constant.stored}`;
 }
 
 export class Weights {
@@ -112,7 +112,7 @@ export class Weights {
   }
 
   async #write(core: Core, plan: number, constant: Constant, to: Place, turns: Turns): Promise<void> {
-    const { name, type, held, elements, place } = constant;
+    const { name, type, stored, elements, place } = constant;
     const { queue } = this.gpu.device;
     if (place === null) {
       write(queue, to, core.constant(plan, constant.tensor));
@@ -131,7 +131,7 @@ export class Weights {
         const message = `wants ${place.bytes} bytes from byte ${place.offset} on, got a file of ${file.size} bytes`;
         throw new TilewrightError('model', `${name}: data in ${file.name}: ${message}`);
       }
-      const converted = toDevice(name, type, bytes, count, held, this.gpu.f16);
+      const converted = convert(name, type, bytes, stored, count);
       write(queue, { buffer: to.buffer, offset: at }, converted);
       at += converted.length;
       waiting += converted.length;

@@ -7,15 +7,16 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tilewright::Error;
 use tilewright::gpu::Device;
-use tilewright::kernel::Schedule;
-use tilewright::tune::{Bench, Key, Store};
+use tilewright::kernel::{Peaks, Schedule};
+use tilewright::tune::{Bench, Key, Store, Sweep, peaks};
 
 use crate::failure::{Failure, Result, print, print_json};
 use crate::one_op::OneOp;
 use crate::planned::{self, Space};
+use crate::rate::Rate;
+use crate::roofline::percent;
 use crate::table::{Align, table};
 use crate::trials::{ms, ms_text, ratio_text};
-use crate::tune::Rate;
 use crate::tuning_args::BenchArgs;
 use crate::{corpus, devices};
 
@@ -34,10 +35,15 @@ struct Entry {
     default_ns: u64,
     default_gflops: Option<f64>,
     default_gbytes_per_s: f64,
+    /// Of the roofline.
+    #[serde(default)]
+    default_share: Option<f64>,
     /// Under the stored winners; `None` where there is no record.
     tuned_ns: Option<u64>,
     tuned_gflops: Option<f64>,
     tuned_gbytes_per_s: Option<f64>,
+    #[serde(default)]
+    tuned_share: Option<f64>,
     /// The stored winners, one per kernel.
     schedules: Vec<String>,
 }
@@ -62,24 +68,29 @@ pub fn bench(args: &BenchArgs) -> Result<()> {
     }
     let device = Device::open(&args.adapter.clone().unwrap_or_default())?;
     let store = args.records.open()?;
+    let peaks = match store.peaks(&device.info().into()) {
+        Some(peaks) => peaks.clone(),
+        None => peaks(&device, &Sweep::new(&device)?, &|| Ok(()))?,
+    };
     let bar = crate::progress::counted("benchmarks");
     let mut entries = Vec::new();
     let operations = corpus::operations(args.op)?;
     bar.set_length(operations.len() as u64);
     for op in &operations {
         bar.set_message(op.describe());
-        entries.push(measure(&device, &store, op)?);
+        entries.push(measure(&device, &store, &peaks, op)?);
         bar.inc(1);
     }
     bar.finish_and_clear();
     if args.json {
         let adapter = devices::short_json(device.info());
-        return print_json(&json!({ "adapter": adapter, "entries": entries }));
+        return print_json(&json!({ "adapter": adapter, "peaks": peaks, "entries": entries }));
     }
-    print(&format!("{}\n\n{}", device.info(), to_text(&entries)))
+    let peak = crate::tune::peaks_text(&peaks);
+    print(&format!("{}\npeak: {peak}\n\n{}", device.info(), to_text(&entries)))
 }
 
-fn measure(device: &Device, store: &Store, op: &OneOp) -> Result<Entry> {
+fn measure(device: &Device, store: &Store, peaks: &Peaks, op: &OneOp) -> Result<Entry> {
     let spaces = planned::of_op(op, device.caps())?.spaces(device.caps());
     let (mut default_ns, mut tuned_ns, mut schedules) = (0, 0, Vec::new());
     for space in &spaces {
@@ -99,17 +110,19 @@ fn measure(device: &Device, store: &Store, op: &OneOp) -> Result<Entry> {
     }
     let tuned_ns = (!schedules.is_empty()).then_some(tuned_ns);
     let caps = device.caps();
-    let default = Rate::of(op, caps, default_ns);
-    let tuned = tuned_ns.map(|ns| Rate::of(op, caps, ns));
+    let default = Rate::of(op, caps, Some(peaks), default_ns);
+    let tuned = tuned_ns.map(|ns| Rate::of(op, caps, Some(peaks), ns));
     Ok(Entry {
         name: op.describe(),
         kernels: spaces.iter().map(|space: &Space| space.steps).sum(),
         default_ns,
         default_gflops: default.gflops,
         default_gbytes_per_s: default.gbytes,
+        default_share: default.share,
         tuned_ns,
         tuned_gflops: tuned.and_then(|rate| rate.gflops),
         tuned_gbytes_per_s: tuned.map(|rate| rate.gbytes),
+        tuned_share: tuned.and_then(|rate| rate.share),
         schedules,
     })
 }
@@ -129,7 +142,19 @@ fn best_of(bench: &mut Bench, schedule: &Schedule) -> Result<u64, Error> {
 
 fn to_text(entries: &[Entry]) -> String {
     use Align::{Left, Right};
-    let head = ["operation", "default ms", "GFLOP/s", "GB/s", "tuned ms", "GFLOP/s", "GB/s", "speed-up"];
+    let head = [
+        "operation",
+        "default ms",
+        "GFLOP/s",
+        "GB/s",
+        "of peak",
+        "tuned ms",
+        "GFLOP/s",
+        "GB/s",
+        "of peak",
+        "speed-up",
+    ];
+    let share = |share: Option<f64>| share.map_or("-".into(), percent);
     let mut rows = vec![head.map(String::from).to_vec()];
     let rate = |rate: Option<f64>| rate.map_or("-".into(), |rate| format!("{rate:.1}"));
     for entry in entries {
@@ -138,15 +163,17 @@ fn to_text(entries: &[Entry]) -> String {
             ms_text(ms(entry.default_ns)),
             rate(entry.default_gflops),
             rate(Some(entry.default_gbytes_per_s)),
+            share(entry.default_share),
             entry.tuned_ns.map_or("-".into(), |ns| ms_text(ms(ns))),
             rate(entry.tuned_gflops),
             rate(entry.tuned_gbytes_per_s),
+            share(entry.tuned_share),
             entry
                 .tuned_ns
                 .map_or("no record".into(), |ns| ratio_text(entry.default_ns as f64 / ns.max(1) as f64)),
         ]);
     }
-    table(&[Left, Right, Right, Right, Right, Right, Right, Right], &rows)
+    table(&[Left, Right, Right, Right, Right, Right, Right, Right, Right, Right], &rows)
 }
 
 /// How a time changed.

@@ -19,6 +19,10 @@ const SHAPES: &[(Op, &str, DType)] = &[
     (Op::Conv, "N=1,C=64,H=56,W=56,O=64,K=3,P=1", DType::F32),
     (Op::Conv, "N=1,C=256,H=14,W=14,O=512,K=1", DType::F32),
     (Op::Conv, "N=1,C=96,H=56,W=56,O=96,K=3,P=1,G=96", DType::F32),
+    // A small encoder, a long sequence, a token against a long cache.
+    (Op::Attention, "M=128,K=128,B=12,D=32", DType::F32),
+    (Op::Attention, "M=1500,K=1500,B=6", DType::F32),
+    (Op::Attention, "M=1,K=2048,B=32", DType::F32),
     // Attention over 128 positions in 12 heads; the classes of an image network.
     (Op::Softmax, "ROWS=1536,COLS=128", DType::F32),
     (Op::Softmax, "ROWS=16,COLS=50257", DType::F32),

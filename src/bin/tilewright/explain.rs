@@ -1,12 +1,13 @@
 //! `tilewright explain`: what is known of each kernel of a model, and which schedule a run uses.
 
 use serde_json::{Value as Json, json};
-use tilewright::kernel::Schedule;
+use tilewright::kernel::{Peaks, Schedule, Work};
 use tilewright::tune::{Key, Record, Store, winner};
 use tilewright::{AdapterInfo, Error, onnx, ops};
 
 use crate::failure::{Failure, Result, print, print_json};
 use crate::planned::{self, Machine, Outcome, Space};
+use crate::roofline::{limit_name, percent};
 use crate::store::{date, short_hash};
 use crate::table::{quoted, shape};
 use crate::tuning_args::ExplainArgs;
@@ -21,6 +22,16 @@ struct Explained<'a> {
     why: String,
     /// Records of the same kernel that do not apply, in words.
     others: Vec<String>,
+    work: Work,
+    /// What the adapter can do at best, where it was measured.
+    peaks: Option<&'a Peaks>,
+}
+
+impl Explained<'_> {
+    /// Time of the winner.
+    fn best_ns(&self) -> Option<u64> {
+        winner(&self.record?.trials)?.best_ns()
+    }
 }
 
 /// Explain every kernel, or the one asked for.
@@ -94,7 +105,9 @@ fn one<'a>(space: &'a Space, store: &'a Store, adapter: &AdapterInfo) -> Result<
         }
     };
     let others = if record.is_some() { Vec::new() } else { others(&key, store) };
-    Ok(Explained { space, key, record, schedule, why, others })
+    let work = space.work(adapter.caps.floats());
+    let peaks = store.peaks(&adapter.into());
+    Ok(Explained { space, key, record, schedule, why, others, work, peaks })
 }
 
 fn others(key: &Key, store: &Store) -> Vec<String> {
@@ -123,7 +136,7 @@ fn others(key: &Key, store: &Store) -> Vec<String> {
 }
 
 fn to_text(explained: &Explained) -> String {
-    let Explained { space, key, record, schedule, why, others } = explained;
+    let Explained { space, key, record, schedule, why, others, work, peaks } = explained;
     let steps = match (space.steps, space.once) {
         (1, false) => "1 dispatch".to_owned(),
         (n, false) => format!("{n} dispatches"),
@@ -137,6 +150,23 @@ fn to_text(explained: &Explained) -> String {
     let hash = short_hash(&key.kernel);
     let mut text = format!("{} {}: {steps}; hash {hash}{sizes}\n", space.label, space.output);
     text += &format!("  uses {schedule}: {why}\n");
+    text += &format!("  must do {:.3} GFLOP and move {:.3} MB", work.flops / 1e9, work.bytes / 1e6);
+    text += &match (peaks, explained.best_ns()) {
+        (Some(peaks), Some(ns)) => format!(
+            ": bound by {}, at {} of the measured peak\n",
+            limit_name(peaks.limit(work)),
+            percent(peaks.share(work, ns))
+        ),
+        (Some(peaks), None) => format!(": bound by {}\n", limit_name(peaks.limit(work))),
+        (None, _) => "; what the adapter can do at best is not measured yet\n".into(),
+    };
+    if let Some([default, best]) = record.and_then(|record| record.in_model_ns) {
+        text += &format!(
+            "  in whole runs, all its dispatches: {} ms by default, {} ms as it is\n",
+            trials::ms_text(trials::ms(default)),
+            trials::ms_text(trials::ms(best))
+        );
+    }
     match record {
         Some(record) => text += &trials::text(&record.trials),
         None => text += &format!("  {} legal candidates, none measured\n", space.candidates.len()),
@@ -148,7 +178,7 @@ fn to_text(explained: &Explained) -> String {
 }
 
 fn to_json(explained: &Explained) -> Json {
-    let Explained { space, key, record, schedule, why, others } = explained;
+    let Explained { space, key, record, schedule, why, others, work, peaks } = explained;
     json!({
         "kernel": space.label,
         "output": space.output,
@@ -159,6 +189,11 @@ fn to_json(explained: &Explained) -> Json {
         "schedule": schedule.to_string(),
         "why": why,
         "candidates": space.candidates.len(),
+        "flops": work.flops,
+        "bytes": work.bytes,
+        "bound_by": peaks.map(|peaks| limit_name(peaks.limit(work))),
+        "share_of_peak": peaks.zip(explained.best_ns()).map(|(peaks, ns)| peaks.share(work, ns)),
+        "in_model_ns": record.and_then(|record| record.in_model_ns),
         "trials": record.map(|record| trials::json(&record.trials)),
         "other_records": others,
     })

@@ -2,12 +2,13 @@
 
 use std::fmt::Write as _;
 
-use tilewright::TunedKernel;
 use tilewright::tune::Trial;
+use tilewright::{TuneReport, TunedKernel};
 
+use crate::roofline::{Point, limit_name, percent, plot};
 use crate::store::date;
 use crate::trials::{self, Samples, ms, ms_text, ratio_text};
-use crate::tune::{Tuned, rates, slower};
+use crate::tune::{Tuned, peaks_text, rates, share, slower};
 
 const STYLE: &str = include_str!("report.css");
 
@@ -39,6 +40,7 @@ pub fn page(tuned: &Tuned) -> String {
     if let Some([default, best]) = rates(tuned) {
         let _ = writeln!(page, "<p class=\"note\">{} by default, {} tuned.</p>", default.text(), best.text());
     }
+    roofline(&mut page, report);
     let _ = writeln!(
         page,
         "<h2>Kernels</h2>\n<p class=\"note\">Time in one run, the slowest first: all dispatches of a kernel \
@@ -51,11 +53,24 @@ pub fn page(tuned: &Tuned) -> String {
         let ratio = trials::speed_up(&kernel.trials).map_or("-".into(), ratio_text);
         let _ = writeln!(
             page,
-            "<section class=\"kernel\"><p class=\"head\"><a href=\"#k{number}\">{}</a> \
+            "<section class=\"kernel\"><p class=\"head\"><a href=\"#k{number}\">{}. {}</a> \
              <span class=\"what\">{}</span> <b>{ratio}</b></p>",
+            number + 1,
             escaped(&kernel.label),
             escaped(&kernel.output),
         );
+        let mut facts = format!("bound by {}", limit_name(report.peaks.limit(&kernel.work)));
+        if let Some(share) = share(kernel, &report.peaks) {
+            facts += &format!(", tuned at {} of the roofline", percent(share));
+        }
+        if let Some([default, best]) = kernel.in_model_ns {
+            facts += &format!(
+                "; in whole runs {} ms by default, {} ms tuned",
+                ms_text(ms(default)),
+                ms_text(ms(best))
+            );
+        }
+        let _ = writeln!(page, "<p class=\"note\">{facts}</p>");
         bars(&mut page, ["default", "tuned"], times, most.unwrap_or(1));
         let _ = writeln!(page, "</section>");
     }
@@ -68,6 +83,27 @@ pub fn page(tuned: &Tuned) -> String {
         kernel_trials(&mut page, number, kernel);
     }
     page + "</main>\n</body>\n</html>\n"
+}
+
+/// The kernels under the roof of what the device can do.
+fn roofline(page: &mut String, report: &TuneReport) {
+    let points: Vec<Point> = report
+        .kernels
+        .iter()
+        .enumerate()
+        .filter_map(|(i, kernel)| {
+            let times_ns = [kernel.default_ns()?, kernel.best_ns()?];
+            Some(Point { number: i + 1, label: kernel.label.clone(), work: kernel.work, times_ns })
+        })
+        .collect();
+    let _ = writeln!(
+        page,
+        "<h2>Roofline</h2>\n<p class=\"note\">What the device can do, and how near each kernel comes: the numbers are \
+         the kernels below, a dot where each was by default. Left of the bend bytes are the limit, right of it \
+         arithmetic. Measured: {}.</p>\n{}",
+        escaped(&peaks_text(&report.peaks)),
+        plot(&report.peaks, &points)
+    );
 }
 
 fn facts(page: &mut String, tuned: &Tuned, subject: &str) {
@@ -142,7 +178,7 @@ fn row(page: &mut String, trial: &Trial, trials: &[Trial]) {
     );
 }
 
-fn escaped(text: &str) -> String {
+pub fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         match c {

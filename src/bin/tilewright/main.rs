@@ -17,12 +17,16 @@ mod npy;
 mod one_op;
 mod planned;
 mod progress;
+mod rate;
 mod records;
 mod report;
+mod roofline;
 mod run;
+mod space;
 mod stats;
 mod store;
 mod table;
+mod trace;
 mod trials;
 mod tune;
 mod tuning_args;
@@ -41,7 +45,8 @@ fn main() -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(failure::USAGE));
         }
     };
-    let done = match &cli.command {
+    let listens = trace::listen();
+    let done = listens.and_then(|()| match &cli.command {
         Command::Devices(args) => devices::devices(args),
         Command::Run(args) => run::run(args),
         Command::Inspect(args) => inspect::inspect(args),
@@ -50,7 +55,7 @@ fn main() -> ExitCode {
         Command::Store(args) => store::store(args),
         Command::Emit(args) => emit::emit(args),
         Command::Bench(args) => bench::bench(args),
-    };
+    });
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {

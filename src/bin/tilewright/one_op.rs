@@ -20,6 +20,8 @@ pub enum Op {
     Gemm,
     /// A two-dimensional convolution
     Conv,
+    /// Softmax attention
+    Attention,
     /// Softmax over rows
     Softmax,
     /// Layer normalisation over rows
@@ -50,6 +52,7 @@ impl Op {
         match self {
             Op::Gemm => "gemm",
             Op::Conv => "conv",
+            Op::Attention => "attention",
             Op::Softmax => "softmax",
             Op::Layernorm => "layernorm",
             Op::Map => "map",
@@ -71,6 +74,7 @@ impl Op {
                 ("P", Some(0)),
                 ("G", Some(1)),
             ],
+            Op::Attention => &[("M", None), ("K", None), ("B", Some(1)), ("D", Some(64))],
             Op::Softmax | Op::Layernorm => &[("ROWS", None), ("COLS", None)],
             Op::Map => &[("N", None)],
         }
@@ -175,6 +179,10 @@ impl OneOp {
                     vec![s("N"), s("O"), height, width],
                 ]
             }
+            Op::Attention => {
+                let heads = |len: usize| vec![1, s("B"), len, s("D")];
+                vec![heads(s("M")), heads(s("K")), heads(s("K")), heads(s("M"))]
+            }
             Op::Softmax => vec![vec![s("ROWS"), s("COLS")]; 2],
             Op::Layernorm => {
                 let rows = vec![s("ROWS"), s("COLS")];
@@ -193,6 +201,7 @@ impl OneOp {
                 let [height, width] = self.outputs().map(|n| n as f64);
                 Some(2.0 * height * width * product(&["N", "O", "C", "K", "K"]) / product(&["G"]))
             }
+            Op::Attention => Some(4.0 * product(&["B", "M", "K", "D"])),
             Op::Softmax | Op::Layernorm | Op::Map => None,
         }
     }
@@ -208,6 +217,7 @@ impl OneOp {
         let (op_type, inputs): (_, &[&str]) = match self.op {
             Op::Gemm => ("MatMul", &["a", "b"]),
             Op::Conv => ("Conv", &["x", "w"]),
+            Op::Attention => ("Attention", &["q", "k", "v"]),
             Op::Softmax => ("Softmax", &["x"]),
             Op::Layernorm => ("LayerNormalization", &["x", "scale", "bias"]),
             Op::Map => ("Gelu", &["x"]),
@@ -217,7 +227,7 @@ impl OneOp {
                 let (s, p, g) = (self.size("S") as i64, self.size("P") as i64, self.size("G") as i64);
                 vec![ints("strides", &[s, s]), ints("pads", &[p, p, p, p]), int("group", g)]
             }
-            Op::Gemm | Op::Softmax | Op::Layernorm | Op::Map => Vec::new(),
+            Op::Gemm | Op::Attention | Op::Softmax | Op::Layernorm | Op::Map => Vec::new(),
         };
         let mut values: Vec<ValueInfoProto> = inputs
             .iter()
@@ -241,7 +251,7 @@ impl OneOp {
             output,
             ..GraphProto::default()
         };
-        let opset_import = vec![OperatorSetIdProto { domain: String::new(), version: 20 }];
+        let opset_import = vec![OperatorSetIdProto { domain: String::new(), version: 23 }];
         ModelProto { ir_version: 9, graph: Some(graph), opset_import, ..ModelProto::default() }
             .encode_to_vec()
     }
@@ -290,6 +300,7 @@ mod tests {
             (Op::Gemm, "M=2,N=3,K=4", Some(48.0), 4.0 * 26.0, "[2, 3]"),
             (Op::Gemm, "M=2,N=3,K=4,B=5", Some(240.0), 20.0 * 26.0, "[5, 2, 3]"),
             (Op::Conv, "N=1,C=2,H=4,W=5,O=6,K=3,S=2,P=1,G=2", Some(648.0), 4.0 * 130.0, "[1, 6, 2, 3]"),
+            (Op::Attention, "M=2,K=3,B=5,D=8", Some(960.0), 4.0 * 400.0, "[1, 5, 2, 8]"),
             (Op::Softmax, "ROWS=2,COLS=3", None, 48.0, "[2, 3]"),
             (Op::Layernorm, "ROWS=2,COLS=3", None, 72.0, "[2, 3]"),
             (Op::Map, "N=7", None, 56.0, "[7]"),

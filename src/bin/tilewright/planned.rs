@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, HashSet};
 
+use tilewright::expr::Floats;
 use tilewright::gpu::Device;
 use tilewright::graph::Graph;
 use tilewright::ir::Stop;
-use tilewright::kernel::{Caps, KernelSpec, Schedule, candidates, default_schedule};
+use tilewright::kernel::{Caps, KernelSpec, Schedule, Work, candidates, default_schedule};
 use tilewright::ops::Known;
 use tilewright::plan::{Layout, Origin, Plan, Step, SymbolValues, plan};
 use tilewright::wgsl::{self, Dialect, Target};
@@ -192,6 +193,11 @@ pub struct Space {
 }
 
 impl Space {
+    /// What it must do at the least.
+    pub fn work(&self, floats: Floats) -> Work {
+        Work::of(&self.spec, &self.sizes, &self.input_lens, self.output_len, floats)
+    }
+
     /// The schedule of an untuned run.
     ///
     /// # Errors

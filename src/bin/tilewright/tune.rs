@@ -1,11 +1,13 @@
 //! `tilewright tune`: measure the candidates of every kernel, keep and show what was found.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use indicatif::ProgressBar;
 use serde_json::{Value as Json, json};
-use tilewright::kernel::Caps;
+use tilewright::graph::Graph;
+use tilewright::kernel::Peaks;
 use tilewright::tune::{Trial, winner};
 use tilewright::{
     Error, ModelSource, Session, SessionOptions, Tensor, TuneMode, TuneOptions, TuneProgress, TuneReport,
@@ -15,11 +17,13 @@ use tilewright::{
 use crate::bench::NOISE;
 use crate::failure::{Failure, Result, print, print_json, say};
 use crate::one_op::OneOp;
-use crate::planned::{self, Machine};
-use crate::table::{Align, table};
+use crate::planned::{self, Machine, Outcome};
+use crate::rate::Rate;
+use crate::roofline::{limit_name, percent};
+use crate::table::{Align, quoted, table};
 use crate::trials::{self, ms, ms_text, ratio_text};
 use crate::tuning_args::TuneArgs;
-use crate::{devices, emit, fill, html, progress};
+use crate::{devices, fill, html, progress, space};
 
 /// Stands for no limit: the library multiplies budgets, and this is far from where that overflows.
 const WITHOUT_END: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -48,9 +52,6 @@ pub fn tune(args: &TuneArgs) -> Result<()> {
         (Some(op), Some(shape)) => Some(OneOp::new(op, shape, args.dtype.into())?),
         _ => None,
     };
-    if let (true, Some(op)) = (args.space, &op) {
-        return space(op, args);
-    }
     let (source, graph, subject) = match (&op, &args.model) {
         (Some(op), _) => {
             let bytes = op.model();
@@ -62,6 +63,9 @@ pub fn tune(args: &TuneArgs) -> Result<()> {
     };
     let dims = fill::sizes(&graph.inputs, &args.dims)?;
     let files = fill::files(&graph.inputs, &args.inputs)?;
+    if args.space {
+        return spaces(args, &graph, &dims, &files, &subject);
+    }
     // What an operation computes on is of no interest.
     let mut note = |text: &str| {
         if op.is_none() {
@@ -115,37 +119,33 @@ pub fn tune(args: &TuneArgs) -> Result<()> {
     if args.json { print_json(&to_json(&tuned)) } else { print(&to_text(&tuned)) }
 }
 
+/// The spaces of what would be tuned.
+fn spaces(
+    args: &TuneArgs,
+    graph: &Graph,
+    dims: &BTreeMap<String, usize>,
+    files: &BTreeMap<&str, &PathBuf>,
+    subject: &str,
+) -> Result<()> {
+    let machine = Machine::of(args.adapter.as_ref())?;
+    let mut shapes = Vec::new();
+    if !files.is_empty() {
+        let filled = fill::fill(&graph.inputs, files, dims, args.seed, &mut |_| {})?;
+        shapes.extend(filled.iter().map(|input| input.tensor.shape().to_vec()));
+    }
+    match planned::make_at(graph, dims, &shapes, args.allow_f64_as_f32, &machine.caps) {
+        Outcome::Planned(planned) => space::list(subject, &planned, &machine, args.json),
+        Outcome::Failed(error) => Err(error.into()),
+        Outcome::NeedsInputs(names) => {
+            let message = format!("no plan: it depends on what a run gives as {}", quoted(&names));
+            Err(Failure::Failed(message))
+        }
+    }
+}
+
 fn html_writable(path: &PathBuf) -> Result<()> {
     let file = std::fs::OpenOptions::new().create(true).append(true).open(path);
     Ok(file.map(|_| ()).map_err(|source| Error::Io { path: path.clone(), source })?)
-}
-
-/// The legal candidates of each kernel.
-fn space(op: &OneOp, args: &TuneArgs) -> Result<()> {
-    let machine = Machine::of(args.adapter.as_ref())?;
-    let kernels = planned::of_op(op, &machine.caps)?.spaces(&machine.caps);
-    if args.json {
-        let one = |k: &planned::Space| {
-            let list: Vec<String> = k.candidates.iter().map(ToString::to_string).collect();
-            json!({ "kernel": k.label, "output": k.output, "candidates": list })
-        };
-        let list: Vec<Json> = kernels.iter().map(one).collect();
-        let adapter: Json = machine.adapter.as_ref().map(devices::short_json).into();
-        return print_json(&json!({ "op": op.describe(), "adapter": adapter, "kernels": list }));
-    }
-    let mut text = format!("{} on {}\n", op.describe(), machine.describe());
-    for kernel in kernels {
-        text += &format!(
-            "\n{} {}: {} legal candidates, the default first\n",
-            kernel.label,
-            kernel.output,
-            kernel.candidates.len()
-        );
-        for (number, candidate) in kernel.candidates.iter().enumerate() {
-            text += &format!("  {:>3}  {}\n", number + 1, emit::knobs_text(candidate));
-        }
-    }
-    print(&text)
 }
 
 fn show(bar: &ProgressBar, progress: &TuneProgress) {
@@ -167,49 +167,55 @@ pub fn totals_ns(report: &TuneReport) -> Option<[u64; 2]> {
     Some([total(TunedKernel::default_ns)?, total(TunedKernel::best_ns)?])
 }
 
+/// The part of the roofline that a kernel reached.
+pub fn share(kernel: &TunedKernel, peaks: &Peaks) -> Option<f64> {
+    Some(peaks.share(&kernel.work, kernel.best_ns()?))
+}
+
+/// How much faster a kernel became in runs of the whole model.
+fn in_model(kernel: &TunedKernel) -> Option<f64> {
+    kernel.in_model_ns.map(|[default, best]| default as f64 / best.max(1) as f64)
+}
+
+/// What the device can do at best, for people.
+pub fn peaks_text(peaks: &Peaks) -> String {
+    let f16 = peaks.f16_flops_per_ns.map_or(String::new(), |f16| format!(", {f16:.1} in f16"));
+    format!(
+        "{:.1} GB/s copied, {:.1} GFLOP/s{f16}, a dispatch {:.1} us",
+        peaks.copy_bytes_per_ns,
+        peaks.f32_flops_per_ns,
+        peaks.launch_ns / 1e3
+    )
+}
+
 /// Whether a whole run became slower, by more than measurements differ.
 pub fn slower(report: &TuneReport) -> bool {
     report.after_ns as f64 > report.before_ns as f64 * (1.0 + NOISE)
-}
-
-/// Work and traffic of an operation that took `ns`.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Rate {
-    /// Arithmetic; `None` for operations that move more than they compute.
-    pub gflops: Option<f64>,
-    /// Traffic, with each input and output once.
-    pub gbytes: f64,
-}
-
-impl Rate {
-    /// Of `op` in `ns`.
-    pub fn of(op: &OneOp, caps: &Caps, ns: u64) -> Rate {
-        // Billions a second are units a nanosecond.
-        let per_ns = |amount: f64| amount / ns.max(1) as f64;
-        Rate { gflops: op.flops().map(per_ns), gbytes: per_ns(op.bytes(caps.floats())) }
-    }
-
-    /// For people.
-    pub fn text(&self) -> String {
-        let gbytes = format!("{:.1} GB/s", self.gbytes);
-        match self.gflops {
-            Some(gflops) => format!("{gflops:.1} GFLOP/s, {gbytes}"),
-            None => gbytes,
-        }
-    }
 }
 
 /// Rates of an operation by default and tuned.
 pub fn rates(tuned: &Tuned) -> Option<[Rate; 2]> {
     let op = tuned.op?;
     let caps = &tuned.session.adapter().caps;
-    Some(totals_ns(tuned.report)?.map(|ns| Rate::of(op, caps, ns)))
+    let peaks = Some(&tuned.report.peaks);
+    Some(totals_ns(tuned.report)?.map(|ns| Rate::of(op, caps, peaks, ns)))
 }
 
 fn to_text(tuned: &Tuned) -> String {
     use Align::{Left, Right};
     let report = tuned.report;
-    let head = ["kernel", "output", "uses", "tried", "default ms", "best ms", "speed-up", "schedule"];
+    let head = [
+        "kernel",
+        "output",
+        "uses",
+        "tried",
+        "default ms",
+        "best ms",
+        "speed-up",
+        "of peak",
+        "in model",
+        "schedule",
+    ];
     let mut rows = vec![head.map(String::from).to_vec()];
     for kernel in &report.kernels {
         let time = |ns: Option<u64>| ns.map_or("-".into(), |ns| ms_text(ms(ns)));
@@ -221,16 +227,20 @@ fn to_text(tuned: &Tuned) -> String {
             time(kernel.default_ns()),
             time(kernel.best_ns()),
             trials::speed_up(&kernel.trials).map_or("-".into(), ratio_text),
+            share(kernel, &report.peaks).map_or("-".into(), percent),
+            in_model(kernel).map_or("-".into(), ratio_text),
             winner(&kernel.trials).map_or("-".into(), |trial| trial.schedule.to_string()),
         ]);
     }
     let mut text = format!("{}\n\n", tuned.session.adapter());
-    text += &table(&[Left, Left, Right, Right, Right, Right, Right, Left], &rows);
+    text += &table(&[Left, Left, Right, Right, Right, Right, Right, Right, Right, Left], &rows);
     let ratio = report.before_ns as f64 / report.after_ns.max(1) as f64;
     let [before, after] = [report.before_ns, report.after_ns].map(|ns| ms_text(ms(ns)));
     let row = |name: &str, value: String| vec![name.to_owned(), value];
-    let mut rows =
-        vec![row("whole run", format!("{before} ms before, {after} ms after: {}", ratio_text(ratio)))];
+    let mut rows = vec![
+        row("whole run", format!("{before} ms by default, {after} ms tuned: {}", ratio_text(ratio))),
+        row("peak", peaks_text(&report.peaks)),
+    ];
     if let Some([default, best]) = rates(tuned) {
         rows.push(row("default", default.text()));
         rows.push(row("tuned", best.text()));
@@ -264,15 +274,21 @@ fn to_json(tuned: &Tuned) -> Json {
             "default_ns": kernel.default_ns(),
             "best_ns": kernel.best_ns(),
             "speed_up": trials::speed_up(&kernel.trials),
+            "flops": kernel.work.flops,
+            "bytes": kernel.work.bytes,
+            "bound_by": limit_name(tuned.report.peaks.limit(&kernel.work)),
+            "share_of_peak": share(kernel, &tuned.report.peaks),
+            "in_model_ns": kernel.in_model_ns,
             "schedule": winner(&kernel.trials).map(|trial| trial.schedule.to_string()),
             "trials": trials::json(&kernel.trials),
         })
     };
-    let rate = |rate: Rate| json!({ "gflops": rate.gflops, "gbytes_per_s": rate.gbytes });
+    let rate = |rate: Rate| json!({ "gflops": rate.gflops, "gbytes_per_s": rate.gbytes, "share_of_peak": rate.share });
     let mut value = json!({
         "subject": tuned.subject,
         "adapter": devices::short_json(tuned.session.adapter()),
         "inputs": tuned.inputs,
+        "peaks": tuned.report.peaks,
         "before_ns": tuned.report.before_ns,
         "after_ns": tuned.report.after_ns,
         "records": tuned.records.as_ref().map(|path| path.display().to_string()),

@@ -34,6 +34,7 @@ Examples:
 const SHAPE_HELP: &str = "The operation's sizes, by its --op:
   gemm       M=,N=,K=[,B=]                       C[m,n] = sum over k of A[m,k] * B[k,n], B times
   conv       N=,C=,H=,W=,O=,K=[,S=,P=,G=]        K by K windows, stride S, padding P, G groups
+  attention  M=,K=[,B=,D=]                       M queries, K keys of size D, B heads
   softmax    ROWS=,COLS=                         over each row
   layernorm  ROWS=,COLS=                         over each row
   map        N=                                  gelu of each element";
@@ -89,8 +90,8 @@ pub struct TuneArgs {
     /// The operation's element type
     #[arg(long, requires = "op", default_value = "f32")]
     pub dtype: ElementType,
-    /// List the operation's legal candidates, and measure nothing
-    #[arg(long, requires = "op")]
+    /// List the legal candidates of every kernel and the rules that removed the others, and measure nothing
+    #[arg(long)]
     pub space: bool,
     /// Time to spend on all kernels together
     #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds, conflicts_with = "exhaustive")]
