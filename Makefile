@@ -6,7 +6,7 @@ CARGO_FLAGS := $(if $(CI),--locked)
 # The demo's question goes through the environment, so that it may contain any character.
 export QUERY
 
-.PHONY: help demo setup test-data test lint test-models test-coop bless-onnx bench web test-web test-dropin serve
+.PHONY: help demo setup test-data test lint test-models test-coop test-differential bless-onnx bench web test-web test-dropin serve
 
 help:
 	@echo 'make demo [QUERY="..."]   build the sentence encoder, search 200 sentences by meaning'
@@ -17,6 +17,7 @@ help:
 	@echo 'make serve                the demo page, on http://localhost:8080'
 	@echo 'make test-models          all eight networks, all cases, in release mode'
 	@echo 'make test-coop            matrix products by cooperative matrices, on a Mesa 26 unpacked into target/mesa'
+	@echo 'make test-differential    random nodes against ONNX Runtime for ten minutes'
 	@echo 'make bless-onnx           rewrite the list of ONNX backend cases that pass'
 	@echo 'make test-data            what the tests read from target/test-data'
 	@echo 'make bench                the benchmarks'
@@ -69,6 +70,10 @@ test-coop:
 	@tools/mesa26.sh
 	TILEWRIGHT_COOPERATIVE=1 CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER=$(CURDIR)/target/mesa/run \
 		cargo test $(CARGO_FLAGS) --features cli --test contractions
+
+# SECONDS,SEED: another hour finds what twenty seconds do not.
+test-differential: setup
+	TILEWRIGHT_DIFFERENTIAL=$${TILEWRIGHT_DIFFERENTIAL:-600,1000} cargo test $(CARGO_FLAGS) --features cli --test differential
 
 bless-onnx: test-data
 	TILEWRIGHT_BLESS=1 cargo test $(CARGO_FLAGS) --features cli --test onnx_backend

@@ -48,3 +48,12 @@ fn tw_i64_of_f64(x: f64) -> vec2<u32> {
     }
     return select(size, tw_neg64(size), x < 0.0lf);
 }
+
+fn tw_f64_of_bits(a: vec2<u32>) -> f64 {
+    return bitcast<f64>((u64(a.y) << 32u) | u64(a.x));
+}
+
+fn tw_bits_of_f64(x: f64) -> vec2<u32> {
+    let bits = bitcast<u64>(x);
+    return vec2<u32>(u32(bits), u32(bits >> 32u));
+}

@@ -42,6 +42,28 @@ fn tw_erf(x: f32) -> f32 {
     return sign(x) * (1.0 - exp(-z * z) * p / q);
 }
 
+// asin(x) = x + x^3 P(x^2) up to 1/2, P fitted at Chebyshev's points; above, through asin(x) = pi/2 - 2 asin(sqrt((1 - x) / 2)).
+// Drivers' own is off by 2e-4.
+fn tw_asin_small(x: f32, s: f32) -> f32 {
+    let p = fma(fma(fma(fma(fma(0.0338053852, s, 0.0170781072), s, 0.0311160944), s, 0.0445980392), s, 0.0750009865), s, 0.166666657);
+    return fma(x * s, p, x);
+}
+
+fn tw_asin(x: f32) -> f32 {
+    let z = abs(x);
+    let s = select(z * z, 0.5 * (1.0 - z), z > 0.5);
+    let small = tw_asin_small(select(z, sqrt(s), z > 0.5), s);
+    return sign(x) * select(small, 1.5707963267948966 - 2.0 * small, z > 0.5);
+}
+
+fn tw_acos(x: f32) -> f32 {
+    let z = abs(x);
+    let s = select(z * z, 0.5 * (1.0 - z), z > 0.5);
+    let small = tw_asin_small(select(x, sqrt(s), z > 0.5), s);
+    let large = select(2.0 * small, 3.1415926535897932 - 2.0 * small, x < 0.0);
+    return select(1.5707963267948966 - small, large, z > 0.5);
+}
+
 // x^y with C's rules for negative and zero bases.
 fn tw_pow(x: f32, y: f32) -> f32 {
     if (y == 0.0) {

@@ -55,6 +55,35 @@ pub fn cast(to: DType, from: DType, x: &str, floats: Floats, helpers: &mut Helpe
     }
 }
 
+/// The bits of `x`, of dtype `from`, as a number of `to`, of the same width.
+pub fn bits(to: DType, from: DType, x: &str, floats: Floats, helpers: &mut Helpers) -> String {
+    use Register::{Bool, F32, F64, I32, I64, U32, U64};
+    let (target, source) = (Register::of(to, floats), Register::of(from, floats));
+    match (target, source) {
+        (F32, I32 | U32) if to.bits() == 32 => format!("bitcast<f32>({x})"),
+        // 16-bit floats are computed as 32-bit ones.
+        (F32, I32 | U32) if to == DType::F16 => format!("unpack2x16float(u32({x})).x"),
+        (F32, I32 | U32) => format!("bitcast<f32>(u32({x}) << 16u)"),
+        (I32 | U32, F32) if from.bits() == 32 => format!("bitcast<{}>({x})", target.wgsl()),
+        (I32 | U32, F32) if from == DType::F16 => {
+            wrap(to, format!("{}(pack2x16float(vec2<f32>({x}, 0.0)))", target.wgsl()))
+        }
+        (I32 | U32, F32) => wrap(to, format!("{}(bitcast<u32>({x}) >> 16u)", target.wgsl())),
+        (F64, I64 | U64) => {
+            helpers.insert("tw_f64_of_bits");
+            format!("tw_f64_of_bits({x})")
+        }
+        (I64 | U64, F64) => {
+            helpers.insert("tw_bits_of_f64");
+            format!("tw_bits_of_f64({x})")
+        }
+        // Integers of one width convert by wrapping, which keeps the bits; no other pair has one width.
+        (Bool | I32 | U32 | I64 | U64 | F32 | F64, Bool | I32 | U32 | I64 | U64 | F32 | F64) => {
+            cast(to, from, x, floats, helpers)
+        }
+    }
+}
+
 /// The f32 `x` rounded to a float dtype.
 fn round(to: DType, x: String, helpers: &mut Helpers) -> String {
     match to {

@@ -3,7 +3,7 @@
 use super::index::{Atom, Idx};
 use super::minifloat;
 use super::scalar::{Binary, Expr, Node, Unary};
-use super::value::{Value, sign_extend};
+use super::value::{Value, read_element, sign_extend, write_element};
 use crate::tensor::DType;
 
 /// What an expression reads from outside while it is evaluated.
@@ -32,6 +32,7 @@ pub fn eval(expr: &Expr, env: &mut dyn Env) -> Option<Value> {
         Node::Binary(op, a, b) => apply_binary(*op, eval(a, env)?, eval(b, env)?, a.dtype()),
         Node::Select(c, a, b) => eval(if eval(c, env)?.to_bool() { a } else { b }, env)?,
         Node::Cast(dtype, a) => convert(*dtype, a.dtype(), eval(a, env)?),
+        Node::Bits(dtype, a) => reinterpret(*dtype, a.dtype(), eval(a, env)?)?,
     })
 }
 
@@ -78,6 +79,12 @@ pub fn convert(to: DType, from: DType, value: Value) -> Value {
         Value::I(v) if to == DType::F32 => Value::F(v as f32 as f64),
         value => apply_cast(to, value),
     }
+}
+
+/// The bits of `value`, of dtype `from`, as a number of `to`.
+pub fn reinterpret(to: DType, from: DType, value: Value) -> Option<Value> {
+    let mut bytes = Vec::new();
+    write_element(from, 0, value, &mut bytes).then(|| read_element(to, &bytes, 0))?
 }
 
 /// `value` as a number of `dtype`.

@@ -90,7 +90,7 @@ impl<'a> Printer<'a> {
         }
         match expr.node() {
             Node::Const(_) | Node::Index(..) | Node::Load { .. } | Node::Arg(..) => {}
-            Node::Unary(_, a) | Node::Cast(_, a) => self.count_uses(a),
+            Node::Unary(_, a) | Node::Cast(_, a) | Node::Bits(_, a) => self.count_uses(a),
             Node::Binary(_, a, b) => {
                 self.count_uses(a);
                 self.count_uses(b);
@@ -128,6 +128,10 @@ impl<'a> Printer<'a> {
             }
             Node::Binary(op, a, b) => self.binary(*op, a, b),
             Node::Select(c, a, b) => return self.select(expr, c, a, b),
+            Node::Bits(dtype, a) => {
+                let text = self.print(a);
+                convert::bits(*dtype, a.dtype(), &text, self.floats, &mut self.helpers)
+            }
             Node::Cast(dtype, a) => {
                 let text = self.print(a);
                 convert::cast(*dtype, a.dtype(), &text, self.floats, &mut self.helpers)
@@ -262,8 +266,8 @@ impl<'a> Printer<'a> {
             (Unary::Sin, _) => builtin("sin"),
             (Unary::Cos, _) => builtin("cos"),
             (Unary::Tan, _) => builtin("tan"),
-            (Unary::Asin, _) => builtin("asin"),
-            (Unary::Acos, _) => builtin("acos"),
+            (Unary::Asin, _) => self.call("tw_asin", x),
+            (Unary::Acos, _) => self.call("tw_acos", x),
             (Unary::Atan, _) => builtin("atan"),
             (Unary::Sinh, _) => builtin("sinh"),
             (Unary::Cosh, _) => builtin("cosh"),

@@ -3,7 +3,7 @@
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use super::eval::{apply_binary, apply_cast, apply_unary, convert};
+use super::eval::{apply_binary, apply_cast, apply_unary, convert, reinterpret};
 use super::index::{Atom, Idx};
 use super::value::Value;
 use crate::tensor::DType;
@@ -151,6 +151,8 @@ pub enum Node {
     Select(Expr, Expr, Expr),
     /// Conversion: floats to integers truncate and saturate, integers wrap, anything non-zero is true.
     Cast(DType, Expr),
+    /// The same bits as a number of another dtype of the same width.
+    Bits(DType, Expr),
 }
 
 struct Inner {
@@ -355,6 +357,17 @@ impl Expr {
         Expr::new(Node::Cast(dtype, self.clone()), dtype)
     }
 
+    /// The same bits as a number of `dtype`, which has the same width.
+    pub fn bits(&self, dtype: DType) -> Expr {
+        if dtype == self.dtype() {
+            return self.clone();
+        }
+        if let Some(value) = self.as_const().and_then(|value| reinterpret(dtype, self.dtype(), value)) {
+            return Expr::constant(dtype, value);
+        }
+        Expr::new(Node::Bits(dtype, self.clone()), dtype)
+    }
+
     /// Rebuild with loads replaced by `load(source, dtype, at)` (`at` not yet rewritten) and atoms of
     /// indices replaced by `atom`. Shared parts stay shared.
     pub fn rewrite(&self, rewriter: &mut dyn Rewrite) -> Expr {
@@ -377,7 +390,8 @@ impl Expr {
             | Node::Unary(..)
             | Node::Binary(..)
             | Node::Select(..)
-            | Node::Cast(..) => {}
+            | Node::Cast(..)
+            | Node::Bits(..) => {}
         });
     }
 }
@@ -431,6 +445,7 @@ fn rewrite(expr: &Expr, rewriter: &mut dyn Rewrite, memo: &mut Memo) -> Expr {
             }
         }
         Node::Cast(dtype, a) => rewrite(a, rewriter, memo).cast(*dtype),
+        Node::Bits(dtype, a) => rewrite(a, rewriter, memo).bits(*dtype),
     };
     memo.insert(expr.id(), (expr.clone(), done.clone()));
     done
@@ -454,7 +469,7 @@ fn visit(expr: &Expr, seen: &mut std::collections::HashSet<usize>, f: &mut dyn F
         Node::Const(_) | Node::Arg(..) => {}
         Node::Index(idx, _) => in_index(idx, seen, f),
         Node::Load { at, .. } => at.iter().for_each(|idx| in_index(idx, seen, f)),
-        Node::Unary(_, a) | Node::Cast(_, a) => visit(a, seen, f),
+        Node::Unary(_, a) | Node::Cast(_, a) | Node::Bits(_, a) => visit(a, seen, f),
         Node::Binary(_, a, b) => {
             visit(a, seen, f);
             visit(b, seen, f);
@@ -513,6 +528,7 @@ impl std::fmt::Display for Expr {
             Node::Binary(op, a, b) => write!(f, "{op:?}({a}, {b})"),
             Node::Select(c, a, b) => write!(f, "({c} ? {a} : {b})"),
             Node::Cast(dtype, a) => write!(f, "{dtype}({a})"),
+            Node::Bits(dtype, a) => write!(f, "bits {dtype}({a})"),
         }
     }
 }

@@ -92,7 +92,8 @@ pub struct Caps {
 impl Caps {
     /// The floats of its shaders.
     pub fn floats(&self) -> Floats {
-        Floats { f16: self.f16, f64: self.f64 }
+        // The bits of 64-bit floats are 64-bit integers.
+        Floats { f16: self.f16, f64: self.f64 && self.i64 }
     }
 }
 

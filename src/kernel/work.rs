@@ -69,7 +69,7 @@ impl Count {
                 self.walk(a, times, seen);
                 self.walk(b, times, seen);
             }
-            Node::Cast(_, a) => self.walk(a, times, seen),
+            Node::Cast(_, a) | Node::Bits(_, a) => self.walk(a, times, seen),
             Node::Select(c, a, b) => {
                 self.walk(c, times, seen);
                 self.walk(a, times, seen);

@@ -5,22 +5,33 @@
 
 use super::matmul::broadcast_at;
 use super::reduce::widen;
+use super::scope::body;
 use super::softmax::{softmax, softmax_masked};
 use super::{Cx, OpDef};
 use crate::expr::{Expr, Idx, Unary, flatten, vars};
+use crate::graph::Attribute;
 use crate::ir::{Axes, Program, Stop, ValueId};
 use crate::tensor::DType;
 
 type Lowering = Result<Vec<ValueId>, Stop>;
 
 /// The family.
-pub const OPS: &[OpDef] = &[OpDef {
-    name: "Attention",
-    domain: "",
-    since: 23,
-    doc: "softmax(softcap(Q K^T * scale) + mask) V, with grouped heads, past keys, causal and window masks",
-    lower: attention,
-}];
+pub const OPS: &[OpDef] = &[
+    OpDef {
+        name: "Attention",
+        domain: "",
+        since: 23,
+        doc: "softmax(softcap(Q K^T * scale) + mask) V, with grouped heads, past keys, causal and window masks",
+        lower: attention,
+    },
+    OpDef {
+        name: "FlexAttention",
+        domain: "ai.onnx.preview",
+        since: 1,
+        doc: "prob_mod(softmax(score_mod(Q K^T * scale))) V, with grouped heads and the two subgraphs",
+        lower: flex_attention,
+    },
+];
 
 /// What hides keys from queries.
 struct Mask {
@@ -126,13 +137,7 @@ fn attention(cx: &mut Cx) -> Lowering {
         window: [cx.int_or("left_window_size", -1)?, cx.int_or("right_window_size", -1)?],
     };
     let softcap = cx.float_or("softcap", 0.0)?;
-    let scale = match cx.node.attributes.contains_key("scale") {
-        true => Expr::float(DType::F32, cx.float_or("scale", 1.0)?),
-        false => {
-            let size = Expr::index(cx.program.shape(q)[3].clone(), DType::I64).cast(DType::F32);
-            Expr::float(DType::F32, 1.0) / size.sqrt()
-        }
-    };
+    let scale = scale_of(cx, q)?;
     let precision = cx.dtype_attribute("softmax_precision")?;
     let mode = cx.int_or("qk_matmul_output_mode", 0)?;
 
@@ -179,6 +184,56 @@ fn attention(cx: &mut Cx) -> Lowering {
     let score_shape = shape(p, k, 2);
     let shown = p.reshape(shown, score_shape)?;
     Ok(vec![y, k, v, shown])
+}
+
+fn flex_attention(cx: &mut Cx) -> Lowering {
+    let [q, k, v] = [cx.input(0)?, cx.input(1)?, cx.input(2)?];
+    if [q, k, v].iter().any(|&x| cx.program.rank(x) != 4) {
+        return Err(cx.error("queries, keys and values want four axes"));
+    }
+    let dtype = cx.program.dtype(q);
+    let default = if dtype == DType::F64 { DType::F64 } else { DType::F32 };
+    let precision = cx.dtype_attribute("softmax_precision")?.unwrap_or(default);
+    let scale = scale_of(cx, q)?;
+    let p = &mut *cx.program;
+    let raw = scores(p, q, k)?;
+    let grouped = p.shape(raw).to_vec();
+    let scaled = p.unary(raw, |e| (e * scale.cast(e.dtype())).cast(precision));
+    let shape =
+        vec![p.shape(q)[0].clone(), p.shape(q)[1].clone(), p.shape(q)[2].clone(), p.shape(k)[2].clone()];
+    let scaled = p.reshape(scaled, shape)?;
+    let modified = modified(cx, "score_mod", scaled)?;
+    let weights = softmax(cx.program, modified, &[3])?;
+    let weights = self::modified(cx, "prob_mod", weights)?;
+    let p = &mut *cx.program;
+    let weights = p.reshape(weights, grouped)?;
+    let y = weighted(p, weights, v);
+    let y = p.cast(y, dtype);
+    let y_shape = [&p.shape(q)[..3], &p.shape(v)[3..]].concat();
+    Ok(vec![p.reshape(y, y_shape)?])
+}
+
+/// `x` after the subgraph that an attribute gives, if it does.
+fn modified(cx: &mut Cx, attribute: &str, x: ValueId) -> Result<ValueId, Stop> {
+    let graph = match cx.node.attributes.get(attribute) {
+        None => return Ok(x),
+        Some(Attribute::Graph(graph)) => graph,
+        Some(other) => return Err(cx.error(format!("attribute {attribute:?} wants a graph, got {other:?}"))),
+    };
+    let outputs = body(cx, graph, &[x])?;
+    match outputs.as_slice() {
+        [y] => Ok(*y),
+        _ => Err(cx.error(format!("{attribute} gives {} outputs, wants 1", outputs.len()))),
+    }
+}
+
+/// The attribute `scale`, or one over the root of the head size.
+fn scale_of(cx: &Cx, q: ValueId) -> Result<Expr, Stop> {
+    if cx.node.attributes.contains_key("scale") {
+        return Ok(Expr::float(DType::F32, cx.float_or("scale", 1.0)?));
+    }
+    let size = Expr::index(cx.program.shape(q)[3].clone(), DType::I64).cast(DType::F32);
+    Ok(Expr::float(DType::F32, 1.0) / size.sqrt())
 }
 
 /// `[B, S, H * D]` as `[B, H, S, D]`.

@@ -16,12 +16,7 @@ pub const OPS: &[OpDef] = &[
         let to = cx.program.dtype(cx.input(1)?);
         convert(cx, to)
     }),
-    op(
-        "BitCast",
-        26,
-        "the same bits as another dtype; between floats and integers for constants only",
-        bit_cast,
-    ),
+    op("BitCast", 26, "the same bits as another dtype; of float8 and float4 for constants only", bit_cast),
 ];
 
 fn is_numeric(dtype: DType) -> bool {
@@ -94,11 +89,14 @@ fn bit_cast(cx: &mut Cx) -> Lowering {
         let bits = tensor.view(to, tensor.shape())?;
         return Ok(vec![cx.program.weight(bits)]);
     }
-    if from.is_float() != to.is_float() || (from.is_float() && from != to) || to == DType::Bool {
+    let has_bits = |dtype: DType| {
+        dtype.is_int() || matches!(dtype, DType::F32 | DType::F64 | DType::F16 | DType::BF16 | DType::Bool)
+    };
+    let mixes_floats = from.is_float() && to.is_float() && from != to;
+    if !has_bits(from) || !has_bits(to) || mixes_floats {
         return Err(cx.unsupported(format!("bits of {from} as {to} of a value that is computed")));
     }
-    // Integers of one width convert by wrapping, which keeps the bits.
-    Ok(vec![cx.program.cast(x, to)])
+    Ok(vec![cx.program.unary(x, |e| e.bits(to))])
 }
 
 #[cfg(test)]
@@ -146,5 +144,8 @@ mod tests {
         let to = [("to", int(DType::U32.to_onnx() as i64))];
         let case = Case { opset: 26, ..Case::new("BitCast", &to, [x]) };
         case.gives([t(&[3], &[u32::MAX, 7, 1 << 31])]);
+        let to = [("to", int(DType::I32.to_onnx() as i64))];
+        let case = Case { opset: 26, ..Case::new("BitCast", &to, [t(&[2], &[1f32, -0.0])]) };
+        case.gives([t(&[2], &[0x3f80_0000i32, i32::MIN])]);
     }
 }

@@ -23,7 +23,7 @@ pub const OPS: &[OpDef] = &[
         "a body repeated at most 64 times; a condition or number of times that is computed is read back",
         repeat,
     ),
-    op("Scan", 9, "a body repeated over at most 64 slices of its inputs", scan),
+    op("Scan", 8, "a body repeated over at most 64 slices of its inputs", scan),
 ];
 
 /// Repetitions at the most.
@@ -125,9 +125,40 @@ fn collect(cx: &mut Cx, lists: &mut Vec<Vec<ValueId>>, slices: &[ValueId], axes:
     Ok(())
 }
 
+/// Before opset 9 every input has a batch axis in front, and a sequence runs on its own.
+fn batched_scan(cx: &mut Cx) -> Lowering {
+    if cx.optional(0).is_some() {
+        return Err(cx.unsupported("sequence_lens"));
+    }
+    let inputs = (1..cx.inputs.len()).map(|i| cx.input(i)).collect::<Result<Vec<_>, _>>()?;
+    let first = inputs.first().ok_or_else(|| cx.error("too few inputs"))?;
+    let batch = cx.program.known_size(&cx.program.shape(*first)[0])?;
+    if batch == 0 || batch > MOST {
+        return Err(cx.unsupported(format!("a batch of {batch}; 1 to {MOST} are")));
+    }
+    let mut outputs: Vec<Vec<ValueId>> = Vec::new();
+    for b in 0..batch {
+        let row = |cx: &mut Cx, x: ValueId| {
+            let shape = cx.program.shape(x)[1..].to_vec();
+            cx.program.view(x, shape, |i| [&[Idx::from(b)], i].concat())
+        };
+        let inputs = inputs.iter().map(|&x| row(cx, x)).collect();
+        let all = scan_over(cx, inputs, "directions").map_err(|stop| stop.keeping(outputs.concat()))?;
+        collect(cx, &mut outputs, &all, &[])?;
+    }
+    Ok(outputs.into_iter().map(|rows| join(cx.program, rows, 0)).collect())
+}
+
 fn scan(cx: &mut Cx) -> Lowering {
-    let step = graph(cx, "body")?;
+    if cx.opset < 9 {
+        return batched_scan(cx);
+    }
     let inputs = cx.all_inputs()?;
+    scan_over(cx, inputs, "scan_input_directions")
+}
+
+fn scan_over(cx: &mut Cx, inputs: Vec<ValueId>, directions: &str) -> Lowering {
+    let step = graph(cx, "body")?;
     let scanned = cx.int_or("num_scan_inputs", 0)? as usize;
     let states = inputs.len().checked_sub(scanned).ok_or_else(|| cx.error("too few inputs"))?;
     let outputs = step.outputs.len().checked_sub(states).ok_or_else(|| cx.error("too few outputs"))?;
@@ -135,7 +166,7 @@ fn scan(cx: &mut Cx) -> Lowering {
         let values = cx.ints(name)?.unwrap_or_else(|| vec![0; len]);
         if values.len() == len { Ok(values) } else { Err(cx.error(format!("{name:?} wants {len} numbers"))) }
     };
-    let (axes, reversed) = (list("scan_input_axes", scanned)?, list("scan_input_directions", scanned)?);
+    let (axes, reversed) = (list("scan_input_axes", scanned)?, list(directions, scanned)?);
     let out_axes = list("scan_output_axes", outputs)?;
     let out_reversed = list("scan_output_directions", outputs)?;
     let mut carried = inputs[..states].to_vec();

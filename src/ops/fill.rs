@@ -9,12 +9,7 @@ use crate::tensor::DType;
 /// The family.
 pub const OPS: &[OpDef] = &[
     op("ConstantOfShape", 9, "one value everywhere", constant_of_shape),
-    op(
-        "Range",
-        11,
-        "start, start + delta, .. up to limit; how many there are must be known before the run",
-        range,
-    ),
+    op("Range", 11, "start, start + delta, .. up to limit", range),
     op("EyeLike", 9, "ones on diagonal k", eye_like),
     op("OneHot", 9, "per index, a vector with one element on and the others off", one_hot),
     op("Trilu", 14, "the upper or lower triangle; zeros elsewhere", trilu),
@@ -23,7 +18,12 @@ pub const OPS: &[OpDef] = &[
     op("BlackmanWindow", 17, "0.42 - 0.5 cos(2 pi i / n) + 0.08 cos(4 pi i / n)", |cx| {
         window(cx, &[0.42, -0.5, 0.08])
     }),
-    op("Dropout", 7, "a itself and a mask that is all true: inference only", dropout),
+    op(
+        "Dropout",
+        7,
+        "a itself and a mask that is all true; in training mode, drops elements by Philox2x32-10 under the seed",
+        dropout,
+    ),
 ];
 
 fn constant_of_shape(cx: &mut Cx) -> Lowering {
@@ -173,10 +173,16 @@ fn dropout(cx: &mut Cx) -> Lowering {
         _ if trains => 0.5,
         _ => 0.0,
     };
-    if ratio != 0.0 {
-        return Err(cx.unsupported("training mode"));
-    }
     let shape = cx.program.shape(x).to_vec();
+    if ratio != 0.0 {
+        let kept = Expr::float(DType::F32, ratio).at_most(super::random::uniform(cx, &shape)?);
+        let mask = cx.program.map(shape, kept);
+        let y = cx.program.elementwise(&[x, mask], |e| {
+            let scale = Expr::float(e[0].dtype(), 1.0 / (1.0 - ratio));
+            e[1].select(&(&e[0] * scale), &Expr::float(e[0].dtype(), 0.0))
+        })?;
+        return Ok(vec![y, mask]);
+    }
     let mask = cx.program.map(shape, Expr::bool(true));
     // Before opset 12 the mask is not named if it is not wanted, and has the dtype bool from opset 10.
     let mask = if cx.opset < 10 { cx.program.cast(mask, cx.program.dtype(x)) } else { mask };

@@ -1,6 +1,7 @@
 //! Fusions that exporters write for diffusion models and BERT.
 
-use super::activation::{gelu, sigmoid};
+use super::activation::{Function, activation, gelu, sigmoid};
+use super::conv::{add_bias, convolve};
 use super::norm::normalised;
 use super::{Cx, OpDef};
 use crate::expr::{Binary, Expr, Idx, vars};
@@ -28,6 +29,27 @@ pub const OPS: &[OpDef] = &[
             Ok(vec![group_norm(cx, x)?])
         },
     ),
+    ms("FusedConv", "an activation function of (Conv + Z)", |cx| {
+        let (x, w) = (cx.input(0)?, cx.input(1)?);
+        let y = convolve(cx, x, w)?;
+        let mut y = add_bias(cx, y, 2)?;
+        if let Some(z) = cx.optional(3) {
+            y = vec![cx.program.binary(Binary::Add, y[0], z)?];
+        }
+        let name = cx.string_or("activation", "")?;
+        if name.is_empty() {
+            return Ok(y);
+        }
+        let given = cx.floats("activation_params")?.unwrap_or_default();
+        let given = |i: usize| given.get(i).map(|&v| v as f64);
+        let f: Function = match (name.as_str(), given(0).zip(given(1))) {
+            ("Sigmoid", _) => Box::new(sigmoid),
+            ("Clip", Some((low, high))) => Box::new(move |x| x.larger(low).smaller(high)),
+            _ => activation(&name, &mut |_| (given(0), given(1)))
+                .ok_or_else(|| cx.unsupported(format!("activation {name:?}")))?,
+        };
+        Ok(vec![cx.program.unary(y[0], f)])
+    }),
     ms("SkipGroupNorm", "GroupNorm of x + skip + bias, and that sum", skip_group_norm),
     ms(
         "EmbedLayerNormalization",

@@ -1,6 +1,8 @@
 //! Attention as exporters fuse it for transformers.
 
 use super::attention::{append, head, scores, split_heads, weighted};
+use super::join::join;
+use super::matmul::matmul;
 use super::reduce::widen;
 use super::softmax::{softmax, softmax_masked};
 use super::{Cx, OpDef};
@@ -16,6 +18,12 @@ const fn ms(name: &'static str, doc: &'static str, lower: fn(&mut Cx) -> Lowerin
 
 /// The family.
 pub const OPS: &[OpDef] = &[
+    ms(
+        "Attention",
+        "softmax(Q K^T * scale + masks) V of one input's projections; left-side padding, rotary embeddings and shared \
+         buffers are not supported",
+        projected,
+    ),
     ms(
         "MultiHeadAttention",
         "softmax(Q K^T * scale + masks) V; packed QKV and shared buffers are not supported",
@@ -135,13 +143,7 @@ fn multi_head(cx: &mut Cx) -> Lowering {
     let y = attend(cx.program, [q, k, v], &scale, false, |p, mut score, at| {
         let dtype = score.dtype();
         if let Some(mask) = padding {
-            let here = [at.batch.clone(), at.query.clone(), at.key.clone()];
-            let kept = match p.rank(mask) {
-                1 => number(&at.key).below(p.load(mask, &here[..1]).cast(DType::I32)),
-                2 => Expr::int(DType::I32, 0).below(p.load(mask, &[at.batch.clone(), at.key.clone()])),
-                _ => Expr::int(DType::I32, 0).below(p.load(mask, &here)),
-            };
-            score = &score + kept.select(&Expr::int(dtype, 0), &Expr::float(dtype, filter));
+            score = padded(p, score, mask, filter, at);
         }
         if let Some(bias) = bias {
             score = &score + added(p, bias, at);
@@ -150,6 +152,83 @@ fn multi_head(cx: &mut Cx) -> Lowering {
         if causal { visible.select(&score, &Expr::float(dtype, f64::NEG_INFINITY)) } else { score }
     })?;
     Ok(vec![y, k, v])
+}
+
+/// The score, lowered by a filter value where a mask of 1 to 3 axes hides the key: lengths, keys, or pairs.
+fn padded(p: &Program, score: Expr, mask: ValueId, filter: f64, at: &Place) -> Expr {
+    let here = [at.batch.clone(), at.query.clone(), at.key.clone()];
+    let kept = match p.rank(mask) {
+        1 => number(&at.key).below(p.load(mask, &here[..1]).cast(DType::I32)),
+        2 => Expr::int(DType::I32, 0).below(p.load(mask, &[at.batch.clone(), at.key.clone()])),
+        _ => Expr::int(DType::I32, 0).below(p.load(mask, &here)),
+    };
+    &score + kept.select(&Expr::int(score.dtype(), 0), &Expr::float(score.dtype(), filter))
+}
+
+fn projected(cx: &mut Cx) -> Lowering {
+    let attributes = [("do_rotary", 0), ("past_present_share_buffer", 0)];
+    refuse(cx, &[(6, "past_sequence_length")], &attributes)?;
+    let heads = cx.int_or("num_heads", 0)?;
+    let (x, weights) = (cx.input(0)?, cx.input(1)?);
+    let mut all = matmul(cx.program, x, weights)?;
+    if let Some(bias) = cx.optional(2) {
+        all = cx.program.elementwise(&[all, bias], |e| &e[0] + &e[1])?;
+    }
+    let [batch, len, width] =
+        cx.program.shape(all).to_vec().try_into().map_err(|_| cx.error("x wants three axes"))?;
+    let widths = match cx.ints("qkv_hidden_sizes")?.as_deref() {
+        None => vec![width.div(&Idx::from(3i64)); 3],
+        Some(&[q, k, v]) => vec![q.into(), k.into(), v.into()],
+        Some(other) => return Err(cx.error(format!("qkv_hidden_sizes wants three numbers, got {other:?}"))),
+    };
+    let mut begin = Idx::from(0i64);
+    let mut parts = Vec::new();
+    for width in widths {
+        let part = cx.program.view(all, vec![batch.clone(), len.clone(), width.clone()], |i| {
+            vec![i[0].clone(), i[1].clone(), &i[2] + &begin]
+        });
+        begin = &begin + &width;
+        parts.push(split_heads(cx.program, part, heads)?);
+    }
+    let [q, mut k, mut v] = parts.try_into().map_err(|_| cx.error("wants queries, keys and values"))?;
+    let mut past_len = Idx::from(0i64);
+    if let Some(past) = cx.optional(4) {
+        let half = |cx: &mut Cx, which: i64| {
+            let shape = cx.program.shape(past)[1..].to_vec();
+            cx.program.view(past, shape, |i| [&[Idx::from(which)], i].concat())
+        };
+        past_len = cx.program.shape(past)[3].clone();
+        let (old_k, old_v) = (half(cx, 0), half(cx, 1));
+        (k, v) = (append(cx.program, old_k, k), append(cx.program, old_v, v));
+    }
+    let (padding, bias) = (cx.optional(3), cx.optional(5));
+    if let Some(mask) = padding {
+        let shape = cx.program.shape(mask).to_vec();
+        if !(1..=3).contains(&shape.len()) || (shape.len() == 1 && shape[0] != batch) {
+            return Err(cx.unsupported(format!("a mask of shape {shape:?}")));
+        }
+    }
+    let filter = cx.float_or("mask_filter_value", -10000.0)?;
+    let causal = cx.int_or("unidirectional", 0)? != 0;
+    let scale = scale(cx, q)?;
+    let y = attend(cx.program, [q, k, v], &scale, false, |p, mut score, at| {
+        if let Some(mask) = padding {
+            score = padded(p, score, mask, filter, at);
+        }
+        if let Some(bias) = bias {
+            score = &score + added(p, bias, at);
+        }
+        let visible = number(&at.key).at_most(number(&(&at.query + &past_len)));
+        if causal { visible.select(&score, &Expr::float(score.dtype(), f64::NEG_INFINITY)) } else { score }
+    })?;
+    let p = &mut *cx.program;
+    let stacked = [k, v].map(|x| {
+        let shape = [&[Idx::from(1i64)], p.shape(x)].concat();
+        p.reshape(x, shape)
+    });
+    let [k, v] = stacked;
+    let present = join(p, vec![k?, v?], 0);
+    Ok(vec![y, present])
 }
 
 /// The element of a bias of four axes that broadcasts over the scores.

@@ -28,11 +28,13 @@ mod loss;
 mod math;
 mod matmul;
 mod nbits;
+mod ngrams;
 mod norm;
 mod pad;
 mod pool;
 mod prefix;
 mod quantize;
+mod random;
 mod recurrent;
 mod reduce;
 mod resize;
@@ -103,6 +105,8 @@ pub const FAMILIES: &[(&str, &[OpDef])] = &[
     ("Inverses of windows", unpool::OPS),
     ("Selections by contents", filter::OPS),
     ("Suppression", suppress::OPS),
+    ("Random numbers", random::OPS),
+    ("N-grams", ngrams::OPS),
     ("Determinants", det::OPS),
     ("Linear attention", linear_attention::OPS),
     ("Deformable convolutions", deform::OPS),

@@ -237,7 +237,12 @@ fn cost(expr: &Expr) -> (usize, usize, bool) {
             heavy |= !matches!(op, Unary::Neg | Unary::Abs | Unary::Not);
         }
         Node::Binary(..) => steps += 1,
-        Node::Select(..) | Node::Cast(..) | Node::Const(_) | Node::Index(..) | Node::Arg(..) => {}
+        Node::Select(..)
+        | Node::Cast(..)
+        | Node::Bits(..)
+        | Node::Const(_)
+        | Node::Index(..)
+        | Node::Arg(..) => {}
     });
     (loads, steps, heavy)
 }

@@ -150,15 +150,17 @@ pub fn plan(graph: &Graph, known: &Known, caps: &Caps) -> Result<Plan, Stop> {
     let dtypes: Vec<DType> = lowered.outputs.iter().map(|(_, id)| lowered.program.dtype(*id)).collect();
     narrow::narrow(&mut lowered.program);
     let plan = build(&lowered, &dtypes, &live, counts, caps)?;
-    if !known.allow_f64_as_f32 {
-        refuse_f64(&plan, caps.f64)?;
-    }
+    refuse_f64(&plan, caps.floats().f64, known.allow_f64_as_f32)?;
     Ok(plan)
 }
 
-/// What a device lacks of float64 is computed in float32, which is for the user to allow.
-fn refuse_f64(plan: &Plan, native: bool) -> Result<()> {
+/// What a device lacks of float64 is computed in float32, which is for the user to allow. Bits cannot be.
+fn refuse_f64(plan: &Plan, native: bool, allowed: bool) -> Result<()> {
     let lacks = |e: &Expr| match e.node() {
+        Node::Bits(_, a) if !native && (a.dtype() == DType::F64 || e.dtype() == DType::F64) => {
+            Some("the bits of float64".into())
+        }
+        _ if allowed => None,
         _ if e.dtype() != DType::F64 || e.as_const().is_some() => None,
         _ if !native => Some("float64".into()),
         Node::Unary(op, _) if !has_f64(*op) => Some(format!("float64 {op:?}")),

@@ -154,6 +154,11 @@ impl Narrowing {
                 let (a, b) = if a.dtype() == b.dtype() { (a, b) } else { (a.cast(dtype), b.cast(dtype)) };
                 (c.select(&a, &b), a_range.union(b_range))
             }
+            Node::Bits(_, a) => {
+                let from = a.dtype();
+                let (a, _) = self.expr(a);
+                (a.cast(from).bits(dtype), Range::of(dtype))
+            }
             Node::Cast(_, a) => {
                 let from = a.dtype();
                 let (a, a_range) = self.expr(a);
