@@ -26,6 +26,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "wgsl",
         ],
     ),
+    (
+        "web",
+        &["commands", "error", "expr", "graph", "ir", "kernel", "model", "onnx", "plan", "tensor", "tune", "wgsl"],
+    ),
 ];
 
 /// Where the library may panic: file, what stands there, why.

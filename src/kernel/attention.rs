@@ -151,13 +151,15 @@ fn contract(schedule: Schedule) -> Option<ContractSchedule> {
     }
 }
 
-/// On lavapipe the three kernels were faster than one at the shapes of the test networks; GPUs are spared the memory
-/// traffic. There a workgroup of 128 with four queries and four keys per invocation is what register tiles bear; where
-/// workgroup memory does not suffice, fewer keys, then fewer queries.
+/// On lavapipe one kernel took less CPU time than three for heads of 32 and for single queries (decoding); for heads of 64
+/// only with tiles that take its compiler several times as long. Each invocation is for itself there. On GPUs a workgroup
+/// of 128 with four queries and four keys per invocation is what register tiles bear; where workgroup memory does not
+/// suffice, fewer keys, then fewer queries.
 pub fn default(spec: &KernelSpec, body: &AttentionBody, sizes: Sizes, caps: &Caps) -> AttentionSchedule {
     let legal = |s: &AttentionSchedule| broken_rule(spec, body, s, sizes, caps).is_none();
     if caps.cpu
-        && std::env::var_os("TWFUSED").is_none()
+        && fours(body) > 8
+        && size(&body.m, sizes) > 1
         && let Some(schedule) = unfused_default(spec, body, sizes, caps).filter(legal)
     {
         return schedule;
@@ -165,21 +167,19 @@ pub fn default(spec: &KernelSpec, body: &AttentionBody, sizes: Sizes, caps: &Cap
     let m = size(&body.m, sizes).max(1) as u64;
     let few = |most: u32| m.next_power_of_two().min(most as u64) as u32;
     let lanes = fours(body).next_power_of_two().min(16);
-    let parts = if caps.cpu { 1 } else { parts(body, sizes) };
+    let parts = parts(body, sizes);
     let shared = [(4, 4), (4, 2), (2, 2), (2, 1), (1, 1)].map(|(most, micro_k)| {
         let micro_m = few(most);
         let groups = m.div_ceil(micro_m as u64).next_power_of_two().min(128) as u32;
         let rows = groups.min(128 / lanes).max(32 / lanes).max(1);
         FusedSchedule { lanes, rows, micro_m, micro_k, staged: true, split_k: parts }
     });
-    let serial =
-        |micro_m| FusedSchedule { lanes: 1, rows: 32, micro_m, micro_k: 4, staged: false, split_k: 1 };
-    let alone = [serial(few(4)), serial(few(2)), serial(1)];
-    let fused = shared
-        .into_iter()
-        .filter(|_| !caps.cpu || std::env::var("TWFUSED").is_ok_and(|v| v == "2"))
-        .chain(alone)
-        .map(AttentionSchedule::Fused);
+    let serial = |most| {
+        let micro_m = few(most);
+        FusedSchedule { lanes: 1, rows: 32, micro_m, micro_k: 2, staged: false, split_k: 1 }
+    };
+    let alone = [4, 2, 1].map(serial);
+    let fused = shared.into_iter().filter(|_| !caps.cpu).chain(alone).map(AttentionSchedule::Fused);
     // Without fusion anything works.
     fused
         .into_iter()

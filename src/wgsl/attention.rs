@@ -88,7 +88,7 @@ fn fours(scope: &mut Scope, name: &str, parameters: [&str; 3], expr: &Expr, var:
         });
         // Lanes beyond the last column repeat it.
         let [b, row, _] = parameters;
-        let at = if var == N { format!("min(n, size_n() - 4)") } else { along.to_string() };
+        let at = if var == N { "min(n, size_n() - 4)" } else { along };
         let load = scope.vector_load(input, &format!("offset_{name}({b}, {row}, {at})"));
         return scope.text(&format!("{signature} {{ return vec4<f32>({load}); }}"));
     }
