@@ -116,7 +116,6 @@ impl Rig {
             // A candidate that hangs must leave time for the others.
             limit: (budget / 2).clamp(SHORTEST, LONGEST),
             compile_ns: self.compile_ns(),
-            ..SearchOptions::default()
         };
         let list = self.candidates(job);
         let mut bench = Bench::new(&self.device, &job.label, spec, sizes, &job.input_lens, job.output_len)?;
