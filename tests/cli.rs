@@ -109,9 +109,11 @@ fn wrong_usage_is_2() {
         (vec!["tune"], vec!["<MODEL>"]),
         (vec!["tune", small, "--op", "map", "--shape", "N=1"], vec!["cannot be used with"]),
         (vec!["tune", "--op", "map"], vec!["--shape"]),
-        (vec!["tune", "--op", "sort", "--shape", "N=1"], vec!["sort", "gemm, conv, softmax, layernorm, map"]),
+        (
+            vec!["tune", "--op", "sort", "--shape", "N=1"],
+            vec!["sort", "gemm, conv, attention, softmax, layernorm, map"],
+        ),
         (vec!["tune", "--op", "gemm", "--shape", "M=2"], vec!["N is missing", "gemm wants M=,N=,K=,[B=1]"]),
-        (vec!["tune", small, "--space"], vec!["--op"]),
         (vec!["tune", small, "--budget", "long"], vec!["number of seconds"]),
         (vec!["tune", small, "--budget", "1", "--exhaustive"], vec!["cannot be used with"]),
         (vec!["tune", small, "--records", "r", "--no-records"], vec!["cannot be used with"]),

@@ -270,7 +270,7 @@ impl Worker {
             none => none.insert(Rig::new(&device, &store, &pace)?),
         };
         let kernels = jobs.len();
-        let trials = tuning.measure(rig, &jobs, &pace, &mut |progress| {
+        let trials = tuning.measure(rig, &jobs, Duration::ZERO, &pace, &mut |progress| {
             let mut gate = shared.gate();
             if !gate.cancelled {
                 gate.status = TuneStatus::Tuning { done: progress.kernel, kernels };

@@ -13,7 +13,7 @@ use crate::tune::{
 };
 
 /// Devices opened anew after bad candidates, in one tuning: a driver that goes on failing is left alone.
-const MOST_DEVICES: usize = 4;
+const MOST_DEVICES: usize = 8;
 /// Shares of the roofline from which on the roofline is in doubt: caches lift a kernel above it a little.
 const BEYOND: f64 = 1.25;
 /// How long a candidate may take, at the least and at the most.
@@ -199,7 +199,10 @@ impl Rig {
 
     /// Another device where a candidate took the last one with it.
     fn revive(&mut self) -> Result<()> {
-        while !matches!(self.device.settle(ALIVE), Ok(true)) {
+        // What was not finished in its own time is not waited for again.
+        let mut patience = Duration::from_millis(100);
+        while !matches!(self.device.settle(patience), Ok(true)) {
+            patience = ALIVE;
             if self.opened == MOST_DEVICES {
                 return Err(Error::Device {
                     place: "tuning".into(),

@@ -149,7 +149,8 @@ impl Tuning<'_> {
         feeds: &[Tensor],
         progress: &mut dyn FnMut(TuneProgress),
     ) -> Result<TuneReport> {
-        let deadline = Instant::now().checked_add(self.options.budget);
+        let start = Instant::now();
+        let deadline = start.checked_add(self.options.budget);
         let (device, caps) = (self.device, self.device.caps());
         let run = prepared.start(device, feeds, None)?;
         // Some drivers compile at the first dispatch.
@@ -161,7 +162,7 @@ impl Tuning<'_> {
             jobs.retain(|job| !self.is_known(job));
         }
         let mut rig = Rig::new(device, self.store, &AtOnce)?;
-        let trials = self.measure(&mut rig, &jobs, &AtOnce, progress)?;
+        let trials = self.measure(&mut rig, &jobs, start.elapsed(), &AtOnce, progress)?;
         let finals = Finals::new(device, &prepared.plan, &jobs, &trials, deadline);
         let sets = finals.sets(prepared, &run);
         let confirmed = self.confirm(&rig, &jobs, trials, &finals, sets, &AtOnce, &mut |numbers| {
@@ -187,15 +188,17 @@ impl Tuning<'_> {
     }
 
     /// Measure the kernels on their own. The budget is shared out by the time that each takes in a run; what one leaves
-    /// is for those after it. Pauses do not count.
+    /// is for those after it. Pauses do not count; `spent` was spent before. Of kernels that cannot be measured there are
+    /// no trials.
     pub fn measure(
         &self,
         rig: &mut Rig,
         jobs: &[Job],
+        mut spent: Duration,
         pace: &dyn Pace,
         progress: &mut dyn FnMut(TuneProgress),
     ) -> Result<Vec<Vec<Trial>>> {
-        let (mut all, mut spent) = (Vec::new(), Duration::ZERO);
+        let mut all = Vec::new();
         let mut time_left: u64 = jobs.iter().map(|job| job.total_ns).sum();
         for (number, job) in jobs.iter().enumerate() {
             let share = job.total_ns as f64 / time_left.max(1) as f64;
@@ -205,7 +208,15 @@ impl Tuning<'_> {
             let mut tell = |trials: &[Trial]| {
                 progress(TuneProgress { kernel: number, kernels: jobs.len(), label: &job.label, trials });
             };
-            let (trials, took) = rig.measure(job, budget, self.options.most_candidates, pace, &mut tell)?;
+            let (trials, took) = match rig.measure(job, budget, self.options.most_candidates, pace, &mut tell)
+            {
+                Ok(measured) => measured,
+                Err(error) if pace.wait().is_err() => return Err(error),
+                Err(error) => {
+                    tracing::warn!(kernel = job.label, %error, "a kernel cannot be measured");
+                    (Vec::new(), Duration::ZERO)
+                }
+            };
             all.push(trials);
             spent += took;
         }
@@ -260,7 +271,9 @@ impl Tuning<'_> {
             }
             let chosen_ns = times.get(choice).copied().filter(|ns| *ns != u64::MAX);
             let pair = default_ns.zip(chosen_ns).map(|(default, chosen)| [default, chosen]);
-            rig.keep(job, trials, pair)?;
+            if !trials.is_empty() {
+                rig.keep(job, trials, pair)?;
+            }
             in_model_ns.push(pair);
         }
         Ok(Confirmed { trials, in_model_ns, whole_ns: played.whole_ns })

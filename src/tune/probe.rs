@@ -22,6 +22,8 @@ const VECTORS: [u32; 3] = [1, 2, 4];
 #[derive(Clone, Debug)]
 pub struct Sweep {
     pub(super) dispatch: Dispatch,
+    /// The same in words: which is faster depends on the device.
+    words: Dispatch,
     size_bytes: u64,
 }
 
@@ -36,8 +38,9 @@ impl Sweep {
         let (from, to) = (device.buffer("probe", size_bytes)?, device.buffer("probe", size_bytes)?);
         let [cpu, gpu] = WORKGROUPS;
         let groups = if caps.cpu { cpu } else { gpu };
-        let dispatch = bound(device, &probe_copy(), &[&from, &to], groups)?;
-        Ok(Sweep { dispatch, size_bytes })
+        let dispatch = bound(device, &probe_copy(true)?, &[&from, &to], groups)?;
+        let words = bound(device, &probe_copy(false)?, &[&from, &to], groups)?;
+        Ok(Sweep { dispatch, words, size_bytes })
     }
 }
 
@@ -66,7 +69,8 @@ pub fn peaks(device: &Device, sweep: &Sweep, before_each: &dyn Fn() -> Result<()
         Ok(best)
     };
     let copied = 2.0 * sweep.size_bytes as f64;
-    let copy_bytes_per_ns = copied / best_ns(&sweep.dispatch)? as f64;
+    let copy_ns = best_ns(&sweep.dispatch)?.min(best_ns(&sweep.words)?);
+    let copy_bytes_per_ns = copied / copy_ns as f64;
 
     let [cpu, gpu] = WORKGROUPS;
     let groups = if device.caps().cpu { cpu } else { gpu };
@@ -86,6 +90,6 @@ pub fn peaks(device: &Device, sweep: &Sweep, before_each: &dyn Fn() -> Result<()
 
     // A copy of a few vectors is as good as nothing.
     let (from, to) = (device.buffer("probe", 256)?, device.buffer("probe", 256)?);
-    let launch_ns = best_ns(&bound(device, &probe_copy(), &[&from, &to], 1)?)? as f64;
+    let launch_ns = best_ns(&bound(device, &probe_copy(true)?, &[&from, &to], 1)?)? as f64;
     Ok(Peaks { copy_bytes_per_ns, f32_flops_per_ns, f16_flops_per_ns, launch_ns })
 }

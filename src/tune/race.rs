@@ -61,12 +61,13 @@ impl<'r, 'a> Race<'r, 'a> {
         self.bench.set_limit(limit);
         let start = Instant::now();
         let outcome = self.done(&step);
+        let is_usable = outcome.is_ok() || self.bench.is_usable();
         self.spent += start.elapsed();
         match outcome {
             Err(error) if step.trial == 0 => return Err(error),
             Err(error) => {
                 self.search.record(&step, Outcome::Failed(error.to_string()));
-                if !self.bench.is_usable() {
+                if !is_usable {
                     // A driver that kills what hangs, or a kernel that does not end: there is nothing to measure on.
                     tracing::warn!(schedule = %step.schedule, %error, "a candidate took the device with it");
                     self.search.stop();

@@ -12,13 +12,16 @@ pub const PROBE_WORKGROUP: u32 = 64;
 /// Turns of the arithmetic probe's outer loop.
 const ROUNDS: u32 = 64;
 
-/// Copies binding 0 to binding 1, any number of workgroups together.
-pub fn probe_copy() -> Shader {
-    Shader {
-        label: "copy probe".into(),
-        source: COPY.into(),
-        bindings: vec![BindingKind::Read, BindingKind::ReadWrite],
-    }
+/// Copies binding 0 to binding 1, any number of workgroups together, in words or in vectors of four.
+///
+/// # Errors
+/// None for a skeleton that is whole.
+pub fn probe_copy(vectors: bool) -> Result<Shader> {
+    let item = if vectors { "vec4<u32>" } else { "u32" };
+    let regions = [("knobs", format!("alias Item = {item};\n"))].into();
+    let source = fill("probe_copy.wgsl", COPY, &Fill { regions, ..Fill::default() })?;
+    let bindings = vec![BindingKind::Read, BindingKind::ReadWrite];
+    Ok(Shader { label: format!("copy probe in {item}"), source, bindings })
 }
 
 /// Multiplies and adds in registers, `vectors` independent chains of four per invocation, in f32 or f16; reads 64 words

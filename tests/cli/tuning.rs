@@ -132,6 +132,11 @@ fn every_candidate_of_a_space_has_a_text() {
             naga::front::wgsl::parse_str(&emitted.stdout).expect("WGSL");
             texts.push(emitted.stdout);
         }
+        let kernel = &space["kernels"][0];
+        let removed: u64 =
+            list(&kernel["rules"]).iter().map(|rule| rule["removed"].as_u64().expect("a count")).sum();
+        assert_eq!(kernel["raw"].as_u64().expect("a count"), removed + candidates.len() as u64, "{kernel}");
+        assert!(candidates.len() <= 64 && list(&kernel["rules"]).iter().all(|rule| rule["rule"].is_string()));
         texts.dedup();
         assert!(texts.len() > 1, "{texts:?}");
         let default = call(&["emit", "--op", op, "--shape", shape]);
@@ -218,4 +223,60 @@ fn processes_share_a_file_of_records() {
     }
     let listed = call(&["store", "list", "--json", "--records", &records]).json();
     assert_eq!((list(&listed["records"]).len(), list(&listed["damaged"]).len()), (4, 0), "{listed}");
+}
+
+#[test]
+fn the_spaces_of_a_model_need_no_tuning() {
+    let folder = Folder::new();
+    let path = folder.file("small.onnx", models::small());
+    let space = call(&["tune", &path, "--space"]);
+    assert_eq!(space.status, 0, "{space:?}");
+    for part in ["points of its knobs", "removed: ", "legal candidates, the default first"] {
+        assert!(space.stdout.contains(part), "want {part:?} in {space:?}");
+    }
+}
+
+#[test]
+fn a_run_tunes_before_or_after_its_first_answer() {
+    if skip_gpu() {
+        return;
+    }
+    let folder = Folder::new();
+    let path = folder.file("small.onnx", models::small());
+    let records = |mode: &str| text(&folder.path(&format!("{mode}.jsonl")));
+    let outputs: Vec<Json> = ["off", "background", "full"]
+        .map(|mode| {
+            run(&[&path, "--tune", mode, "--records", &records(mode), "--json"]).json()["outputs"].clone()
+        })
+        .into();
+    assert_eq!(outputs[0], outputs[1]);
+    for (before, after) in list(&outputs[0]).iter().zip(list(&outputs[2])) {
+        let [before, after] = [before, after].map(|output| output["mean"].as_f64().expect("a mean"));
+        assert!((before - after).abs() <= 1e-5 * before.abs().max(1e-3), "{before} {after}");
+    }
+    let kept = |mode: &str| call(&["store", "list", "--json", "--records", &records(mode)]).json();
+    assert_eq!(list(&kept("off")["records"]).len(), 0);
+    assert!(!list(&kept("full")["records"]).is_empty());
+    run(&[&path, "--tune", "always"]).fails(2, &["off, background, full"]);
+}
+
+#[test]
+fn traces_are_what_was_asked_for() {
+    if skip_gpu() {
+        return;
+    }
+    let folder = Folder::new();
+    let path = folder.file("small.onnx", models::small());
+    let traced = |words: &str| {
+        let adapter = std::env::var("TILEWRIGHT_ADAPTER");
+        let mut arguments = vec!["run", path.as_str(), "--no-records"];
+        arguments.extend(adapter.iter().flat_map(|name| ["--adapter", name]));
+        let mut command = command(&arguments);
+        Call::from(command.env("TILEWRIGHT_TRACE", words).output().expect("the program"))
+    };
+    let [plan, wgsl, time] = ["plan", "wgsl", "time"].map(traced);
+    assert!(wgsl.stderr.contains("@compute") && !plan.stderr.contains("@compute"), "{wgsl:?}");
+    assert!(time.stderr.contains("GFLOP/s") && !plan.stderr.contains("GFLOP/s"), "{time:?}");
+    assert!(plan.status == 0 && plan.stderr.len() > traced("").stderr.len(), "{plan:?}");
+    traced("plan,clock").fails(2, &["TILEWRIGHT_TRACE", "\"clock\"", "plan, wgsl, time"]);
 }

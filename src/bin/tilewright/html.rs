@@ -35,7 +35,7 @@ pub fn page(tuned: &Tuned) -> String {
     };
     let _ = writeln!(page, "<p class=\"{class}\">{}</p>", ratio_text(ratio));
     let most = report.before_ns.max(report.after_ns);
-    bars(&mut page, ["before", "after"], [Some(report.before_ns), Some(report.after_ns)], most);
+    bars(&mut page, ["default", "tuned"], [Some(report.before_ns), Some(report.after_ns)], most);
     let _ = writeln!(page, "</div>");
     if let Some([default, best]) = rates(tuned) {
         let _ = writeln!(page, "<p class=\"note\">{} by default, {} tuned.</p>", default.text(), best.text());

@@ -32,7 +32,7 @@ pub struct Point {
 
 /// The drawing's size, and the margins of its axes: left, right, top, bottom.
 const SIZE: [f64; 2] = [640.0, 400.0];
-const MARGINS: [f64; 4] = [56.0, 16.0, 16.0, 44.0];
+const MARGINS: [f64; 4] = [72.0, 16.0, 24.0, 48.0];
 /// Arithmetic per byte of what does none: such a kernel stands at the left edge.
 const LEAST: f64 = 1.0 / 16.0;
 
@@ -183,7 +183,7 @@ mod tests {
         let work = Work { flops: 1600.0, bytes: 100.0, f16: false };
         assert_eq!(roof(&peaks, intensity(&work)) * peaks.share(&work, 32), 50.0);
         let [x, y] = axes.place(16.0, 1000.0);
-        assert_eq!((x, y), (56.0 + 0.5 * (640.0 - 72.0), 16.0));
+        assert_eq!((x, y), (72.0 + 0.5 * (640.0 - 88.0), 24.0));
         let idle = Work { flops: 0.0, ..work };
         let point = |number, work| Point { number, label: "a<b".into(), work, times_ns: [64, 32] };
         let svg = plot(&peaks, &[point(1, work), point(2, idle)]);
