@@ -3,7 +3,7 @@
 mod support;
 
 use support::{corpus, net::Net, root};
-use tilewright::kernel::{Caps, ContractSchedule, MapSchedule, ReduceSchedule, Schedule};
+use tilewright::kernel::{Caps, ContractSchedule, ConvSchedule, MapSchedule, ReduceSchedule, Schedule};
 use tilewright::wgsl::{Dialect, Target, render};
 
 /// A device with no bearing on the machine at hand.
@@ -97,5 +97,14 @@ fn kernel_of_a_contraction() {
         split_k: 1,
     });
     compare("gemm.wgsl", &kernel_text(&corpus::feed_forward(), "y", &small));
-    compare("conv.wgsl", &kernel_text(&corpus::residual_block(), "y", &small));
+}
+
+#[test]
+fn kernel_of_a_convolution() {
+    let block = corpus::residual_block();
+    let schedule = |subgroup| {
+        Schedule::Conv(ConvSchedule { group: 64, micro_o4: 1, micro_w: 2, unroll: true, subgroup })
+    };
+    compare("conv.wgsl", &kernel_text(&block, "y", &schedule(0)));
+    compare("conv_subgroup.wgsl", &kernel_text(&block, "y", &schedule(8)));
 }

@@ -1,131 +1,212 @@
-// group_m=16 group_n=16 micro_m=2 micro_n=4 split_k=1
-// out[b, m, n] = epilogue(sum over k of A[b, m, k] * B[b, k, n])
+// group=64 micro_o=4 micro_w=2 unroll=true subgroup=0
+// out[n, g, m, o] = epilogue(sum over c, k of W[g, m, c, k] * X[n, g, c, o * STRIDE + k * DILATION - before])
 //
-// Matrix products and convolutions (an implicit gemm: load_b does the windowing), straight from storage.
-// Each invocation keeps MICRO_M x 4*MICRO_N4 sums in named registers and walks K in fours:
+// X is zero outside of the input. Axes are depth, height and width; what a convolution lacks has size 1.
+// Each invocation keeps MICRO_W neighbouring outputs of a row, of 4 * MICRO_O4 channels, in named registers. Offsets
+// and bounds are worked out once per row of taps; the loop over input channels reads and multiplies:
 //
-//            n ->  4*MICRO_N4                A: MICRO_M vectors along k
-//     m  [ s s s s | s s s s ]               B: per four k, a 4 x 4 tile for each four columns
-//     |  [ s s s s | s s s s ]               sums += A[., k+j] * B[k+j, .]  for j = 0..3
+//     x  . . . . . .          REACH elements, STEP apart, read once and used by all taps and outputs
+//        |-k-|                TAPS weights for each channel
+//          |-k-|
+//     out  p0 p1 ..           sum_p_o += W[o, t] * x[p * STRIDE_W + t * DILATION_W]
 //
-// No workgroup memory and no barrier: caches do the sharing, which is what CPU adapters want.
+// A workgroup covers GROUP such blocks of the same channels, so that weights are the same in all of it.
 
 struct Params { p0: i32, p1: i32, p2: i32 }
-@group(0) @binding(0) var<storage, read> t0v: array<vec4<f32>>;
+@group(0) @binding(0) var<storage, read> t0: array<f32>;
 @group(0) @binding(1) var<storage, read> t1: array<f32>;
 @group(0) @binding(2) var<storage, read> t2: array<f32>;
 @group(0) @binding(3) var<storage, read> t3: array<f32>;
 @group(0) @binding(4) var<storage, read_write> result: array<f32>;
 @group(0) @binding(5) var<uniform> params: Params;
 
-const GROUP_M: u32 = 16u;
-const GROUP_N: u32 = 16u;
-const MICRO_M: i32 = 2;
-const MICRO_N4: i32 = 1;
-const m0: i32 = 0;
-const m1: i32 = 1;
-const n0: i32 = 0;
+const KERNEL_D: i32 = 1;
+const STRIDE_D: i32 = 1;
+const DILATION_D: i32 = 1;
+const KERNEL_H: i32 = 3;
+const STRIDE_H: i32 = 1;
+const DILATION_H: i32 = 1;
+const KERNEL_W: i32 = 3;
+const STRIDE_W: i32 = 1;
+const DILATION_W: i32 = 1;
+const GROUP: u32 = 64u;
+const MICRO_O4: i32 = 1;
+const MICRO_W: i32 = 2;
+const TAPS: i32 = 3;
+const REACH: i32 = 4;
+const STEP: i32 = 1;
+const o0: i32 = 0;
+const p0: i32 = 0;
+const p1: i32 = 1;
+const k0: i32 = 0;
+const k1: i32 = 1;
+const k2: i32 = 2;
+const j0: i32 = 0;
+const j1: i32 = 1;
+const j2: i32 = 2;
+const j3: i32 = 3;
 
 alias Sum = f32;
 fn batches() -> i32 {
     return params.p0;
 }
-fn size_m() -> i32 {
+fn groups() -> i32 {
+    return 1;
+}
+fn out_channels() -> i32 {
     return 8;
 }
-fn size_n() -> i32 {
-    return (params.p1 * params.p2);
+fn in_channels() -> i32 {
+    return 8;
 }
-fn size_k() -> i32 {
-    return 72;
+fn input_d() -> i32 {
+    return 1;
 }
-fn mul_add(a: Sum, b: vec4<Sum>, c: vec4<Sum>) -> vec4<Sum> { return fma(vec4<Sum>(a), b, c); }
-fn offset_a(b: i32, m: i32, k: i32) -> i32 {
-    return (m * 72 + k);
+fn output_d() -> i32 {
+    return 1;
 }
-fn load_a(b: i32, m: i32, k: i32) -> vec4<Sum> { return vec4<Sum>(t0v[offset_a(b, m, k) / 4]); }
-fn at_b(b: i32, k: i32, n: i32) -> Sum {
-    let x1 = n / params.p2;
-    let x2 = k / 3;
-    let x3 = x2 % 3;
-    let x4 = (x1 + x3 - 1);
-    let x5 = n % params.p2;
-    let x6 = k % 3;
-    let x7 = (x5 + x6 - 1);
-    let x8 = (((0 <= x4) & (x4 < params.p1)) & ((0 <= x7) & (x7 < params.p2)));
-    let x9 = k / 9;
-    let x10 = select(0.0f, t1[select(0, (params.p1 * params.p2 * b * 8 + params.p1 * params.p2 * x9 - params.p2 + params.p2 * x3 + n + x6 - 1), x8)], x8);
-    return x10;
+fn before_d() -> i32 {
+    return 0;
 }
-fn row_b(b: i32, k: i32, n: i32) -> vec4<Sum> {
-    return vec4<Sum>(at_b(b, k, min(n + 0, size_n() - 1)), at_b(b, k, min(n + 1, size_n() - 1)), at_b(b, k, min(n + 2, size_n() - 1)), at_b(b, k, min(n + 3, size_n() - 1)));
+fn input_h() -> i32 {
+    return params.p1;
 }
-fn load_b(b: i32, k: i32, n: i32) -> Tile {
-    return Tile(
-        row_b(b, k + 0, n),
-        row_b(b, k + 1, n),
-        row_b(b, k + 2, n),
-        row_b(b, k + 3, n),
-    );
+fn output_h() -> i32 {
+    return params.p1;
 }
-fn epilogue(b: i32, m: i32, n: i32, sum: Sum) -> f32 {
+fn before_h() -> i32 {
+    return 1;
+}
+fn input_w() -> i32 {
+    return params.p2;
+}
+fn output_w() -> i32 {
+    return params.p2;
+}
+fn before_w() -> i32 {
+    return 1;
+}
+fn row_x(n: i32, g: i32, d: i32, h: i32) -> i32 {
+    return (params.p1 * params.p2 * n * 8 + params.p2 * h);
+}
+fn load_x(row: i32, n: i32, g: i32, c: i32, d: i32, h: i32, w: i32) -> Sum {
+    let at = row + c * ((params.p1 * params.p2)) + w * (1);
+    return Sum(t1[at]);
+}
+fn mul_add(x: Sum, w: vec4<Sum>, sum: vec4<Sum>) -> vec4<Sum> { return fma(vec4<Sum>(x), w, sum); }
+fn row_w(g: i32, m: i32) -> i32 {
+    return (m * 72);
+}
+fn tap(row: i32, g: i32, c: i32, kd: i32, kh: i32, kw: i32) -> Sum {
+    let at = row + c * (9) + kh * (3) + kw * (1);
+    return Sum(t0[at]);
+}
+fn load_w(row: vec4<i32>, g: i32, c: i32, kd: i32, kh: i32, kw: i32) -> vec4<Sum> {
+    return vec4<Sum>(tap(row.x, g, c, kd, kh, kw), tap(row.y, g, c, kd, kh, kw), tap(row.z, g, c, kd, kh, kw), tap(row.w, g, c, kd, kh, kw));
+}
+fn channel_b0(g: i32, m: i32) -> f32 {
     let x1 = t2[m];
-    let x2 = t3[m];
-    let x3 = t1[(params.p1 * params.p2 * b * 8 + params.p1 * params.p2 * m + n)];
-    return max((((sum * x1) + x2) + x3), 0.0f);
+    return x1;
 }
-fn store(b: i32, m: i32, n: i32, sum: vec4<Sum>) {
-    let first = (b * size_m() + m) * size_n() + n;
-    result[first + 0] = epilogue(b, m, n + 0, sum.x);
-    if (n + 1 < size_n()) { result[first + 1] = epilogue(b, m, n + 1, sum.y); }
-    if (n + 2 < size_n()) { result[first + 2] = epilogue(b, m, n + 2, sum.z); }
-    if (n + 3 < size_n()) { result[first + 3] = epilogue(b, m, n + 3, sum.w); }
+fn channel_b1(g: i32, m: i32) -> f32 {
+    let x1 = t3[m];
+    return x1;
 }
-
-// Four rows of B, a vector along n each.
-struct Tile {
-    k0: vec4<Sum>,
-    k1: vec4<Sum>,
-    k2: vec4<Sum>,
-    k3: vec4<Sum>,
+fn epilogue(n: i32, g: i32, m: i32, d: i32, h: i32, w: i32, sum: Sum, term0: f32, term1: f32) -> f32 {
+    let x1 = t1[(params.p1 * params.p2 * n * 8 + params.p1 * params.p2 * m + params.p2 * h + w)];
+    return max((((sum * term0) + term1) + x1), 0.0f);
+}
+fn store(n: i32, g: i32, m: i32, d: i32, h: i32, w: i32, sum: Sum, term0: f32, term1: f32) {
+    let plane = ((n * groups() + g) * out_channels() + m) * output_d() + d;
+    result[(plane * output_h() + h) * output_w() + w] = epilogue(n, g, m, d, h, w, sum, term0, term1);
 }
 
-@compute @workgroup_size(GROUP_N, GROUP_M)
-fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
-    let m = i32(id.y) * MICRO_M;
-    let n = i32(id.x) * MICRO_N4 * 4;
-    if (m >= size_m() || n >= size_n()) {
+@compute @workgroup_size(GROUP)
+fn main(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) counts: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let blocks_m = (out_channels() + 4 * MICRO_O4 - 1) / (4 * MICRO_O4);
+    let g = i32(group.y) / blocks_m;
+    let first = i32(group.y) % blocks_m * 4 * MICRO_O4;
+    let blocks_w = (output_w() + MICRO_W - 1) / MICRO_W;
+    let position = i32((group.z * counts.x + group.x) * GROUP + lane);
+    let out_w = position % blocks_w * MICRO_W;
+    let out_h = position / blocks_w % output_h();
+    let out_d = position / blocks_w / output_h() % output_d();
+    let n = position / blocks_w / output_h() / output_d();
+    if (n >= batches()) {
         return;
     }
-    // Rows and columns beyond the end repeat the last ones and are not stored.
-    let row_m0 = min(m + m0, size_m() - 1);
-    let row_m1 = min(m + m1, size_m() - 1);
-    let column_n0 = min(n + n0 * 4, (size_n() - 1) & ~3);
-    for (var b = i32(id.z); b < batches(); b += i32(groups.z)) {
-        var sum_m0_n0 = vec4<Sum>();
-        var sum_m1_n0 = vec4<Sum>();
-        for (var k = 0; k < size_k(); k += 4) {
-            let a_m0 = load_a(b, row_m0, k);
-            let a_m1 = load_a(b, row_m1, k);
-            let b_n0 = load_b(b, k, column_n0);
-            sum_m0_n0 = mul_add(a_m0.x, b_n0.k0, sum_m0_n0);
-            sum_m0_n0 = mul_add(a_m0.y, b_n0.k1, sum_m0_n0);
-            sum_m0_n0 = mul_add(a_m0.z, b_n0.k2, sum_m0_n0);
-            sum_m0_n0 = mul_add(a_m0.w, b_n0.k3, sum_m0_n0);
-            sum_m1_n0 = mul_add(a_m1.x, b_n0.k0, sum_m1_n0);
-            sum_m1_n0 = mul_add(a_m1.y, b_n0.k1, sum_m1_n0);
-            sum_m1_n0 = mul_add(a_m1.z, b_n0.k2, sum_m1_n0);
-            sum_m1_n0 = mul_add(a_m1.w, b_n0.k3, sum_m1_n0);
-        }
-        if (m + m0 < size_m()) {
-            if (n + n0 * 4 < size_n()) {
-                store(b, m + m0, n + n0 * 4, sum_m0_n0);
+    let m_o0 = first + o0 * 4;
+    // Channels beyond the end repeat the last one and are not stored.
+    let last_o0 = out_channels() - 1;
+    let row_o0 = vec4<i32>(
+        row_w(g, min(m_o0, last_o0)),
+        row_w(g, min(m_o0 + 1, last_o0)),
+        row_w(g, min(m_o0 + 2, last_o0)),
+        row_w(g, min(m_o0 + 3, last_o0)),
+    );
+    var sum_p0_o0 = vec4<Sum>();
+    var sum_p1_o0 = vec4<Sum>();
+    var x: array<Sum, REACH>;
+    for (var kd = 0; kd < KERNEL_D; kd++) {
+        for (var kh = 0; kh < KERNEL_H; kh++) {
+            let at_d = out_d * STRIDE_D + kd * DILATION_D - before_d();
+            let at_h = out_h * STRIDE_H + kh * DILATION_H - before_h();
+            let inside = at_d >= 0 && at_d < input_d() && at_h >= 0 && at_h < input_h();
+            let d = clamp(at_d, 0, input_d() - 1);
+            let h = clamp(at_h, 0, input_h() - 1);
+            let row = row_x(n, g, d, h);
+            for (var kw = 0; kw < KERNEL_W; kw += TAPS) {
+                let left = out_w * STRIDE_W + kw * DILATION_W - before_w();
+                let at_j0 = left + j0 * STEP;
+                let inside_j0 = inside && at_j0 >= 0 && at_j0 < input_w();
+                let w_j0 = clamp(at_j0, 0, input_w() - 1);
+                let at_j1 = left + j1 * STEP;
+                let inside_j1 = inside && at_j1 >= 0 && at_j1 < input_w();
+                let w_j1 = clamp(at_j1, 0, input_w() - 1);
+                let at_j2 = left + j2 * STEP;
+                let inside_j2 = inside && at_j2 >= 0 && at_j2 < input_w();
+                let w_j2 = clamp(at_j2, 0, input_w() - 1);
+                let at_j3 = left + j3 * STEP;
+                let inside_j3 = inside && at_j3 >= 0 && at_j3 < input_w();
+                let w_j3 = clamp(at_j3, 0, input_w() - 1);
+                for (var c = 0; c < in_channels(); c++) {
+                    x[j0] = select(Sum(), load_x(row, n, g, c, d, h, w_j0), inside_j0);
+                    x[j1] = select(Sum(), load_x(row, n, g, c, d, h, w_j1), inside_j1);
+                    x[j2] = select(Sum(), load_x(row, n, g, c, d, h, w_j2), inside_j2);
+                    x[j3] = select(Sum(), load_x(row, n, g, c, d, h, w_j3), inside_j3);
+                    let w_k0_o0 = load_w(row_o0, g, c, kd, kh, kw + k0);
+                    sum_p0_o0 = mul_add(x[(p0 * STRIDE_W + k0 * DILATION_W) / STEP], w_k0_o0, sum_p0_o0);
+                    sum_p1_o0 = mul_add(x[(p1 * STRIDE_W + k0 * DILATION_W) / STEP], w_k0_o0, sum_p1_o0);
+                    let w_k1_o0 = load_w(row_o0, g, c, kd, kh, kw + k1);
+                    sum_p0_o0 = mul_add(x[(p0 * STRIDE_W + k1 * DILATION_W) / STEP], w_k1_o0, sum_p0_o0);
+                    sum_p1_o0 = mul_add(x[(p1 * STRIDE_W + k1 * DILATION_W) / STEP], w_k1_o0, sum_p1_o0);
+                    let w_k2_o0 = load_w(row_o0, g, c, kd, kh, kw + k2);
+                    sum_p0_o0 = mul_add(x[(p0 * STRIDE_W + k2 * DILATION_W) / STEP], w_k2_o0, sum_p0_o0);
+                    sum_p1_o0 = mul_add(x[(p1 * STRIDE_W + k2 * DILATION_W) / STEP], w_k2_o0, sum_p1_o0);
+                }
             }
         }
-        if (m + m1 < size_m()) {
-            if (n + n0 * 4 < size_n()) {
-                store(b, m + m1, n + n0 * 4, sum_m1_n0);
-            }
+    }
+    let end_o0 = min(out_channels() - first - o0 * 4, 4);
+    for (var i = 0; i < end_o0; i++) {
+        let m = first + o0 * 4 + i;
+        let term_b0 = channel_b0(g, m);
+        let term_b1 = channel_b1(g, m);
+        if (out_w + p0 < output_w()) {
+            store(n, g, m, out_d, out_h, out_w + p0, sum_p0_o0[i],
+                term_b0,
+                term_b1,
+            );
+        }
+        if (out_w + p1 < output_w()) {
+            store(n, g, m, out_d, out_h, out_w + p1, sum_p1_o0[i],
+                term_b0,
+                term_b1,
+            );
         }
     }
 }

@@ -1,4 +1,4 @@
-// workgroup=64 per_invocation=1
+// workgroup=64 per_invocation=1 vector=1
 enable f16;
 // out[i] = value(i), i = 0 .. len-1
 //
@@ -8,6 +8,8 @@ enable f16;
 //
 //     element   0 1 2 .. W-1 | W .. 2W-1 | ...
 //     lane      0 1 2 .. W-1 | 0 ..  W-1 |
+//
+// With VECTOR = 4 an element is four neighbours, read and stored as vectors.
 
 struct Params { p0: i32 }
 @group(0) @binding(0) var<storage, read> t0: array<u32>;
@@ -17,6 +19,7 @@ struct Params { p0: i32 }
 
 const WORKGROUP: u32 = 64u;
 const PER_INVOCATION: u32 = 1u;
+const VECTOR: i32 = 1;
 
 fn tw_erf(x: f32) -> f32 {
     let z = abs(x);
@@ -63,7 +66,7 @@ fn main(
 ) {
     let first = (group.y * groups.x + group.x) * WORKGROUP * PER_INVOCATION + lane;
     for (var j = 0u; j < PER_INVOCATION; j++) {
-        let i = i32(first + j * WORKGROUP);
+        let i = i32(first + j * WORKGROUP) * VECTOR;
         if (i < len()) {
             store(i);
         }
