@@ -41,6 +41,7 @@ pub fn shapes() -> Vec<Contraction> {
         (1, 41, 50, 29, Columns, Columns, DType::F32, false),
         (3, 34, 36, 24, Strided, Bordered, DType::F32, false),
         (1, 48, 96, 64, Rows, Columns, DType::F16, true),
+        (2, 43, 61, 54, Columns, Rows, DType::F16, false),
         (1, 32, 32, 512, Rows, Rows, DType::F32, false),
         (1, 1, 132, 256, Rows, Rows, DType::F32, true),
         (1, 1, 75, 260, Rows, Columns, DType::F32, false),
