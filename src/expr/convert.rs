@@ -168,8 +168,9 @@ mod tests {
             }
         }
         let module = naga::front::wgsl::parse_str(&source).map_err(|e| e.emit_to_string(&source)).unwrap();
-        let capabilities =
-            naga::valid::Capabilities::SHADER_FLOAT16_IN_FLOAT32 | naga::valid::Capabilities::FLOAT64;
+        let capabilities = naga::valid::Capabilities::SHADER_FLOAT16_IN_FLOAT32
+            | naga::valid::Capabilities::FLOAT64
+            | naga::valid::Capabilities::SHADER_INT64;
         let mut validator = naga::valid::Validator::new(Default::default(), capabilities);
         validator.validate(&module).map_err(|e| e.emit_to_string(&source)).unwrap();
     }
