@@ -6,7 +6,7 @@ CARGO_FLAGS := $(if $(CI),--locked)
 # The demo's question goes through the environment, so that it may contain any character.
 export QUERY
 
-.PHONY: help demo setup test-data test lint test-models bless-onnx bench web test-web test-dropin serve
+.PHONY: help demo setup test-data test lint test-models test-coop bless-onnx bench web test-web test-dropin serve
 
 help:
 	@echo 'make demo [QUERY="..."]   build the sentence encoder, search 200 sentences by meaning'
@@ -16,6 +16,7 @@ help:
 	@echo 'make test-web             of the tests, those in a browser; ONLY=TEXT picks some'
 	@echo 'make serve                the demo page, on http://localhost:8080'
 	@echo 'make test-models          all eight networks, all cases, in release mode'
+	@echo 'make test-coop            matrix products by cooperative matrices, on a Mesa 26 unpacked into target/mesa'
 	@echo 'make bless-onnx           rewrite the list of ONNX backend cases that pass'
 	@echo 'make test-data            what the tests read from target/test-data'
 	@echo 'make bench                the benchmarks'
@@ -63,6 +64,11 @@ serve: web
 test-models: test-data
 	@$(PYTHON) tools/fill_model.py --all
 	TILEWRIGHT_MODELS=all cargo test $(CARGO_FLAGS) --release --test models
+
+test-coop:
+	@tools/mesa26.sh
+	TILEWRIGHT_COOPERATIVE=1 CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER=$(CURDIR)/target/mesa/run \
+		cargo test $(CARGO_FLAGS) --features cli --test contractions
 
 bless-onnx: test-data
 	TILEWRIGHT_BLESS=1 cargo test $(CARGO_FLAGS) --features cli --test onnx_backend
