@@ -3,7 +3,7 @@ import { WordPiece } from './wordpiece.js';
 
 const $ = (id) => document.getElementById(id);
 const element = (tag, text, attributes = {}) => Object.assign(document.createElement(tag), { textContent: text, ...attributes });
-const ms = (ns) => `${(ns / 1e6).toFixed(ns < 1e7 ? 2 : 1)} ms`;
+const ms = (ns) => (ns < 1e6 ? `${Math.round(ns / 1e3)} µs` : `${(ns / 1e6).toFixed(ns < 1e7 ? 2 : 1)} ms`);
 const bytes = (n) => (n < 2 ** 20 ? `${Math.round(n / 1024)} KiB` : `${(n / 2 ** 20).toFixed(1)} MiB`);
 
 function show(error) {
@@ -23,6 +23,7 @@ async function busy(work) {
   } finally {
     buttons.forEach((button) => { button.disabled = false; });
     $('progress').hidden = true;
+    if (!$('loaded').hidden && /^Compiling/.test($('status').textContent)) $('status').textContent = '';
   }
 }
 

@@ -103,6 +103,7 @@ export async function createWorkerSession(model: FileLike, options: SessionOptio
 /** Calls and their answers. */
 class Channel {
   #next = 0;
+  #closed = false;
   readonly #waiting = new Map<number, { resolve: (result: unknown) => void; reject: (error: unknown) => void }>();
 
   constructor(
@@ -123,6 +124,7 @@ class Channel {
     const id = this.#next++;
     return new Promise((resolve, reject) => {
       signal?.throwIfAborted();
+      if (this.#closed) throw released();
       const abort = () => reject(signal?.reason);
       signal?.addEventListener('abort', abort, { once: true });
       const settled = () => signal?.removeEventListener('abort', abort);
@@ -135,12 +137,17 @@ class Channel {
   }
 
   close(): void {
+    this.#closed = true;
     this.worker.terminate();
-    this.#fail(new TilewrightError('released', 'the session was released'));
+    this.#fail(released());
   }
 
   #fail(error: TilewrightError): void {
     for (const { reject } of this.#waiting.values()) reject(error);
     this.#waiting.clear();
   }
+}
+
+function released(): TilewrightError {
+  return new TilewrightError('released', 'the session was released');
 }

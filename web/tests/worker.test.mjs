@@ -24,17 +24,16 @@ test('a session in a worker gives what one in the page gives', async ({ browser,
   matches(got[3], /input: input "x": missing/);
 });
 
-test('nothing holds the page for more than 50 ms', async ({ browser, base }) => {
+test('with a session in a worker, nothing holds the page for more than 50 ms', async ({ browser, base }) => {
   const page = await blank(browser, base);
   const longest = await page.evaluate(async () => {
     await new Promise((go) => setTimeout(go, 500));
     longTasks.length = 0;
     const ids = (value) => new tw.Tensor('int64', new BigInt64Array(32).fill(value), [1, 32]);
     const feeds = { input_ids: ids(7n), attention_mask: ids(1n), token_type_ids: ids(0n) };
-    const session = await tw.InferenceSession.create('/minilm/minilm.onnx');
+    const session = await tw.createWorkerSession('/minilm/minilm.onnx');
     for (const name of Object.keys(feeds)) if (!session.inputNames.includes(name)) delete feeds[name];
     await session.run(feeds);
-    await session.tune({ budgetMs: 3000, mostCandidates: 2 });
     await session.run(feeds);
     await new Promise((go) => setTimeout(go, 200));
     return Math.max(0, ...longTasks);
