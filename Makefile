@@ -6,14 +6,18 @@ CARGO_FLAGS := $(if $(CI),--locked)
 # The demo's question goes through the environment, so that it may contain any character.
 export QUERY
 
-.PHONY: help demo setup test-data test lint test-models test-differential bless-onnx bench
+.PHONY: help demo setup test-data test lint test-models test-differential test-coop bless-onnx bench web test-web test-dropin serve
 
 help:
 	@echo 'make demo [QUERY="..."]   build the sentence encoder, search 200 sentences by meaning'
 	@echo 'make test                 everything that CI runs'
 	@echo 'make lint                 of that, formatting, lints, wasm32 and documentation'
+	@echo 'make web                  the npm package, in web/dist'
+	@echo 'make test-web             of the tests, those in a browser; ONLY=TEXT picks some'
+	@echo 'make serve                the demo page, on http://localhost:8080'
 	@echo 'make test-models          all eight networks, all cases, in release mode'
 	@echo 'make test-differential    random nodes against ONNX Runtime for ten minutes'
+	@echo 'make test-coop            matrix products by cooperative matrices, on a Mesa 26 unpacked into target/mesa'
 	@echo 'make bless-onnx           rewrite the list of ONNX backend cases that pass'
 	@echo 'make test-data            what the tests read from target/test-data'
 	@echo 'make bench                the benchmarks'
@@ -42,6 +46,21 @@ lint: setup
 # One build of the tests: all targets and the doc tests, with the command line.
 test: lint test-data
 	cargo test $(CARGO_FLAGS) --features cli
+	$(MAKE) test-web
+
+web/node_modules/.package-lock.json: web/package-lock.json
+	cd web && npm ci --silent
+	@touch $@
+
+web: setup web/node_modules/.package-lock.json
+	node web/build.mjs
+
+test-web: web test-data
+	node web/tests/run.mjs
+
+serve: web
+	@$(PYTHON) tools/minilm.py
+	node web/serve.mjs
 
 test-models: test-data
 	@$(PYTHON) tools/fill_model.py --all
@@ -51,8 +70,18 @@ test-models: test-data
 test-differential: setup
 	TILEWRIGHT_DIFFERENTIAL=$${TILEWRIGHT_DIFFERENTIAL:-600,1000} cargo test $(CARGO_FLAGS) --features cli --test differential
 
+test-coop:
+	@tools/mesa26.sh
+	TILEWRIGHT_COOPERATIVE=1 CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER=$(CURDIR)/target/mesa/run \
+		cargo test $(CARGO_FLAGS) --features cli --test contractions
+
 bless-onnx: test-data
 	TILEWRIGHT_BLESS=1 cargo test $(CARGO_FLAGS) --features cli --test onnx_backend
 
 bench:
 	cargo bench $(CARGO_FLAGS)
+
+# @huggingface/transformers on this package and on onnxruntime-web, in Vite builds; its packages are large.
+test-dropin: web test-data
+	cd web/tests/dropin && npm ci --silent --ignore-scripts
+	node web/tests/dropin/run.mjs

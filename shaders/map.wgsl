@@ -6,6 +6,8 @@
 //
 //     element   0 1 2 .. W-1 | W .. 2W-1 | ...
 //     lane      0 1 2 .. W-1 | 0 ..  W-1 |
+//
+// With VECTOR = 4 an element is four neighbours, read and stored as vectors.
 
 //#bindings
 @group(0) @binding(0) var<storage, read> t0: array<f32>;
@@ -15,6 +17,7 @@
 //#knobs
 const WORKGROUP: u32 = 64u;
 const PER_INVOCATION: u32 = 1u;
+const VECTOR: i32 = 1;
 //#end
 
 //#slot
@@ -30,7 +33,7 @@ fn main(
 ) {
     let first = (group.y * groups.x + group.x) * WORKGROUP * PER_INVOCATION + lane;
     for (var j = 0u; j < PER_INVOCATION; j++) {
-        let i = i32(first + j * WORKGROUP);
+        let i = i32(first + j * WORKGROUP) * VECTOR;
         if (i < len()) {
             store(i);
         }

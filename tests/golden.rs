@@ -75,7 +75,7 @@ fn kernel_of_a_map() {
         .node("Erf", "t", "e", &[])
         .node("Where", "m e t", "y", &[])
         .output("y", DType::F16);
-    let schedule = Schedule::Map(MapSchedule { workgroup: 64, per_invocation: 1 });
+    let schedule = Schedule::Map(MapSchedule { workgroup: 64, per_invocation: 1, vector: 1 });
     compare("map.wgsl", &kernel_text(&net, "y", &schedule));
 }
 

@@ -28,7 +28,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ),
     (
         "web",
-        &["commands", "error", "expr", "graph", "ir", "kernel", "model", "onnx", "plan", "tensor", "wgsl"],
+        &[
+            "commands", "error", "expr", "graph", "ir", "kernel", "model", "onnx", "plan", "tensor", "tune",
+            "wgsl",
+        ],
     ),
 ];
 

@@ -71,7 +71,7 @@ fn bad_candidates_are_recorded_and_the_device_survives() {
         micro_n4: 1,
         split_k: 1,
     });
-    let other_family = Schedule::Map(MapSchedule { workgroup: 64, per_invocation: 1 });
+    let other_family = Schedule::Map(MapSchedule { workgroup: 64, per_invocation: 1, vector: 1 });
     let list =
         [vec![legal[0].clone(), too_large.clone(), other_family.clone()], legal[1..3].to_vec()].concat();
     let mut bench = Bench::new(&device, "gemm", &spec, &[], &inputs, output).unwrap();

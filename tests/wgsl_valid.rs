@@ -6,16 +6,17 @@ mod support;
 
 use std::collections::BTreeMap;
 
-use naga::valid::{Capabilities, ValidationFlags, Validator};
+use naga::valid::{Capabilities, ShaderStages, SubgroupOperationSet, ValidationFlags, Validator};
 use naga::{
-    Binding, BuiltIn, Expression, Function, Handle, Literal, Module, Statement, TypeInner, UnaryOperator,
+    Binding, BuiltIn, Expression, Function, Handle, Literal, LocalVariable, Module, Statement, TypeInner,
 };
-use support::corpus;
+use support::{contractions, corpus};
 use tilewright::DType;
 use tilewright::expr::{Binary, Expr, HELPERS, Idx, Unary};
 use tilewright::ir::Combine;
 use tilewright::kernel::{
-    Body, Caps, KernelSpec, RowResult, Schedule, Stage, candidates, default_schedule, grid, passes,
+    Body, Caps, CooperativeSize, KernelSpec, RowResult, Schedule, Stage, candidates, default_schedule, grid,
+    passes,
 };
 use tilewright::wgsl::{BindingKind, Bound, Dialect, SKELETONS, Target, render, render_passes};
 
@@ -26,15 +27,18 @@ fn faults(text: &str, f16: bool) -> Vec<String> {
 
 /// The same for a device that may have 64-bit floats.
 fn faults_with(text: &str, f16: bool, f64: bool) -> Vec<String> {
-    let module = match naga::front::wgsl::parse_str(text) {
+    let module = match parse(text) {
         Ok(module) => module,
         Err(error) => return vec![error.emit_to_string(text)],
     };
     // `quantizeToF16` is in every WGSL; 16-bit types are not.
-    let mut allowed = Capabilities::SHADER_FLOAT16_IN_FLOAT32;
+    let mut allowed =
+        Capabilities::SHADER_FLOAT16_IN_FLOAT32 | Capabilities::SUBGROUP | Capabilities::COOPERATIVE_MATRIX;
     allowed.set(Capabilities::SHADER_FLOAT16, f16);
     allowed.set(Capabilities::FLOAT64, f64);
-    if let Err(error) = Validator::new(ValidationFlags::all(), allowed).validate(&module) {
+    let mut validator = Validator::new(ValidationFlags::all(), allowed);
+    validator.subgroup_stages(ShaderStages::COMPUTE).subgroup_operations(SubgroupOperationSet::all());
+    if let Err(error) = validator.validate(&module) {
         return vec![error.emit_to_string(text)];
     }
     let mut faults = Vec::new();
@@ -49,6 +53,13 @@ fn faults_with(text: &str, f16: bool, f64: bool) -> Vec<String> {
     enables(text, f16, &mut |what| faults.push(what));
     faults
 }
+
+/// The module of a text. naga does not know the line that browsers want before subgroup operations.
+fn parse(text: &str) -> Result<Module, naga::front::wgsl::ParseError> {
+    naga::front::wgsl::parse_str(&text.replace(ENABLE_SUBGROUPS, ""))
+}
+
+const ENABLE_SUBGROUPS: &str = "enable subgroups;\n";
 
 /// Constants that Tint refuses: infinities and NaN, shifts by the width or more. (naga sees divisors of zero.)
 fn constants(module: &Module, function: &Function, fault: &mut dyn FnMut(String)) {
@@ -93,12 +104,11 @@ fn arguments(module: &Module, function: &Function, fault: &mut dyn FnMut(String)
     }
 }
 
-/// Barriers are reached by all invocations of a workgroup or by none: they stand in an entry point, under no condition
-/// but that of a loop over what the whole workgroup shares, and nothing returns before them.
+/// Barriers and subgroup operations are reached by all invocations of a workgroup or by none: they stand in an entry
+/// point, under no condition but that of a loop over what is the same for all, and nothing returns before them.
 fn barriers(module: &Module, function: &Function, is_entry: bool, fault: &mut dyn FnMut(String)) {
     struct Walk<'a> {
-        module: &'a Module,
-        function: &'a Function,
+        uniform: Uniform<'a>,
         conditional: bool,
         returned: bool,
         found: usize,
@@ -108,7 +118,10 @@ fn barriers(module: &Module, function: &Function, is_entry: bool, fault: &mut dy
         fn block(&mut self, block: &naga::Block) {
             for statement in block {
                 match statement {
-                    Statement::ControlBarrier(_) => {
+                    Statement::ControlBarrier(_)
+                    | Statement::SubgroupCollectiveOperation { .. }
+                    | Statement::SubgroupGather { .. }
+                    | Statement::SubgroupBallot { .. } => {
                         self.found += 1;
                         if self.conditional || self.returned {
                             self.faults.push("a barrier that not every invocation may reach".into());
@@ -124,7 +137,7 @@ fn barriers(module: &Module, function: &Function, is_entry: bool, fault: &mut dy
                             Statement::If { condition, accept, reject }
                                 if breaks(accept) || breaks(reject) =>
                             {
-                                self.is_uniform(*condition)
+                                self.uniform.value(*condition, &mut Vec::new())
                             }
                             _ => true,
                         });
@@ -149,43 +162,9 @@ fn barriers(module: &Module, function: &Function, is_entry: bool, fault: &mut dy
                 }
             }
         }
-
-        /// Made of constants, of the workgroup's number, of what sizes are made of, and of local variables that only
-        /// constants are stored in.
-        fn is_uniform(&self, e: Handle<Expression>) -> bool {
-            let f = self.function;
-            match &f.expressions[e] {
-                Expression::Literal(_) | Expression::Constant(_) | Expression::ZeroValue(_) => true,
-                Expression::FunctionArgument(i) => matches!(
-                    f.arguments[*i as usize].binding,
-                    Some(Binding::BuiltIn(BuiltIn::WorkGroupId | BuiltIn::NumWorkGroups))
-                ),
-                Expression::CallResult(called) => {
-                    let mut arguments = None;
-                    arguments_of(&f.body, e, &mut arguments);
-                    reads_only_uniforms(self.module, *called)
-                        && arguments.is_some_and(|all| all.iter().all(|&a| self.is_uniform(a)))
-                }
-                Expression::AccessIndex { base, .. } => self.is_uniform(*base),
-                Expression::Math { arg, arg1, arg2: None, arg3: None, .. } => {
-                    self.is_uniform(*arg) && arg1.is_none_or(|arg| self.is_uniform(arg))
-                }
-                Expression::Unary { expr, .. } | Expression::As { expr, .. } => self.is_uniform(*expr),
-                Expression::Binary { left, right, .. } => self.is_uniform(*left) && self.is_uniform(*right),
-                Expression::Load { pointer } => match f.expressions[*pointer] {
-                    Expression::LocalVariable(_) => {
-                        let mut stores = Vec::new();
-                        stores_to(f, &f.body, *pointer, &mut stores);
-                        stores.iter().all(|&value| depends_only_on(f, value, *pointer))
-                    }
-                    _ => false,
-                },
-                _ => false,
-            }
-        }
     }
-    let mut walk =
-        Walk { module, function, conditional: false, returned: false, found: 0, faults: Vec::new() };
+    let uniform = Uniform { module, function };
+    let mut walk = Walk { uniform, conditional: false, returned: false, found: 0, faults: Vec::new() };
     walk.block(&function.body);
     if !is_entry && walk.found > 0 {
         walk.faults.push("a barrier outside the entry point".into());
@@ -224,51 +203,75 @@ fn breaks(block: &naga::Block) -> bool {
     block.iter().any(|s| matches!(s, Statement::Break))
 }
 
-/// The values stored through `pointer` anywhere in `block`.
-fn stores_to(
-    f: &Function,
-    block: &naga::Block,
-    pointer: Handle<Expression>,
-    out: &mut Vec<Handle<Expression>>,
-) {
-    for statement in block {
-        match statement {
-            Statement::Store { pointer: p, value } if same_variable(f, *p, pointer) => out.push(*value),
-            Statement::Block(inner) => stores_to(f, inner, pointer, out),
-            Statement::Loop { body, continuing, .. } => {
-                stores_to(f, body, pointer, out);
-                stores_to(f, continuing, pointer, out);
+/// What has the same value in all invocations of a workgroup.
+struct Uniform<'a> {
+    module: &'a Module,
+    function: &'a Function,
+}
+
+impl Uniform<'_> {
+    /// `known` are variables under consideration: a loop's may depend on itself.
+    fn value(&self, e: Handle<Expression>, known: &mut Vec<Handle<LocalVariable>>) -> bool {
+        match &self.function.expressions[e] {
+            Expression::Literal(_) | Expression::Constant(_) | Expression::ZeroValue(_) => true,
+            Expression::Unary { expr, .. } | Expression::As { expr, .. } => self.value(*expr, known),
+            Expression::AccessIndex { base, .. } => self.value(*base, known),
+            Expression::Binary { left, right, .. } => self.value(*left, known) && self.value(*right, known),
+            Expression::FunctionArgument(number) => matches!(
+                self.function.arguments[*number as usize].binding,
+                Some(Binding::BuiltIn(BuiltIn::WorkGroupId | BuiltIn::NumWorkGroups))
+            ),
+            Expression::CallResult(called) => {
+                let mut arguments = None;
+                arguments_of(&self.function.body, e, &mut arguments);
+                reads_only_uniforms(self.module, *called)
+                    && arguments.is_some_and(|all| all.iter().all(|&a| self.value(a, known)))
             }
-            Statement::If { accept, reject, .. } => {
-                stores_to(f, accept, pointer, out);
-                stores_to(f, reject, pointer, out);
+            Expression::Math { arg, arg1, arg2: None, arg3: None, .. } => {
+                self.value(*arg, known) && arg1.is_none_or(|arg| self.value(arg, known))
             }
-            Statement::Switch { cases, .. } => {
-                cases.iter().for_each(|case| stores_to(f, &case.body, pointer, out))
-            }
-            _ => {}
+            Expression::Load { pointer } => match self.function.expressions[*pointer] {
+                Expression::LocalVariable(variable) if known.contains(&variable) => true,
+                Expression::LocalVariable(variable) => {
+                    known.push(variable);
+                    let mut stores = Vec::new();
+                    stores_to(self.function, &self.function.body, variable, &mut stores);
+                    stores.iter().all(|&value| self.value(value, known))
+                }
+                _ => false,
+            },
+            _ => false,
         }
     }
 }
 
-fn same_variable(f: &Function, a: Handle<Expression>, b: Handle<Expression>) -> bool {
-    let variable = |e: Handle<Expression>| match f.expressions[e] {
-        Expression::LocalVariable(v) => Some(v),
-        _ => None,
-    };
-    variable(a).is_some() && variable(a) == variable(b)
-}
-
-/// Whether a value is made of constants and the variable behind `pointer`.
-fn depends_only_on(f: &Function, e: Handle<Expression>, pointer: Handle<Expression>) -> bool {
-    match &f.expressions[e] {
-        Expression::Literal(_) | Expression::Constant(_) => true,
-        Expression::Unary { op: UnaryOperator::Negate, expr } => depends_only_on(f, *expr, pointer),
-        Expression::Binary { left, right, .. } => {
-            depends_only_on(f, *left, pointer) && depends_only_on(f, *right, pointer)
+/// The values stored in a variable anywhere in `block`.
+fn stores_to(
+    f: &Function,
+    block: &naga::Block,
+    variable: Handle<LocalVariable>,
+    out: &mut Vec<Handle<Expression>>,
+) {
+    for statement in block {
+        match statement {
+            Statement::Store { pointer, value } => match f.expressions[*pointer] {
+                Expression::LocalVariable(stored) if stored == variable => out.push(*value),
+                _ => {}
+            },
+            Statement::Block(inner) => stores_to(f, inner, variable, out),
+            Statement::Loop { body, continuing, .. } => {
+                stores_to(f, body, variable, out);
+                stores_to(f, continuing, variable, out);
+            }
+            Statement::If { accept, reject, .. } => {
+                stores_to(f, accept, variable, out);
+                stores_to(f, reject, variable, out);
+            }
+            Statement::Switch { cases, .. } => {
+                cases.iter().for_each(|case| stores_to(f, &case.body, variable, out))
+            }
+            _ => {}
         }
-        Expression::Load { pointer: p } => same_variable(f, *p, pointer),
-        _ => false,
     }
 }
 
@@ -284,9 +287,14 @@ fn enables(text: &str, f16: bool, fault: &mut dyn FnMut(String)) {
     if !f16 && names_f16 {
         fault("f16 on a device without it".into());
     }
-    if words.iter().any(|word| word.starts_with("subgroup")) {
-        fault("subgroup operations, which need an `enable` line in browsers: extend this check".into());
+    let declared = text.contains(ENABLE_SUBGROUPS);
+    if declared && !subgroup_operations(text) {
+        fault("`enable subgroups;` without subgroup operations".into());
     }
+}
+
+fn subgroup_operations(text: &str) -> bool {
+    text.contains("subgroupAdd(") || text.contains("subgroupBroadcast(")
 }
 
 fn assert_valid(label: &str, text: &str, f16: bool) {
@@ -299,7 +307,12 @@ fn check(label: &str, spec: &KernelSpec, schedule: &Schedule, sizes: &[i64], cap
     let label = format!("{label}, {schedule}");
     for pass in passes(spec, schedule, sizes, caps) {
         let mut texts = Vec::new();
-        for dialect in [Dialect::Naga, Dialect::Browser] {
+        // Browsers have no cooperative matrices of naga's form.
+        let dialects = match schedule {
+            Schedule::Cooperative(_) => vec![Dialect::Naga],
+            _ => vec![Dialect::Naga, Dialect::Browser],
+        };
+        for dialect in dialects {
             let target = Target { floats: caps.floats(), dialect };
             let rendered = render("kernel", &pass.spec, &pass.schedule, target)
                 .unwrap_or_else(|e| panic!("{label}: {e}"));
@@ -309,7 +322,10 @@ fn check(label: &str, spec: &KernelSpec, schedule: &Schedule, sizes: &[i64], cap
             assert!(storage <= caps.max_storage_bindings as usize, "{label}: {storage} storage bindings");
             let outputs = rendered.bound.iter().filter(|bound| **bound == Bound::Output).count();
             assert_eq!(outputs, 1, "{label}: outputs");
-            texts.push(rendered.shader.source);
+            let text = rendered.shader.source;
+            let enabled = dialect == Dialect::Browser && subgroup_operations(&text);
+            assert_eq!(text.contains(ENABLE_SUBGROUPS), enabled, "{label}, {dialect:?}");
+            texts.push(text);
         }
         texts.dedup();
         for text in texts.into_iter().filter(|text| seen.insert(text.clone())) {
@@ -324,7 +340,7 @@ type Seen = std::collections::HashSet<String>;
 
 /// Workgroup size and memory within the device's limits; nothing else checks the memory.
 fn workgroup(label: &str, text: &str, caps: &Caps) {
-    let module = naga::front::wgsl::parse_str(text).unwrap();
+    let module = parse(text).unwrap();
     let [x, y, z] = module.entry_points[0].workgroup_size;
     assert!(x * y * z <= caps.max_workgroup_invocations, "{label}: {x} x {y} x {z} invocations");
     let mut layouter = naga::proc::Layouter::default();
@@ -334,16 +350,43 @@ fn workgroup(label: &str, text: &str, caps: &Caps) {
     assert!(bytes <= caps.max_workgroup_bytes, "{label}: {bytes} bytes of workgroup memory");
     for argument in &module.entry_points[0].function.arguments {
         let Some(Binding::BuiltIn(builtin)) = &argument.binding else { continue };
-        assert!(
-            !matches!(builtin, BuiltIn::SubgroupSize | BuiltIn::SubgroupInvocationId),
-            "{label}: {builtin:?}"
-        );
+        let of_subgroups = matches!(builtin, BuiltIn::SubgroupSize | BuiltIn::SubgroupInvocationId);
+        assert!(caps.subgroups || !of_subgroups, "{label}: {builtin:?}");
     }
+    assert!(caps.subgroups || !subgroup_operations(text), "{label}: subgroup operations");
 }
 
-/// Devices: what WebGPU promises everywhere, and one with 16-bit floats.
+/// Devices: what WebGPU promises everywhere, and one with 16-bit floats and subgroups.
 fn devices() -> [Caps; 2] {
-    [Caps::default(), Caps { f16: true, cpu: true, ..Caps::default() }]
+    let software = Caps { f16: true, cpu: true, subgroups: true, subgroup_size: [8, 8], ..Caps::default() };
+    [Caps::default(), software]
+}
+
+/// Every kind of schedule and every renderer of operands: products in all layouts, at sizes that tiles divide and at
+/// others, under candidates from all over the space.
+#[test]
+fn contractions_of_every_kind_are_valid() {
+    let mut kinds = BTreeMap::<String, usize>::new();
+    let mut texts = Seen::new();
+    let gpu = Caps { subgroups: true, subgroup_size: [16, 32], ..Caps::default() };
+    let matrices =
+        |size, ab: &str| CooperativeSize { m: size, n: size, k: size, ab: ab.into(), c: "f32".into() };
+    let cooperative = vec![matrices(8, "f32"), matrices(16, "f16")];
+    let fixed = Caps { f16: true, subgroups: true, subgroup_size: [32, 32], cooperative, ..Caps::default() };
+    for (number, (spec, sizes)) in contractions::all().into_iter().enumerate() {
+        for caps in devices().into_iter().chain([gpu.clone(), fixed.clone()]) {
+            for (i, schedule) in contractions::legal(&spec, &sizes, &caps).into_iter().enumerate() {
+                if (i + 7 * number) % 41 != 0 {
+                    continue;
+                }
+                *kinds.entry(contractions::kind(&schedule)).or_default() += 1;
+                check(&format!("contraction {number}"), &spec, &schedule, &sizes, &caps, &mut texts);
+            }
+        }
+    }
+    for kind in ["Contract", "Tiled", "Subgroup", "Cooperative", "Gemv"] {
+        assert!(kinds.get(kind).is_some_and(|&n| n >= 5), "few schedules of a kind: {kinds:?}");
+    }
 }
 
 /// Sizes under which schedules are chosen: small, odd, large.
@@ -391,8 +434,9 @@ fn kernels_of_the_corpus_are_valid_under_every_schedule() {
                     }
                 }
                 assert!(!schedules.is_empty(), "{name}: {} has no schedule", kernel.label);
-                // Attention has long texts, and knobs that say much the same: each seventh, and so every value of each.
-                let each = if kernel.spec.family() == "attention" { 7 } else { 1 };
+                // The texts of contractions and of attention are long and many, and their knobs say much the same: each
+                // seventh, and so every value of each.
+                let each = if ["gemm", "attention"].contains(&kernel.spec.family()) { 7 } else { 1 };
                 for (schedule, sizes) in schedules.iter().step_by(each) {
                     let label = format!("{name}, {}", kernel.label);
                     check(&label, &kernel.spec, schedule, sizes, &caps, &mut texts);

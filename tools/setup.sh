@@ -2,7 +2,7 @@
 # Install what is missing, and nothing else. Debian, Ubuntu and macOS.
 #
 #   tools/setup.sh demo    a Vulkan driver, and Python packages for the demo's model
-#   tools/setup.sh test    the same, the packages of the tests, rustfmt, clippy and the wasm32 target
+#   tools/setup.sh test    the same, the packages of the tests, rustfmt, clippy, the wasm32 target, Node and Chromium
 #
 # System packages need root or sudo. Python packages go to target/venv, from pip's default index.
 set -euo pipefail
@@ -60,6 +60,10 @@ if [ "$(uname -s)" = Linux ]; then
   has_vulkan_driver || packages+=(mesa-vulkan-drivers)
   have cc || packages+=(gcc libc6-dev)
   have make || packages+=(make)
+  if [ "$mode" = test ]; then
+    have npm || packages+=(nodejs npm)
+    [ -n "${CHROMIUM:-}" ] || have chromium || have google-chrome || packages+=(chromium)
+  fi
   [ ${#packages[@]} = 0 ] || apt_install "${packages[@]}"
 fi
 

@@ -4,11 +4,12 @@ import { execFileSync } from 'node:child_process';
 import fs from 'node:fs';
 import path from 'node:path';
 import { gzipSync } from 'node:zlib';
+import { fileURLToPath } from 'node:url';
 
 /** WASM and JavaScript together, compressed with gzip. */
 const MOST_BYTES = 700_000;
 
-const here = import.meta.dirname;
+const here = fileURLToPath(new URL('.', import.meta.url));
 const root = path.dirname(here);
 const dist = path.join(here, 'dist');
 const locked = process.env.CI ? ['--locked'] : [];

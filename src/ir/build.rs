@@ -408,7 +408,10 @@ impl Value {
         match &self.def {
             Def::Input(_) | Def::Weight(_) | Def::Reshape(_) => vec![],
             Def::Map(body) | Def::Reduce { body, .. } => vec![body],
-            Def::Contract { a, b, .. } => vec![a, b],
+            Def::Contract { a, b, windows, .. } => {
+                let windows = windows.iter().flat_map(|windows| [&windows.w, &windows.x]);
+                [a, b].into_iter().chain(windows).collect()
+            }
         }
     }
 }

@@ -5,11 +5,13 @@
 
 mod build;
 mod content;
+mod convolution;
 mod evaluate;
 mod nest;
 
 pub use build::{Given, Needed, Program, Stop, count_name};
 pub use content::static_shape;
+pub use convolution::{ConvAxis, ConvVar, Convolution};
 pub use nest::{Axes, join, split};
 
 use crate::expr::{Binary, Expr, Idx};
@@ -97,6 +99,8 @@ pub enum Def {
         a: Expr,
         /// The right operand.
         b: Expr,
+        /// Where this is a convolution: the same sums by windows.
+        windows: Option<Box<Convolution>>,
     },
 }
 

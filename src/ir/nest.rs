@@ -1,6 +1,6 @@
 //! Loop nests: reductions, contractions, and what is computed along reduced rows.
 
-use super::{Combine, Def, Program, Stop, ValueId};
+use super::{Combine, Convolution, Def, Program, Stop, ValueId};
 use crate::expr::{Expr, Idx, numel, vars};
 use crate::tensor::DType;
 
@@ -37,6 +37,16 @@ impl Program {
 
     /// `out[b.., m.., n..] = sum over k.. of left * right`, where `f` gives both from the loop variables.
     pub fn contract(&mut self, extents: Axes, f: impl FnOnce(&Program, &Axes) -> (Expr, Expr)) -> ValueId {
+        self.convolution(extents, None, f)
+    }
+
+    /// A contraction that is a convolution where there are `windows`.
+    pub fn convolution(
+        &mut self,
+        extents: Axes,
+        windows: Option<Convolution>,
+        f: impl FnOnce(&Program, &Axes) -> (Expr, Expr),
+    ) -> ValueId {
         let (batch, m) = (extents.batch.len(), extents.m.len());
         let shape: Vec<Idx> = [extents.batch, extents.m, extents.n].concat();
         let (k, inner) = loops(shape.len() as u32, extents.k);
@@ -48,7 +58,7 @@ impl Program {
             k: inner,
         };
         let (a, b) = f(self, &at);
-        self.add(a.dtype(), shape, Def::Contract { batch, m, k, a, b })
+        self.add(a.dtype(), shape, Def::Contract { batch, m, k, a, b, windows: windows.map(Box::new) })
     }
 
     /// `out[i] = combine over the axes of f(x[i, r])`; the axes stay with extent 1 where `keep`.

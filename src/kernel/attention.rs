@@ -4,7 +4,6 @@ use serde::{Deserialize, Serialize};
 
 use super::attention_passes::unfused;
 use super::caps::Caps;
-use super::contract::ContractSchedule;
 use super::peaks::Peaks;
 use super::reduce::ReduceSchedule;
 use super::schedule::{Schedule, Sizes, size};
@@ -19,11 +18,11 @@ pub enum AttentionSchedule {
     /// Scores, their softmax, and its product with the values as three kernels.
     Unfused {
         /// For the scores.
-        scores: ContractSchedule,
+        scores: Box<Schedule>,
         /// For the softmax.
         weights: ReduceSchedule,
         /// For the product with the values.
-        mixed: ContractSchedule,
+        mixed: Box<Schedule>,
     },
 }
 
@@ -71,9 +70,9 @@ impl std::fmt::Display for AttentionSchedule {
             ),
             AttentionSchedule::Unfused { scores, weights, mixed } => {
                 let parts = [
-                    ("scores", Schedule::Contract(scores.clone())),
+                    ("scores", (**scores).clone()),
                     ("weights", Schedule::Reduce(weights.clone())),
-                    ("mixed", Schedule::Contract(mixed.clone())),
+                    ("mixed", (**mixed).clone()),
                 ];
                 let knobs = parts.iter().flat_map(|(part, schedule)| {
                     let knobs: Vec<String> = schedule.to_string().split(' ').map(str::to_string).collect();
@@ -125,15 +124,15 @@ fn unfused_points(
     peaks: &Peaks,
 ) -> Vec<AttentionSchedule> {
     let Some(parts) = unfused(spec, body) else { return Vec::new() };
-    let tiles = |spec: &KernelSpec| -> Vec<ContractSchedule> {
+    let tiles = |spec: &KernelSpec| -> Vec<Box<Schedule>> {
         let kept = space::space(spec, sizes, caps, peaks).kept.into_iter().filter_map(contract);
-        kept.filter(|s| s.split_k == 1).take(UNFUSED_EACH).collect()
+        kept.take(UNFUSED_EACH).collect()
     };
     let Schedule::Reduce(weights) = default_schedule(&parts.weights.0, sizes, caps) else {
         return Vec::new();
     };
     let mixes = tiles(&parts.mixed.0);
-    let with = |scores: ContractSchedule| {
+    let with = |scores: Box<Schedule>| {
         let (weights, mixes) = (weights.clone(), mixes.clone());
         mixes.into_iter().map(move |mixed| AttentionSchedule::Unfused {
             scores: scores.clone(),
@@ -144,20 +143,20 @@ fn unfused_points(
     tiles(&parts.scores.0).into_iter().flat_map(with).collect()
 }
 
-fn contract(schedule: Schedule) -> Option<ContractSchedule> {
-    match schedule {
-        Schedule::Contract(s) => Some(s),
-        Schedule::Map(_) | Schedule::Reduce(_) | Schedule::Attention(_) => None,
-    }
+/// The schedule, where it is one of a contraction in one pass.
+fn contract(schedule: Schedule) -> Option<Box<Schedule>> {
+    (schedule.tile().is_some() && schedule.split_k() == 1).then(|| Box::new(schedule))
 }
 
-/// On lavapipe the three kernels were faster than one at the shapes of the test networks; GPUs are spared the memory
-/// traffic. There a workgroup of 128 with four queries and four keys per invocation is what register tiles bear; where
-/// workgroup memory does not suffice, fewer keys, then fewer queries.
+/// On lavapipe one kernel took less CPU time than three for heads of 32 and for single queries (decoding); for heads of 64
+/// only with tiles that take its compiler several times as long. Each invocation is for itself there. On GPUs a workgroup
+/// of 128 with four queries and four keys per invocation is what register tiles bear; where workgroup memory does not
+/// suffice, fewer keys, then fewer queries.
 pub fn default(spec: &KernelSpec, body: &AttentionBody, sizes: Sizes, caps: &Caps) -> AttentionSchedule {
     let legal = |s: &AttentionSchedule| broken_rule(spec, body, s, sizes, caps).is_none();
     if caps.cpu
-        && std::env::var_os("TWFUSED").is_none()
+        && fours(body) > 8
+        && size(&body.m, sizes) > 1
         && let Some(schedule) = unfused_default(spec, body, sizes, caps).filter(legal)
     {
         return schedule;
@@ -165,21 +164,19 @@ pub fn default(spec: &KernelSpec, body: &AttentionBody, sizes: Sizes, caps: &Cap
     let m = size(&body.m, sizes).max(1) as u64;
     let few = |most: u32| m.next_power_of_two().min(most as u64) as u32;
     let lanes = fours(body).next_power_of_two().min(16);
-    let parts = if caps.cpu { 1 } else { parts(body, sizes) };
+    let parts = parts(body, sizes);
     let shared = [(4, 4), (4, 2), (2, 2), (2, 1), (1, 1)].map(|(most, micro_k)| {
         let micro_m = few(most);
         let groups = m.div_ceil(micro_m as u64).next_power_of_two().min(128) as u32;
         let rows = groups.min(128 / lanes).max(32 / lanes).max(1);
         FusedSchedule { lanes, rows, micro_m, micro_k, staged: true, split_k: parts }
     });
-    let serial =
-        |micro_m| FusedSchedule { lanes: 1, rows: 32, micro_m, micro_k: 4, staged: false, split_k: 1 };
-    let alone = [serial(few(4)), serial(few(2)), serial(1)];
-    let fused = shared
-        .into_iter()
-        .filter(|_| !caps.cpu || std::env::var("TWFUSED").is_ok_and(|v| v == "2"))
-        .chain(alone)
-        .map(AttentionSchedule::Fused);
+    let serial = |most| {
+        let micro_m = few(most);
+        FusedSchedule { lanes: 1, rows: 32, micro_m, micro_k: 2, staged: false, split_k: 1 }
+    };
+    let alone = [4, 2, 1].map(serial);
+    let fused = shared.into_iter().filter(|_| !caps.cpu).chain(alone).map(AttentionSchedule::Fused);
     // Without fusion anything works.
     fused
         .into_iter()
@@ -256,13 +253,13 @@ pub fn broken_rule(
             if batch.saturating_mul(m).saturating_mul(k) as u64 > caps.max_storage_binding_bytes / 4 {
                 return Some("scores beyond what the device binds");
             }
-            if scores.split_k != 1 || mixed.split_k != 1 {
+            if scores.split_k() != 1 || mixed.split_k() != 1 {
                 return Some("sums split within attention without fusion");
             }
             let rule = |spec: &KernelSpec, schedule| space::broken_rule(spec, &schedule, sizes, caps);
-            rule(&parts.scores.0, Schedule::Contract(scores.clone()))
+            rule(&parts.scores.0, (**scores).clone())
                 .or_else(|| rule(&parts.weights.0, Schedule::Reduce(weights.clone())))
-                .or_else(|| rule(&parts.mixed.0, Schedule::Contract(mixed.clone())))
+                .or_else(|| rule(&parts.mixed.0, (**mixed).clone()))
         }
     }
 }
@@ -316,9 +313,9 @@ pub fn estimate_ns(
         AttentionSchedule::Unfused { scores, weights, mixed } => {
             let Some(parts) = unfused(spec, body) else { return f64::INFINITY };
             let time = |spec: &KernelSpec, s| space::estimate_ns(spec, &s, sizes, caps, peaks);
-            time(&parts.scores.0, Schedule::Contract(scores.clone()))
+            time(&parts.scores.0, (**scores).clone())
                 + time(&parts.weights.0, Schedule::Reduce(weights.clone()))
-                + time(&parts.mixed.0, Schedule::Contract(mixed.clone()))
+                + time(&parts.mixed.0, (**mixed).clone())
         }
     }
 }

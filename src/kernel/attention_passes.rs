@@ -65,9 +65,9 @@ pub fn passes(
             let parts = unfused(spec, body)?;
             let len = &(batch * m) * k;
             Some(vec![
-                pass(parts.scores, Schedule::Contract(scores.clone()), Slot::Scratch(0), len.clone()),
+                pass(parts.scores, (**scores).clone(), Slot::Scratch(0), len.clone()),
                 pass(parts.weights, Schedule::Reduce(weights.clone()), Slot::Scratch(1), len),
-                pass(parts.mixed, Schedule::Contract(mixed.clone()), Slot::Output, &(batch * m) * n),
+                pass(parts.mixed, (**mixed).clone(), Slot::Output, &(batch * m) * n),
             ])
         }
     }

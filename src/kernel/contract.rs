@@ -3,10 +3,12 @@
 use serde::{Deserialize, Serialize};
 
 use super::caps::Caps;
+use super::operand::reads;
 use super::peaks::Peaks;
 use super::schedule::{Schedule, Sizes, size};
 use super::space::{INVOCATIONS, fits, powers_of_two};
 use super::spec::ContractBody;
+use super::split_k;
 use crate::expr::Node;
 
 /// Knobs of `gemm.wgsl`.
@@ -64,10 +66,8 @@ pub fn default(body: &ContractBody, sizes: Sizes, caps: &Caps) -> ContractSchedu
     ContractSchedule { group_m, group_n: lanes / group_m, micro_m, micro_n4, split_k: 1 }
 }
 
-/// A sum is not split into parts shorter than this ...
-const SHORTEST_PART: i64 = 64;
-/// ... nor where there are more outputs than this.
-const MANY_OUTPUTS: i64 = 1 << 18;
+/// On a CPU adapter a workgroup is walked by one core, so a larger one is only coarser work to share out.
+pub const ONE_CORE: &str = "a workgroup larger than a CPU adapter has a use for";
 
 /// Words of registers that a tile of sums and its operands take.
 fn registers(s: &ContractSchedule) -> u32 {
@@ -81,35 +81,30 @@ pub fn broken_rule(
     sizes: Sizes,
     caps: &Caps,
 ) -> Option<&'static str> {
-    let [batch, m, n, k] = [&body.batch, &body.m, &body.n, &body.k].map(|idx| size(idx, sizes).max(1));
+    let [m, n] = [&body.m, &body.n].map(|idx| size(idx, sizes).max(1));
     let (tile_m, tile_n) = (s.micro_m as i64, s.micro_n4 as i64 * 4);
     let idle = |group: u32, tile: i64, extent: i64| group > 1 && (group as i64 / 2) * tile >= extent;
     if !fits(caps, s.group_n, s.group_m) {
         Some(INVOCATIONS)
     } else if s.group_m * s.group_n < 32 || s.group_m * s.group_n > 256 {
         Some("workgroups of fewer than 32 or more than 256 invocations")
+    } else if caps.cpu && s.group_m * s.group_n > 32 {
+        Some(ONE_CORE)
     } else if registers(s) > if caps.cpu { 1024 } else { 160 } {
         Some("more registers than an invocation has, by estimate")
     } else if tile_m >= 2 * m || tile_n >= 2 * n.max(4) {
         Some("a tile twice as large as the output")
-    } else if s.split_k > 1 && (k / s.split_k as i64) < SHORTEST_PART {
-        Some("parts of the sum shorter than 64 terms")
-    } else if s.split_k > 1 && body.k.as_const().is_none_or(|k| k % (4 * s.split_k as i64) != 0) {
-        Some("a sum that does not divide into equal parts of whole fours")
-    } else if s.split_k > 1 && batch * m * n * s.split_k as i64 * 4 > caps.max_storage_binding_bytes as i64 {
-        Some("partial sums beyond what the device binds")
-    } else if s.split_k > 1 && batch * m * n > MANY_OUTPUTS {
-        Some("the sum split where the outputs alone keep a device busy")
     } else if idle(s.group_m, tile_m, m) && s.group_m * s.group_n > 32 {
         Some("half of the workgroup beyond the output's rows")
     } else if idle(s.group_n, tile_n, n) && s.group_m * s.group_n > 32 {
         Some("half of the workgroup beyond the output's columns")
     } else {
-        None
+        split_k::broken_rule(body, s.split_k, sizes, caps)
     }
 }
 
-/// Products at peak speed, loads at a multiple of it, and idle invocations.
+/// Products at peak speed, reads of storage at their cost against them, whole tiles, and as much of the device as
+/// there are invocations for.
 pub fn estimate_ns(
     body: &ContractBody,
     s: &ContractSchedule,
@@ -118,19 +113,27 @@ pub fn estimate_ns(
     peaks: &Peaks,
 ) -> f64 {
     let [batch, m, n, k] = [&body.batch, &body.m, &body.n, &body.k].map(|idx| size(idx, sizes).max(1) as f64);
-    let padded = |extent: f64, tile: u32| (extent / tile as f64).ceil() * tile as f64;
-    let (tile_m, tile_n) = (s.group_m * s.micro_m, s.group_n * s.micro_n4 * 4);
-    let products = batch * padded(m, tile_m) * padded(n, tile_n) * k;
-    let loads_per_product = 1.0 / (4 * s.micro_n4) as f64 + 1.0 / s.micro_m as f64;
-    let load_cost = if caps.cpu { 8.0 } else { 4.0 };
-    let invocations = products / (k * (s.micro_m * s.micro_n4 * 4) as f64);
-    let needed = if caps.cpu { 64.0 } else { 16_384.0 };
-    let busy = (invocations * s.split_k as f64 / needed).min(1.0);
-    let second_pass = match s.split_k {
-        1 => 0.0,
-        parts => peaks.launch_ns + 8.0 * batch * m * n * parts as f64 / peaks.copy_bytes_per_ns,
-    };
-    peaks.launch_ns
-        + second_pass
-        + 2.0 * products * (1.0 + loads_per_product * load_cost) / (peaks.f32_flops_per_ns * busy)
+    let tiles = |extent: f64, tile: u32| (extent / f64::from(tile)).ceil();
+    let (micro_m, micro_n4) = (f64::from(s.micro_m), f64::from(s.micro_n4));
+    let groups = batch * tiles(m, s.group_m * s.micro_m) * tiles(n, s.group_n * s.micro_n4 * 4);
+    let invocations = groups * f64::from(s.group_m * s.group_n);
+    let [line, _, block] = reads(body);
+    let products = 16.0 * micro_m * micro_n4;
+    let per_four = products + read_cost(caps) * (line * micro_m + block * micro_n4);
+    let steps = invocations * (k / 4.0).ceil();
+    split_k::estimate_ns(body, s.split_k, sizes, peaks)
+        + peaks.launch_ns
+        + 2.0 * steps * per_four
+            / (peaks.f32_flops_per_ns
+                * busy(groups * f64::from(s.split_k), invocations * f64::from(s.split_k), caps))
+}
+
+/// A read of storage, of up to four words, against a product. On lavapipe it is a loop over a subgroup's invocations.
+pub fn read_cost(caps: &Caps) -> f64 {
+    if caps.cpu { 64.0 } else { 16.0 }
+}
+
+/// The part of a device that so many workgroups and invocations keep busy.
+pub fn busy(groups: f64, invocations: f64, caps: &Caps) -> f64 {
+    if caps.cpu { (groups / 4.0).min(1.0) } else { (invocations / 16_384.0).min(1.0) }
 }

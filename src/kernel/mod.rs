@@ -7,7 +7,13 @@ mod attention;
 mod attention_passes;
 mod caps;
 mod contract;
+mod conv;
+mod cooperative;
+mod depthwise;
+mod fours;
+mod gemv;
 mod map;
+mod operand;
 mod passes;
 mod peaks;
 mod reduce;
@@ -15,20 +21,34 @@ mod schedule;
 mod space;
 mod spec;
 mod split_k;
+mod subgroup;
+mod tiled;
 mod work;
 
 pub use attention::{AttentionSchedule, FusedSchedule};
 pub(crate) use attention::{columns, stride};
 pub use caps::{AdapterKind, Caps, CooperativeSize};
 pub use contract::ContractSchedule;
+pub use conv::{ConvSchedule, Reach};
+pub use cooperative::CooperativeSchedule;
+pub(crate) use cooperative::element as cooperative_element;
+pub use depthwise::DepthwiseSchedule;
+pub(crate) use fours::take as take_fours;
+pub use gemv::{GemvSchedule, Reduction};
 pub use map::MapSchedule;
+pub use operand::Along;
+pub(crate) use operand::{consecutive, in_fours};
 pub use passes::{Pass, Slot, passes};
 pub use peaks::Peaks;
 pub use reduce::ReduceSchedule;
 pub use schedule::{Schedule, Sizes, grid, size};
-pub use space::{MOST_CANDIDATES, Space, broken_rule, candidates, default_schedule, estimate_ns, space};
-pub use spec::{
-    AttentionBody, AttentionResult, Body, ContractBody, KernelSpec, RowResult, Stage, storage_bytes,
-    storage_type, stored,
+pub use space::{
+    MOST_CANDIDATES, Space, broken_rule, candidates, default_schedule, estimate_ns, points, space,
 };
+pub use spec::{
+    AttentionBody, AttentionResult, Body, ContractBody, ConvBody, KernelSpec, RowResult, Stage,
+    storage_bytes, storage_type, stored,
+};
+pub use subgroup::SubgroupSchedule;
+pub use tiled::TiledSchedule;
 pub use work::{Limit, Work};

@@ -38,13 +38,16 @@ pub struct Pass {
 /// The passes of `spec` under `schedule`, in order; the last writes the output.
 pub fn passes(spec: &KernelSpec, schedule: &Schedule, sizes: Sizes, caps: &Caps) -> Vec<Pass> {
     let several = match (&spec.body, schedule) {
-        (Body::Contract(body), Schedule::Contract(s)) if s.split_k > 1 => {
-            Some(split_k::passes(spec, body, s, sizes, caps))
+        (Body::Contract(body), _) if schedule.split_k() > 1 => {
+            Some(split_k::passes(spec, body, schedule, sizes, caps))
         }
         (Body::Attention(body), Schedule::Attention(s)) => {
             attention_passes::passes(spec, body, s, sizes, caps)
         }
-        (Body::Map { .. } | Body::Reduce { .. } | Body::Contract(_) | Body::Attention(_), _) => None,
+        (
+            Body::Map { .. } | Body::Reduce { .. } | Body::Contract(_) | Body::Conv(_) | Body::Attention(_),
+            _,
+        ) => None,
     };
     several.unwrap_or_else(|| {
         vec![Pass {

@@ -5,9 +5,15 @@ use serde::{Deserialize, Serialize};
 use super::attention::AttentionSchedule;
 use super::caps::Caps;
 use super::contract::ContractSchedule;
+use super::conv::ConvSchedule;
+use super::cooperative::CooperativeSchedule;
+use super::depthwise::DepthwiseSchedule;
+use super::gemv::{GemvSchedule, Reduction};
 use super::map::MapSchedule;
 use super::reduce::ReduceSchedule;
 use super::spec::{Body, KernelSpec, RowResult};
+use super::subgroup::SubgroupSchedule;
+use super::tiled::TiledSchedule;
 use crate::error::{Error, Result};
 use crate::expr::Idx;
 
@@ -21,19 +27,90 @@ pub enum Schedule {
     Map(MapSchedule),
     /// For [`Body::Reduce`].
     Reduce(ReduceSchedule),
-    /// For [`Body::Contract`].
+    /// For [`Body::Contract`], straight from storage.
     Contract(ContractSchedule),
+    /// For [`Body::Contract`], through workgroup memory.
+    Tiled(TiledSchedule),
+    /// For [`Body::Contract`], with rows handed on within a subgroup.
+    Subgroup(SubgroupSchedule),
+    /// For [`Body::Contract`], by cooperative-matrix instructions.
+    Cooperative(CooperativeSchedule),
+    /// For [`Body::Contract`] of few rows or columns.
+    Gemv(GemvSchedule),
+    /// For [`Body::Conv`].
+    Conv(ConvSchedule),
+    /// For a [`Body::Conv`] whose output channels read one input channel each.
+    Depthwise(DepthwiseSchedule),
     /// For [`Body::Attention`].
     Attention(AttentionSchedule),
 }
 
 impl Schedule {
+    /// Parts of a contraction's sum that a second pass adds up; 1 where there is no second pass.
+    pub fn split_k(&self) -> u32 {
+        match self {
+            Schedule::Contract(s) => s.split_k,
+            Schedule::Tiled(s) => s.split_k,
+            Schedule::Subgroup(s) => s.split_k,
+            Schedule::Map(_)
+            | Schedule::Reduce(_)
+            | Schedule::Cooperative(_)
+            | Schedule::Gemv(_)
+            | Schedule::Conv(_)
+            | Schedule::Depthwise(_)
+            | Schedule::Attention(_) => 1,
+        }
+    }
+
+    /// The same in one pass.
+    pub(super) fn unsplit(&self) -> Schedule {
+        match self.clone() {
+            Schedule::Contract(s) => Schedule::Contract(ContractSchedule { split_k: 1, ..s }),
+            Schedule::Tiled(s) => Schedule::Tiled(TiledSchedule { split_k: 1, ..s }),
+            Schedule::Subgroup(s) => Schedule::Subgroup(SubgroupSchedule { split_k: 1, ..s }),
+            other @ (Schedule::Map(_)
+            | Schedule::Reduce(_)
+            | Schedule::Cooperative(_)
+            | Schedule::Gemv(_)
+            | Schedule::Attention(_)
+            | Schedule::Conv(_)
+            | Schedule::Depthwise(_)) => other,
+        }
+    }
+
+    /// Rows and columns that a workgroup computes, where the schedule is for a contraction.
+    pub(super) fn tile(&self) -> Option<[u32; 2]> {
+        match self {
+            Schedule::Contract(s) => Some([s.group_m * s.micro_m, s.group_n * s.micro_n4 * 4]),
+            Schedule::Tiled(s) => Some(s.tile()),
+            Schedule::Subgroup(s) => Some(s.tile()),
+            Schedule::Cooperative(s) => Some(s.tile()),
+            Schedule::Gemv(s) => Some(s.tile()),
+            Schedule::Map(_)
+            | Schedule::Reduce(_)
+            | Schedule::Conv(_)
+            | Schedule::Depthwise(_)
+            | Schedule::Attention(_) => None,
+        }
+    }
+
     /// Which of its family's algorithms it is for.
     pub(super) fn algorithm(&self) -> &'static str {
         match self {
             Schedule::Map(_) => "map",
             Schedule::Reduce(_) => "reduce",
+            Schedule::Contract(s) if s.split_k > 1 => "gemm in parts",
             Schedule::Contract(_) => "gemm",
+            Schedule::Tiled(s) if s.split_k > 1 => "gemm_tiled in parts",
+            Schedule::Tiled(_) => "gemm_tiled",
+            Schedule::Subgroup(s) if s.split_k > 1 => "gemm_subgroup in parts",
+            Schedule::Subgroup(_) => "gemm_subgroup",
+            Schedule::Cooperative(_) => "gemm_cooperative",
+            Schedule::Gemv(GemvSchedule { reduction: Reduction::Workgroup, .. }) => "gemv",
+            Schedule::Gemv(GemvSchedule { reduction: Reduction::Subgroup, .. }) => "gemv_subgroup",
+            Schedule::Conv(s) if s.subgroup > 0 => "subgroup",
+            Schedule::Conv(_) => "direct",
+            Schedule::Depthwise(_) => "depthwise",
             Schedule::Attention(s) => s.algorithm(),
         }
     }
@@ -42,17 +119,34 @@ impl Schedule {
 impl std::fmt::Display for Schedule {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Schedule::Map(s) => write!(f, "workgroup={} per_invocation={}", s.workgroup, s.per_invocation),
+            Schedule::Map(s) => {
+                write!(f, "workgroup={} per_invocation={} vector={}", s.workgroup, s.per_invocation, s.vector)
+            }
             Schedule::Reduce(s) => write!(f, "lanes={} rows={}", s.lanes, s.rows),
-            Schedule::Contract(s) => write!(
+            Schedule::Contract(s) => {
+                let ContractSchedule { group_m, group_n, micro_m, micro_n4, split_k } = s;
+                let micro_n = micro_n4 * 4;
+                write!(
+                    f,
+                    "group_m={group_m} group_n={group_n} micro_m={micro_m} micro_n={micro_n} split_k={split_k}"
+                )
+            }
+            Schedule::Tiled(s) => s.fmt(f),
+            Schedule::Subgroup(s) => s.fmt(f),
+            Schedule::Cooperative(s) => s.fmt(f),
+            Schedule::Gemv(s) => s.fmt(f),
+            Schedule::Conv(s) => write!(
                 f,
-                "group_m={} group_n={} micro_m={} micro_n={} split_k={}",
-                s.group_m,
-                s.group_n,
-                s.micro_m,
-                s.micro_n4 * 4,
-                s.split_k
+                "group={} micro_o={} micro_w={} unroll={} subgroup={}",
+                s.group,
+                s.micro_o4 * 4,
+                s.micro_w,
+                s.unroll,
+                s.subgroup
             ),
+            Schedule::Depthwise(s) => {
+                write!(f, "depthwise group={} micro_h={} micro_w={}", s.group, s.micro_h, s.micro_w)
+            }
             Schedule::Attention(s) => s.fmt(f),
         }
     }
@@ -109,7 +203,9 @@ pub fn grid(
     };
     let div = |a: i64, b: u32| (a + b as i64 - 1) / b as i64;
     match (&spec.body, schedule) {
-        (Body::Map { len, .. }, Schedule::Map(s)) => flat(div(checked(len)?, s.workgroup * s.per_invocation)),
+        (Body::Map { len, .. }, Schedule::Map(s)) => {
+            flat(div(checked(len)?, s.workgroup * s.per_invocation * s.vector))
+        }
         (Body::Reduce { rows, result, .. }, Schedule::Reduce(s)) => {
             let rows = checked(rows)?;
             if let RowResult::PerElement { extent, .. } = result {
@@ -120,7 +216,7 @@ pub fn grid(
             }
             flat(div(rows, s.rows))
         }
-        (Body::Contract(body), Schedule::Contract(s)) => {
+        (Body::Contract(body), schedule) if let Some([tile_m, tile_n]) = schedule.tile() => {
             let (b, m, n, _) =
                 (checked(&body.batch)?, checked(&body.m)?, checked(&body.n)?, checked(&body.k)?);
             let total = b.saturating_mul(m).saturating_mul(n);
@@ -128,11 +224,30 @@ pub fn grid(
                 return Err(too_large("number of output elements", total, i32::MAX as i64));
             }
             let limit = caps.max_workgroups as i64;
-            let (x, y) = (div(n, s.group_n * s.micro_n4 * 4), div(m, s.group_m * s.micro_m));
+            let (x, y) = (div(n, tile_n), div(m, tile_m));
             if x > limit || y > limit {
                 return Err(too_large("number of workgroups", x.max(y), limit));
             }
             Ok([x as u32, y as u32, b.min(limit) as u32])
+        }
+        (Body::Conv(body), Schedule::Conv(s)) => {
+            checked(&body.output_len())?;
+            let [d, h, w] = &body.axes;
+            let rows = checked(&(&(&body.batch * &d.output) * &h.output))?;
+            let positions = rows * div(checked(&w.output)?, s.micro_w);
+            let channels = checked(&body.groups)? * div(checked(&body.out_channels)?, 4 * s.micro_o4);
+            let [x, z, _] = flat(div(positions, s.group))?;
+            if channels > caps.max_workgroups as i64 {
+                return Err(too_large("number of workgroups", channels, caps.max_workgroups as i64));
+            }
+            Ok([x, channels as u32, z])
+        }
+        (Body::Conv(body), Schedule::Depthwise(s)) => {
+            checked(&body.output_len())?;
+            let [d, h, w] = &body.axes;
+            let channels = checked(&(&(&body.batch * &body.groups) * &body.out_channels))?;
+            let blocks = div(checked(&h.output)?, s.micro_h) * div(checked(&w.output)?, s.micro_w);
+            flat(div(channels * checked(&d.output)? * blocks, s.group))
         }
         (Body::Attention(body), Schedule::Attention(AttentionSchedule::Fused(s))) => {
             let (b, m, n) = (checked(&body.batch)?, checked(&body.m)?, checked(&body.n)?);

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use super::caps::Caps;
 use super::peaks::Peaks;
 use super::schedule::{Schedule, Sizes};
-use super::spec::{Body, KernelSpec};
-use super::{attention, contract, map, reduce};
+use super::spec::{Body, ConvBody, KernelSpec};
+use super::{attention, contract, conv, cooperative, depthwise, gemv, map, reduce, subgroup, tiled};
 
 /// Candidates that are left at the most.
 pub const MOST_CANDIDATES: usize = 64;
@@ -24,15 +24,25 @@ pub struct Space {
     pub kept: Vec<Schedule>,
 }
 
+/// The points of the knobs of a kernel's family, legal or not.
+pub fn points(spec: &KernelSpec, sizes: Sizes, caps: &Caps, peaks: &Peaks) -> Vec<Schedule> {
+    match &spec.body {
+        Body::Map { .. } => map::points(),
+        Body::Reduce { .. } => reduce::points(),
+        Body::Attention(body) => attention::points(spec, body, sizes, caps, peaks),
+        Body::Conv(body) if depthwise::applies(body) => [depthwise::points(), conv::points()].concat(),
+        Body::Conv(_) => conv::points(),
+        Body::Contract(_) => {
+            [contract::points(), tiled::points(), subgroup::points(), cooperative::points(), gemv::points()]
+                .concat()
+        }
+    }
+}
+
 /// The space of a kernel at these sizes; `peaks` are for the order. Never empty: the default is a legal schedule.
 pub fn space(spec: &KernelSpec, sizes: Sizes, caps: &Caps, peaks: &Peaks) -> Space {
     let default = default_schedule(spec, sizes, caps);
-    let points = match &spec.body {
-        Body::Map { .. } => map::points(),
-        Body::Reduce { .. } => reduce::points(),
-        Body::Contract(_) => contract::points(),
-        Body::Attention(body) => attention::points(spec, body, sizes, caps, peaks),
-    };
+    let points = points(spec, sizes, caps, peaks);
     let mut space = Space { raw: points.len(), removed: Vec::new(), kept: vec![default] };
     let mut legal: Vec<(f64, Schedule)> = Vec::new();
     for point in points {
@@ -73,12 +83,29 @@ pub fn candidates(spec: &KernelSpec, sizes: Sizes, caps: &Caps) -> Vec<Schedule>
 /// A sound schedule without any search, which an untuned run uses.
 pub fn default_schedule(spec: &KernelSpec, sizes: Sizes, caps: &Caps) -> Schedule {
     match &spec.body {
-        Body::Map { .. } => Schedule::Map(map::default(caps)),
+        Body::Map { len, value } => Schedule::Map(map::default(spec, len, value, caps)),
         Body::Reduce { rows, stages, result } => {
             Schedule::Reduce(reduce::default(rows, stages, result, sizes, caps))
         }
-        Body::Contract(body) => Schedule::Contract(contract::default(body, sizes, caps)),
+        Body::Contract(body) => {
+            let direct = || Schedule::Contract(contract::default(body, sizes, caps));
+            gemv::default(body, sizes, caps)
+                .map(Schedule::Gemv)
+                .or_else(|| tiled::default(body, sizes, caps).map(Schedule::Tiled))
+                .or_else(|| subgroup::default(body, sizes, caps).map(Schedule::Subgroup))
+                .unwrap_or_else(direct)
+        }
         Body::Attention(body) => Schedule::Attention(attention::default(spec, body, sizes, caps)),
+        Body::Conv(body) => conv_default(body, sizes, caps),
+    }
+}
+
+/// The depthwise kernel, unless its windows are so large that its text would be.
+fn conv_default(body: &ConvBody, sizes: Sizes, caps: &Caps) -> Schedule {
+    let depthwise = depthwise::default(body, sizes, caps);
+    match depthwise::broken_rule(body, &depthwise, sizes, caps) {
+        None => Schedule::Depthwise(depthwise),
+        Some(_) => Schedule::Conv(conv::default(body, sizes, caps)),
     }
 }
 
@@ -90,13 +117,20 @@ pub fn broken_rule(
     caps: &Caps,
 ) -> Option<&'static str> {
     match (&spec.body, schedule) {
-        (Body::Map { .. }, Schedule::Map(s)) => map::broken_rule(s, caps),
+        (Body::Map { len, value }, Schedule::Map(s)) => map::broken_rule(spec, len, value, s, caps),
         (Body::Reduce { stages, .. }, Schedule::Reduce(s)) => reduce::broken_rule(stages, s, caps),
         (Body::Contract(body), Schedule::Contract(s)) => contract::broken_rule(body, s, sizes, caps),
+        (Body::Contract(body), Schedule::Tiled(s)) => tiled::broken_rule(body, s, sizes, caps),
+        (Body::Contract(body), Schedule::Subgroup(s)) => subgroup::broken_rule(body, s, sizes, caps),
+        (Body::Contract(body), Schedule::Cooperative(s)) => cooperative::broken_rule(body, s, sizes, caps),
+        (Body::Contract(body), Schedule::Gemv(s)) => gemv::broken_rule(body, s, sizes, caps),
+        (Body::Conv(body), Schedule::Conv(s)) => conv::broken_rule(body, s, sizes, caps),
+        (Body::Conv(body), Schedule::Depthwise(s)) => depthwise::broken_rule(body, s, sizes, caps),
         (Body::Attention(body), Schedule::Attention(s)) => attention::broken_rule(spec, body, s, sizes, caps),
-        (Body::Map { .. } | Body::Reduce { .. } | Body::Contract(_) | Body::Attention(_), _) => {
-            Some("of another kernel family")
-        }
+        (
+            Body::Map { .. } | Body::Reduce { .. } | Body::Contract(_) | Body::Conv(_) | Body::Attention(_),
+            _,
+        ) => Some("of another kernel family"),
     }
 }
 
@@ -108,10 +142,21 @@ pub fn estimate_ns(spec: &KernelSpec, schedule: &Schedule, sizes: Sizes, caps: &
             reduce::estimate_ns(rows, reduce::longest(stages, result, sizes), s, sizes, caps, peaks)
         }
         (Body::Contract(body), Schedule::Contract(s)) => contract::estimate_ns(body, s, sizes, caps, peaks),
+        (Body::Contract(body), Schedule::Tiled(s)) => tiled::estimate_ns(body, s, sizes, caps, peaks),
+        (Body::Contract(body), Schedule::Subgroup(s)) => subgroup::estimate_ns(body, s, sizes, caps, peaks),
+        (Body::Contract(body), Schedule::Cooperative(s)) => {
+            cooperative::estimate_ns(body, s, sizes, caps, peaks)
+        }
+        (Body::Contract(body), Schedule::Gemv(s)) => gemv::estimate_ns(body, s, sizes, caps, peaks),
+        (Body::Conv(body), Schedule::Conv(s)) => conv::estimate_ns(body, s, sizes, caps, peaks),
+        (Body::Conv(body), Schedule::Depthwise(s)) => depthwise::estimate_ns(body, s, sizes, caps, peaks),
         (Body::Attention(body), Schedule::Attention(s)) => {
             attention::estimate_ns(spec, body, s, sizes, caps, peaks)
         }
-        (Body::Map { .. } | Body::Reduce { .. } | Body::Contract(_) | Body::Attention(_), _) => f64::INFINITY,
+        (
+            Body::Map { .. } | Body::Reduce { .. } | Body::Contract(_) | Body::Conv(_) | Body::Attention(_),
+            _,
+        ) => f64::INFINITY,
     }
 }
 

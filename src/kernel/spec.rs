@@ -2,7 +2,7 @@
 //! form, so that the six layers of a network share one kernel.
 
 use crate::expr::{Expr, Floats, Idx, device_type};
-use crate::ir::Combine;
+use crate::ir::{Combine, ConvAxis};
 use crate::tensor::DType;
 
 /// One kernel. In its expressions a load's source is a position in `inputs` and its index one row-major
@@ -41,6 +41,8 @@ pub enum Body {
     },
     /// `out[b, m, n] = epilogue(sum over k of a(b, m, k) * b(b, k, n))`.
     Contract(ContractBody),
+    /// `out[n, g, m, o] = epilogue(sum over c, k of w(g, m, c, k) * x(n, g, c, o * stride + k * dilation - before))`.
+    Conv(ConvBody),
     /// `out[b, m, n] = sum over k of softmax over k of score(b, m, k) * v(b, k, n)`.
     Attention(AttentionBody),
 }
@@ -92,6 +94,38 @@ pub struct ContractBody {
     pub sum: DType,
     /// What is stored at `(b * m + row) * n + column`.
     pub epilogue: Expr,
+}
+
+/// A convolution, `x` being zero outside of the input. Loop variables are numbered as [`crate::ir::ConvVar`]; argument 0
+/// of the epilogue is the sum.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ConvBody {
+    /// Elements of the batch.
+    pub batch: Idx,
+    /// Groups of channels.
+    pub groups: Idx,
+    /// Output channels per group.
+    pub out_channels: Idx,
+    /// Input channels per group.
+    pub in_channels: Idx,
+    /// Depth, height and width.
+    pub axes: [ConvAxis; 3],
+    /// The weight.
+    pub w: Expr,
+    /// The input, at a position inside.
+    pub x: Expr,
+    /// The dtype of the sum.
+    pub sum: DType,
+    /// What is stored, in the order of batch, group, output channel, depth, height, width.
+    pub epilogue: Expr,
+}
+
+impl ConvBody {
+    /// Number of output elements.
+    pub fn output_len(&self) -> Idx {
+        let channels = &(&self.batch * &self.groups) * &self.out_channels;
+        self.axes.iter().fold(channels, |len, axis| &len * &axis.output)
+    }
 }
 
 /// Softmax attention with arbitrary loads, scores and masks. Loop variables 0 to 4 are `b`, `m` (the query), `n`
@@ -156,6 +190,7 @@ impl KernelSpec {
             Body::Map { .. } => "map",
             Body::Reduce { .. } => "reduce",
             Body::Contract(_) => "gemm",
+            Body::Conv(_) => "conv",
             Body::Attention(_) => "attention",
         }
     }
@@ -167,6 +202,7 @@ impl KernelSpec {
             Body::Reduce { rows, result: RowResult::PerRow(_), .. } => rows.clone(),
             Body::Reduce { rows, result: RowResult::PerElement { extent, .. }, .. } => rows * extent,
             Body::Contract(c) => &(&c.batch * &c.m) * &c.n,
+            Body::Conv(c) => c.output_len(),
             Body::Attention(a) => {
                 let extra = match a.result {
                     AttentionResult::Mixed { .. } => 0i64,
@@ -188,6 +224,7 @@ impl KernelSpec {
                 stages.iter().map(|s| &s.value).chain([last]).collect()
             }
             Body::Contract(c) => vec![&c.a, &c.b, &c.epilogue],
+            Body::Conv(c) => vec![&c.w, &c.x, &c.epilogue],
             Body::Attention(a) => {
                 let last: &[&Expr] = match &a.result {
                     AttentionResult::Mixed { mean, epilogue, .. } => &[mean, epilogue],

@@ -6,23 +6,56 @@
 //! ```
 
 use super::caps::Caps;
-use super::contract::ContractSchedule;
 use super::passes::{Pass, Slot};
-use super::schedule::{Schedule, Sizes};
+use super::peaks::Peaks;
+use super::schedule::{Schedule, Sizes, size};
 use super::space::default_schedule;
 use super::spec::{Body, ContractBody, KernelSpec, RowResult, Stage};
 use crate::expr::{Atom, Expr, Idx, Rewrite, unflatten};
 use crate::ir::Combine;
 use crate::tensor::DType;
 
+/// A sum is not split into parts shorter than this ...
+const SHORTEST_PART: i64 = 64;
+/// ... nor where there are more outputs than this, on a GPU and on a CPU adapter, which few of them keep busy.
+const MANY_OUTPUTS: [i64; 2] = [1 << 18, 1 << 12];
+
+/// The rule that a split into `parts` breaks, if it breaks one.
+pub fn broken_rule(body: &ContractBody, parts: u32, sizes: Sizes, caps: &Caps) -> Option<&'static str> {
+    let [batch, m, n, k] = [&body.batch, &body.m, &body.n, &body.k].map(|idx| size(idx, sizes).max(1));
+    let (outputs, parts) = (batch * m * n, i64::from(parts));
+    if parts == 1 {
+        None
+    } else if k / parts < SHORTEST_PART {
+        Some("parts of the sum shorter than 64 terms")
+    } else if body.k.as_const().is_none_or(|k| k % (4 * parts) != 0) {
+        Some("a sum that does not divide into equal parts of whole fours")
+    } else if outputs * parts * 4 > caps.max_storage_binding_bytes as i64 {
+        Some("partial sums beyond what the device binds")
+    } else if outputs > MANY_OUTPUTS[usize::from(caps.cpu)] {
+        Some("the sum split where the outputs alone keep a device busy")
+    } else {
+        None
+    }
+}
+
+/// What the second pass takes.
+pub fn estimate_ns(body: &ContractBody, parts: u32, sizes: Sizes, peaks: &Peaks) -> f64 {
+    let [batch, m, n] = [&body.batch, &body.m, &body.n].map(|idx| size(idx, sizes).max(1) as f64);
+    match parts {
+        1 => 0.0,
+        parts => peaks.launch_ns + 8.0 * batch * m * n * f64::from(parts) / peaks.copy_bytes_per_ns,
+    }
+}
+
 pub fn passes(
     spec: &KernelSpec,
     body: &ContractBody,
-    schedule: &ContractSchedule,
+    schedule: &Schedule,
     sizes: Sizes,
     caps: &Caps,
 ) -> Vec<Pass> {
-    let parts = Idx::from(schedule.split_k as usize);
+    let parts = Idx::from(schedule.split_k() as usize);
     let chunk = body.k.div(&parts);
     let batches = &parts * &body.batch;
     let outer = Idx::var(0, &batches);
@@ -65,7 +98,7 @@ pub fn passes(
     };
     let first = Pass {
         spec: KernelSpec { output: body.sum, body: Body::Contract(partial), ..spec.clone() },
-        schedule: Schedule::Contract(ContractSchedule { split_k: 1, ..schedule.clone() }),
+        schedule: schedule.unsplit(),
         inputs: (0..spec.inputs.len()).map(Slot::Input).collect(),
         output: Slot::Scratch(0),
         len: &parts * &rows,

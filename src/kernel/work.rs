@@ -119,6 +119,21 @@ impl Work {
                 count.add(&body.epilogue, outputs);
                 dtype = body.sum;
             }
+            Body::Conv(body) => {
+                let len = body.output_len();
+                let outputs = extent(&len);
+                let taps: i64 = body.axes.iter().map(|axis| axis.kernel).product();
+                let products = outputs * extent(&body.in_channels) * taps as f64;
+                count.flops = 2.0 * products;
+                // As a contraction's.
+                for operand in [&body.w, &body.x] {
+                    let mut loads = Count::default();
+                    loads.add(operand, products);
+                    loads.loads.into_iter().for_each(|(i, n)| *count.loads.entry(i).or_default() += n);
+                }
+                count.add(&body.epilogue, outputs);
+                dtype = body.sum;
+            }
             Body::Attention(body) => {
                 let [batch, m, n, k, d] = [&body.batch, &body.m, &body.n, &body.k, &body.d].map(extent);
                 let pairs = batch * m * k;

@@ -4,7 +4,7 @@ use super::activation::sigmoid;
 use super::window::{Window, pads, per_axis, taps, windows};
 use super::{Cx, OpDef};
 use crate::expr::{Expr, Idx, vars};
-use crate::ir::{Axes, Combine, Program, Stop, ValueId};
+use crate::ir::{Axes, Combine, ConvAxis, ConvVar, Convolution, Program, Stop, ValueId};
 use crate::tensor::DType;
 
 type Lowering = Result<Vec<ValueId>, Stop>;
@@ -88,7 +88,8 @@ pub(super) fn convolve(cx: &mut Cx, x: ValueId, w: ValueId) -> Result<ValueId, S
         n: windows.iter().map(|w| w.output.clone()).collect(),
         k: w_shape[1..].to_vec(),
     };
-    let y = cx.program.contract(extents, |p, at| {
+    let structure = structure(cx.program, x, w, &windows, &groups);
+    let y = cx.program.convolution(extents, structure, |p, at| {
         let (c, k) = (&at.k[0], &at.k[1..]);
         let m = Groups::channel(&at.batch, &groups.out_channels, &at.m[0]);
         let weight = p.load(w, &[vec![m], at.k.clone()].concat());
@@ -100,6 +101,48 @@ pub(super) fn convolve(cx: &mut Cx, x: ValueId, w: ValueId) -> Result<ValueId, S
     });
     let outputs = windows.iter().map(|w| w.output.clone());
     cx.program.reshape(y, [x_shape[0].clone(), w_shape[0].clone()].into_iter().chain(outputs).collect())
+}
+
+/// The convolution by its windows, where it is more than a product of matrices, has at most three axes, and taps that
+/// can be counted.
+fn structure(
+    p: &Program,
+    x: ValueId,
+    w: ValueId,
+    windows: &[Window],
+    groups: &Groups,
+) -> Option<Convolution> {
+    let skip = 3usize.checked_sub(windows.len())?;
+    let mut axes = [(); 3].map(|()| ConvAxis::none());
+    for (axis, window) in axes[skip..].iter_mut().zip(windows) {
+        *axis = ConvAxis {
+            input: window.input.clone(),
+            output: window.output.clone(),
+            kernel: window.kernel.as_const()?,
+            stride: window.stride,
+            dilation: window.dilation,
+            before: window.before.clone(),
+        };
+    }
+    let count = Idx::from(groups.count);
+    let batch = [ConvVar::Batch.over(&p.shape(x)[0]), ConvVar::Group.over(&count)];
+    let m = Groups::channel(&batch, &groups.out_channels, &ConvVar::Out.over(&groups.out_channels));
+    let c = ConvVar::In.over(&groups.in_channels);
+    let taps = axes.each_ref().map(|axis| Idx::from(axis.kernel));
+    let taps = ConvVar::Tap.over_axes(taps.each_ref());
+    let at = ConvVar::At.over_axes(axes.each_ref().map(|axis| &axis.input));
+    let channel = Groups::channel(&batch, &groups.in_channels, &c);
+    let weight = p.load(w, &[vec![m, c], taps[skip..].to_vec()].concat());
+    let input = p.load(x, &[vec![batch[0].clone(), channel], at[skip..].to_vec()].concat());
+    let structure = Convolution {
+        groups: count,
+        in_channels: groups.in_channels.clone(),
+        out_channels: groups.out_channels.clone(),
+        axes,
+        w: weight,
+        x: input,
+    };
+    (!structure.is_pointwise()).then_some(structure)
 }
 
 /// `y[n, m, ..] + bias[m]`, the bias being input `i`.

@@ -217,7 +217,7 @@ fn of_row(expr: &Expr, exp: &Expr, sum: &mut Option<Expr>) -> Option<Expr> {
         // No weight is a number where the sum is none, or nothing; compilers take zero over zero for zero.
         Node::Unary(Unary::IsNan, x) if linear(x, exp, sum).is_some() && sum.is_some() => {
             let sum = Expr::arg(1, DType::F32);
-            Some(sum.unary(Unary::IsNan).binary(Binary::Or, &sum.equals(&Expr::float(DType::F32, 0.0))))
+            Some(sum.unary(Unary::IsNan).binary(Binary::Or, &sum.equals(Expr::float(DType::F32, 0.0))))
         }
         Node::Const(c) if is_single(c.dtype) => Some(expr.cast(DType::F32)),
         Node::Const(_) => Some(expr.clone()),

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::attention::{self, Attention};
 use crate::expr::{Atom, Expr, Idx, Node, Rewrite, Unary, flatten, numel, unflatten, vars};
-use crate::ir::{Def, Program, ValueId};
+use crate::ir::{ConvAxis, ConvVar, Convolution, Def, Program, ValueId};
 use crate::tensor::DType;
 
 /// Loop variable of the row, and of the position within it, in row form.
@@ -503,6 +503,9 @@ impl<'a> Fusion<'a> {
 
     fn expand_contract(&self, core: ValueId, root: Option<ValueId>, expander: &mut Expander) -> Expanded {
         let value = self.program.value(core);
+        if let Def::Contract { windows: Some(windows), .. } = &value.def {
+            return self.expand_conv(core, root, windows, expander);
+        }
         let (Def::Contract { a, b, .. }, Some((sizes, at))) =
             (&value.def, attention::axes(self.program, core))
         else {
@@ -511,15 +514,9 @@ impl<'a> Fusion<'a> {
         let (a, b) = (expander.body(a, &at), expander.body(b, &at));
         let attention = self.drafts.get(&root.unwrap_or(core)).and_then(|draft| draft.attention.as_ref());
         let inside = attention.and_then(|found| self.expand_scores(found, &a, expander));
-        let epilogue = match root.map(|root| (root, &self.program.value(root).def)) {
-            Some((root, Def::Map(body))) => {
-                let flat: Vec<Idx> = (0..3).map(|i| Idx::var(i as u32, &sizes[i])).collect();
-                let offset = &(&(&(&flat[0] * &sizes[1]) + &flat[1]) * &sizes[2]) + &flat[2];
-                expander.memo.clear();
-                expander.body(body, &unflatten(&offset, self.program.shape(root)))
-            }
-            _ => Expr::arg(core, value.dtype),
-        };
+        let flat: Vec<Idx> = (0..3).map(|i| Idx::var(i as u32, &sizes[i])).collect();
+        let offset = &(&(&(&flat[0] * &sizes[1]) + &flat[1]) * &sizes[2]) + &flat[2];
+        let epilogue = self.epilogue(core, root, &offset, expander);
         let [batch, m, n, k] = sizes;
         match inside {
             Some(scores) => Expanded::Attention { core, batch, m, n, k, scores, value: b, epilogue },
@@ -536,6 +533,46 @@ impl<'a> Fusion<'a> {
         let (query, key) = if found.swapped { (b, a) } else { (a, b) };
         let (query, key) = (expander.body(query, &at), expander.body(key, &at));
         Some(Scores { id: found.scores, d, query, key, score: softmax.score, mean: softmax.mean })
+    }
+
+    fn expand_conv(
+        &self,
+        core: ValueId,
+        root: Option<ValueId>,
+        windows: &Convolution,
+        expander: &mut Expander,
+    ) -> Expanded {
+        let batch = self.program.shape(core)[0].clone();
+        let Convolution { groups, in_channels, out_channels, axes, w, x } = windows;
+        let taps = axes.each_ref().map(|axis| Idx::from(axis.kernel));
+        let outer = [
+            ConvVar::Batch.over(&batch),
+            ConvVar::Group.over(groups),
+            ConvVar::Out.over(out_channels),
+            ConvVar::In.over(in_channels),
+        ];
+        let taps = ConvVar::Tap.over_axes(taps.each_ref());
+        let input = ConvVar::At.over_axes(axes.each_ref().map(|axis| &axis.input));
+        let at = [outer.as_slice(), &taps, &input].concat();
+        let (w, x) = (expander.body(w, &at), expander.body(x, &at));
+        let output = ConvVar::At.over_axes(axes.each_ref().map(|axis| &axis.output));
+        let extents = axes.each_ref().map(|axis| axis.output.clone());
+        let shape = [[batch.clone(), groups.clone(), out_channels.clone()].as_slice(), &extents].concat();
+        let offset = flatten(&[&outer[..3], output.as_slice()].concat(), &shape);
+        let epilogue = self.epilogue(core, root, &offset, expander);
+        let sizes = [batch, groups.clone(), out_channels.clone(), in_channels.clone()];
+        Expanded::Conv { core, sizes, axes: axes.clone(), w, x, epilogue }
+    }
+
+    /// What the kernel of `root` stores at `offset`, from the result of `core`.
+    fn epilogue(&self, core: ValueId, root: Option<ValueId>, offset: &Idx, expander: &mut Expander) -> Expr {
+        match root.map(|root| (root, &self.program.value(root).def)) {
+            Some((root, Def::Map(body))) => {
+                expander.memo.clear();
+                expander.body(body, &unflatten(offset, self.program.shape(root)))
+            }
+            _ => Expr::arg(core, self.program.dtype(core)),
+        }
     }
 }
 
@@ -592,6 +629,15 @@ pub enum Expanded {
         b: Expr,
         epilogue: Expr,
     },
+    /// Sizes: batch, groups, output and input channels of each.
+    Conv {
+        core: ValueId,
+        sizes: [Idx; 4],
+        axes: [ConvAxis; 3],
+        w: Expr,
+        x: Expr,
+        epilogue: Expr,
+    },
     Attention {
         core: ValueId,
         batch: Idx,
@@ -613,6 +659,7 @@ impl Expanded {
                 stages.iter().map(|s| &s.value).chain([result]).collect()
             }
             Expanded::Contract { a, b, epilogue, .. } => vec![a, b, epilogue],
+            Expanded::Conv { w, x, epilogue, .. } => vec![w, x, epilogue],
             Expanded::Attention { scores, value, epilogue, .. } => {
                 vec![&scores.query, &scores.key, &scores.score, value, epilogue]
             }

@@ -56,16 +56,24 @@ impl Narrowing {
                 let body = body.cast(dtype);
                 (Def::Reduce { extents, combine: *combine, body }, dtype, range)
             }
-            Def::Contract { batch, m, k, a, b } => {
+            Def::Contract { batch, m, k, a, b, windows } => {
                 let ((a, a_range), (b, b_range)) = (self.expr(a), self.expr(b));
                 let k: Vec<Idx> = k.iter().map(|idx| self.idx(idx)).collect();
+                let windows = windows.clone().map(|mut windows| {
+                    (windows.w, windows.x) = (self.expr(&windows.w).0, self.expr(&windows.x).0);
+                    windows
+                });
                 if !is_wide(dtype) {
-                    return (Def::Contract { batch: *batch, m: *m, k, a, b }, dtype, Range::of(dtype));
+                    return (
+                        Def::Contract { batch: *batch, m: *m, k, a, b, windows },
+                        dtype,
+                        Range::of(dtype),
+                    );
                 }
                 let terms = range::mul(a_range, b_range);
                 let sum = range::mul(terms, Range::of_idx(&numel(&k))).union(terms);
                 if sum.fits_i32() && a.dtype() == DType::I32 && b.dtype() == DType::I32 {
-                    return (Def::Contract { batch: *batch, m: *m, k, a, b }, DType::I32, sum);
+                    return (Def::Contract { batch: *batch, m: *m, k, a, b, windows }, DType::I32, sum);
                 }
                 let body = a.cast(dtype).binary(Binary::Mul, &b.cast(dtype));
                 let def = match k.as_slice() {

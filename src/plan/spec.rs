@@ -5,8 +5,10 @@ use std::sync::Arc;
 
 use super::fuse::{Expanded, ExpandedStage, Scores};
 use crate::expr::{Atom, Expr, Idx, Rewrite, flatten, numel, unflatten};
-use crate::ir::{Program, ValueId};
-use crate::kernel::{AttentionBody, AttentionResult, Body, ContractBody, KernelSpec, RowResult, Stage};
+use crate::ir::{ConvAxis, Program, ValueId};
+use crate::kernel::{
+    AttentionBody, AttentionResult, Body, ContractBody, ConvBody, KernelSpec, RowResult, Stage,
+};
 use crate::tensor::DType;
 
 /// A kernel with what its numbers stand for.
@@ -52,6 +54,27 @@ pub fn make(program: &Program, root: ValueId, expanded: Expanded) -> Made {
                 k: canon.idx(&k),
                 a: canon.expr(&a),
                 b: canon.expr(&b),
+                sum: program.dtype(core),
+                epilogue: canon.expr(&epilogue),
+            })
+        }
+        Expanded::Conv { core, sizes, axes, w, x, epilogue } => {
+            canon.args.insert(core, 0);
+            let [batch, groups, out_channels, in_channels] = sizes.map(|size| canon.idx(&size));
+            let axes = axes.map(|axis| ConvAxis {
+                input: canon.idx(&axis.input),
+                output: canon.idx(&axis.output),
+                before: canon.idx(&axis.before),
+                ..axis
+            });
+            Body::Conv(ConvBody {
+                batch,
+                groups,
+                out_channels,
+                in_channels,
+                axes,
+                w: canon.expr(&w),
+                x: canon.expr(&x),
                 sum: program.dtype(core),
                 epilogue: canon.expr(&epilogue),
             })

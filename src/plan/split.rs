@@ -2,7 +2,8 @@
 //! leading index, each of which binds only the windows that it touches.
 
 use crate::expr::{Atom, Expr, Idx, Rewrite};
-use crate::kernel::{AttentionResult, Body, KernelSpec, RowResult};
+use crate::ir::ConvVar;
+use crate::kernel::{AttentionResult, Body, ConvBody, KernelSpec, RowResult};
 use crate::tensor::DType;
 
 /// A kernel that computes a range of its leading index. Two parameters follow the original ones: the
@@ -28,6 +29,7 @@ pub fn split(spec: &KernelSpec, windowed: &[bool]) -> Option<SplitKernel> {
         Body::Map { .. } | Body::Reduce { .. } => 0,
         // A single product is cut by rows.
         Body::Contract(c) => c.batch.is(1) as u32,
+        Body::Conv(c) => conv_lead(c) as u32,
         Body::Attention(c) => c.batch.is(1) as u32,
     };
     let mut shift = Shift {
@@ -68,6 +70,20 @@ pub fn split(spec: &KernelSpec, windowed: &[bool]) -> Option<SplitKernel> {
             }
             (Body::Contract(cut), extent, stride)
         }
+        Body::Conv(c) => {
+            let mut cut = c.clone();
+            (cut.w, cut.x, cut.epilogue) = (shift.expr(&c.w), shift.expr(&c.x), shift.expr(&c.epilogue));
+            let positions = c.axes.iter().fold(Idx::from(1i64), |n, axis| &n * &axis.output);
+            let (all, each, outer) = match conv_lead(c) {
+                ConvVar::Out => (&mut cut.out_channels, positions, c.out_channels.clone()),
+                _ => {
+                    let channels = &c.groups * &c.out_channels;
+                    (&mut cut.batch, &channels * &positions, c.batch.clone())
+                }
+            };
+            *all = len.clone();
+            (Body::Conv(cut), outer, each)
+        }
         Body::Attention(c) => {
             let AttentionResult::Mixed { mean, dtype, epilogue } = &c.result else { return None };
             let mut cut = c.clone();
@@ -85,6 +101,11 @@ pub fn split(spec: &KernelSpec, windowed: &[bool]) -> Option<SplitKernel> {
     let Shift { strides, failed, .. } = shift;
     let spec = KernelSpec { inputs: spec.inputs.clone(), output: spec.output, params: spec.params + 2, body };
     (!failed).then_some(SplitKernel { spec, extent, inputs: strides, output })
+}
+
+/// The leading index of a convolution: a single image is cut by output channels.
+fn conv_lead(c: &ConvBody) -> ConvVar {
+    if c.batch.is(1) && c.groups.is(1) { ConvVar::Out } else { ConvVar::Batch }
 }
 
 /// Rewrites the leading variable: loads through windows keep the index within the range, all else sees the

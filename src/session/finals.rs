@@ -219,7 +219,7 @@ mod tests {
     use crate::kernel::MapSchedule;
 
     fn schedule(workgroup: u32) -> Schedule {
-        Schedule::Map(MapSchedule { workgroup, per_invocation: 1 })
+        Schedule::Map(MapSchedule { workgroup, per_invocation: 1, vector: 1 })
     }
 
     #[test]

@@ -16,6 +16,11 @@ use crate::tune::{
 const MOST_DEVICES: usize = 4;
 /// Shares of the roofline from which on the roofline is in doubt: caches lift a kernel above it a little.
 const BEYOND: f64 = 1.25;
+/// How long a candidate may take, at the least and at the most.
+const SHORTEST: Duration = Duration::from_secs(2);
+const LONGEST: Duration = Duration::from_secs(10);
+/// Nanoseconds that lavapipe takes to compile what costs 1: half a second for a text of 28,000 characters.
+const CPU_COMPILE_NS: f64 = 100.0;
 /// How long a fresh device may take to show that it works.
 const ALIVE: Duration = Duration::from_secs(10);
 
@@ -52,6 +57,8 @@ pub struct Rig {
     opened: usize,
     /// Whether the peaks were measured a second time.
     checked: bool,
+    /// What each kernel compiled so far took, by its cost.
+    rates: Vec<f64>,
     pub peaks: Peaks,
     pub platform: Platform,
     store: Arc<Mutex<Store>>,
@@ -71,7 +78,17 @@ impl Rig {
             None => peaks(&device, &sweep, &|| pace.wait())?,
         };
         let (beside, store) = (beside.clone(), store.clone());
-        let rig = Rig { beside, device, sweep, opened: 1, checked: false, peaks, platform, store };
+        let rig = Rig {
+            beside,
+            device,
+            sweep,
+            opened: 1,
+            checked: false,
+            rates: Vec::new(),
+            peaks,
+            platform,
+            store,
+        };
         if is_new {
             rig.keep_peaks()?;
         }
@@ -96,6 +113,9 @@ impl Rig {
             budget,
             most_candidates,
             enough_ns: Some(self.peaks.enough_ns(&job.work)),
+            // A candidate that hangs must leave time for the others.
+            limit: (budget / 2).clamp(SHORTEST, LONGEST),
+            compile_ns: self.compile_ns(),
             ..SearchOptions::default()
         };
         let list = self.candidates(job);
@@ -113,6 +133,7 @@ impl Rig {
             tell(race.trials());
         }
         let spent = race.spent();
+        self.rates.extend(race.compile_rates());
         let trials = race.into_trials();
         for trial in &trials {
             if let Status::Wrong(why) | Status::Failed(why) = &trial.status {
@@ -145,6 +166,13 @@ impl Rig {
             peaks,
             unix_seconds: now(),
         }))
+    }
+
+    /// What a unit of cost takes to compile: the mean so far. The driver's cache makes many compilations look cheap, so
+    /// on CPU adapters, whose compilers are slow, it is at least what they are known to take.
+    fn compile_ns(&self) -> f64 {
+        let mean = self.rates.iter().sum::<f64>() / self.rates.len().max(1) as f64;
+        if self.device.caps().cpu { mean.max(CPU_COMPILE_NS) } else { mean }
     }
 
     /// The legal schedules in the order in which they are tried: the default, what won here before, what won

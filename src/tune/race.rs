@@ -39,6 +39,11 @@ impl<'r, 'a> Race<'r, 'a> {
         self.spent
     }
 
+    /// What a unit of cost took to compile, for each candidate that was compiled.
+    pub fn compile_rates(&self) -> impl Iterator<Item = f64> {
+        self.search.compile_rates()
+    }
+
     /// The trials.
     pub fn into_trials(self) -> Vec<Trial> {
         self.search.into_trials()
@@ -101,8 +106,8 @@ fn distinct(bench: &Bench, candidates: &[Schedule], most: usize) -> (Vec<Schedul
             break;
         }
         let identity = bench.identity(schedule).unwrap_or_default();
-        // Compilers take more than twice as long for twice the text: unrolled tiles are one long block.
-        let cost = identity.iter().map(|(text, _)| (text.len() as u64).pow(2)).sum();
+        // On lavapipe, three times the text takes five times as long: unrolled tiles are one long block.
+        let cost = identity.iter().map(|(text, _)| (text.len() as f64).powf(1.5) as u64).sum();
         if identity.is_empty() || seen.insert(identity) {
             kept.push(schedule.clone());
             costs.push(cost);

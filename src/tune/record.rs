@@ -226,7 +226,7 @@ mod tests {
     use crate::kernel::MapSchedule;
 
     fn schedule(workgroup: u32) -> Schedule {
-        Schedule::Map(MapSchedule { workgroup, per_invocation: 1 })
+        Schedule::Map(MapSchedule { workgroup, per_invocation: 1, vector: 1 })
     }
 
     fn record(adapter: &str, kind: AdapterKind, driver: &str, bucket: i64, won: u32) -> Record {

@@ -24,12 +24,14 @@ pub struct SearchOptions {
     /// How long a candidate may take, to its first result or for a sample; the default has ten times as long, and the
     /// others at least three times what the default took.
     pub limit: Duration,
+    /// What a unit of cost takes to compile, as far as it is known from other kernels; see [`Search::with_costs`].
+    pub compile_ns: f64,
 }
 
 impl Default for SearchOptions {
     fn default() -> Self {
         let (budget, limit) = (Duration::from_secs(30), Duration::from_secs(10));
-        SearchOptions { budget, most_candidates: 16, enough_ns: None, limit }
+        SearchOptions { budget, most_candidates: 16, enough_ns: None, limit, compile_ns: 0.0 }
     }
 }
 
@@ -227,15 +229,19 @@ impl Search {
         }
     }
 
+    /// What a unit of cost took to compile, for each candidate that was compiled.
+    pub fn compile_rates(&self) -> impl Iterator<Item = f64> {
+        let known = self.trials.iter().zip(&self.costs).filter(|(trial, _)| trial.compile_ns > 0);
+        known.map(|(trial, &cost)| trial.compile_ns as f64 / cost.max(1) as f64)
+    }
+
     fn is_begun(&self, trial: usize) -> bool {
         self.trials[trial].compile_ns > 0
     }
 
     /// Whether compiling a candidate would take more than what is left for first turns, going by those compiled so far.
     fn is_too_costly(&self, trial: usize, spent: Duration) -> bool {
-        let known = self.trials.iter().zip(&self.costs).filter(|(trial, _)| trial.compile_ns > 0);
-        let dearest =
-            known.map(|(trial, &cost)| trial.compile_ns as f64 / cost.max(1) as f64).fold(0.0, f64::max);
+        let dearest = self.compile_rates().fold(self.options.compile_ns, f64::max);
         let left = self.options.budget.mul_f64(FIRST_PASS).saturating_sub(spent);
         self.costs.get(trial).is_some_and(|&cost| dearest * cost as f64 > left.as_nanos() as f64)
     }
@@ -333,7 +339,9 @@ mod tests {
     use crate::kernel::MapSchedule;
 
     fn candidates(count: u32) -> Vec<Schedule> {
-        (0..count).map(|n| Schedule::Map(MapSchedule { workgroup: n, per_invocation: 1 })).collect()
+        (0..count)
+            .map(|n| Schedule::Map(MapSchedule { workgroup: n, per_invocation: 1, vector: 1 }))
+            .collect()
     }
 
     fn options(budget_ms: u64) -> SearchOptions {

@@ -215,7 +215,7 @@ mod tests {
         let trial = |(i, &ns): (usize, &u64)| Trial {
             status: Status::Measured,
             samples_ns: vec![ns],
-            ..Trial::new(Schedule::Map(MapSchedule { workgroup: 1 << i, per_invocation: 1 }))
+            ..Trial::new(Schedule::Map(MapSchedule { workgroup: 1 << i, per_invocation: 1, vector: 1 }))
         };
         let key = Key {
             kernel: kernel.into(),

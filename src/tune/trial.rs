@@ -101,7 +101,7 @@ mod tests {
     use crate::kernel::MapSchedule;
 
     fn trial(number: u32, ns: u64) -> Trial {
-        let schedule = Schedule::Map(MapSchedule { workgroup: number, per_invocation: 1 });
+        let schedule = Schedule::Map(MapSchedule { workgroup: number, per_invocation: 1, vector: 1 });
         Trial { status: Status::Measured, samples_ns: vec![ns], ..Trial::new(schedule) }
     }
 

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use super::contract::{in_fours, vector};
+use super::operand::vector;
 use super::scope::Scope;
 use super::{Rendered, Target};
 use crate::error::Result;
 use crate::expr::{Expr, Idx};
-use crate::kernel::{AttentionBody, AttentionResult, FusedSchedule, KernelSpec, columns, stride};
+use crate::kernel::{AttentionBody, AttentionResult, FusedSchedule, KernelSpec, columns, in_fours, stride};
 
 pub const SHARED: &str = include_str!("../../shaders/attention.wgsl");
 pub const SERIAL: &str = include_str!("../../shaders/attention_serial.wgsl");
@@ -88,7 +88,7 @@ fn fours(scope: &mut Scope, name: &str, parameters: [&str; 3], expr: &Expr, var:
         });
         // Lanes beyond the last column repeat it.
         let [b, row, _] = parameters;
-        let at = if var == N { format!("min(n, size_n() - 4)") } else { along.to_string() };
+        let at = if var == N { "min(n, size_n() - 4)" } else { along };
         let load = scope.vector_load(input, &format!("offset_{name}({b}, {row}, {at})"));
         return scope.text(&format!("{signature} {{ return vec4<f32>({load}); }}"));
     }

@@ -5,11 +5,18 @@
 
 mod attention;
 mod contract;
+mod conv;
+mod cooperative;
+mod depthwise;
+mod gemv;
 mod map;
+mod operand;
 mod probe;
 mod reduce;
 mod scope;
+mod subgroup;
 mod template;
+mod tiled;
 
 use crate::error::{Error, Result};
 use crate::expr::Floats;
@@ -113,10 +120,16 @@ pub fn render(label: &str, spec: &KernelSpec, schedule: &Schedule, target: Targe
         (Body::Reduce { rows, stages, result }, Schedule::Reduce(s)) => {
             reduce::render(label, spec, rows, stages, result, s, target)
         }
-        (Body::Contract(_), Schedule::Contract(s)) if s.split_k != 1 => {
+        (Body::Contract(_), _) if schedule.split_k() != 1 => {
             Err(Error::limit(label, format!("schedule {schedule} takes several passes")))
         }
         (Body::Contract(body), Schedule::Contract(s)) => contract::render(label, spec, body, s, target),
+        (Body::Contract(body), Schedule::Tiled(s)) => tiled::render(label, spec, body, s, target),
+        (Body::Contract(body), Schedule::Subgroup(s)) => subgroup::render(label, spec, body, s, target),
+        (Body::Contract(body), Schedule::Cooperative(s)) => cooperative::render(label, spec, body, s, target),
+        (Body::Contract(body), Schedule::Gemv(s)) => gemv::render(label, spec, body, s, target),
+        (Body::Conv(body), Schedule::Conv(s)) => conv::render(label, spec, body, s, target),
+        (Body::Conv(body), Schedule::Depthwise(s)) => depthwise::render(label, spec, body, s, target),
         (Body::Attention(_), Schedule::Attention(s)) if !s.is_one_pass() => {
             Err(Error::limit(label, format!("schedule {schedule} takes several passes")))
         }
@@ -135,6 +148,14 @@ pub const SKELETONS: &[(&str, &str)] = &[
     ("reduce.wgsl", reduce::SHARED),
     ("reduce_serial.wgsl", reduce::SERIAL),
     ("gemm.wgsl", contract::SKELETON),
+    ("gemm_tiled.wgsl", tiled::SKELETON),
+    ("gemm_subgroup.wgsl", subgroup::SKELETON),
+    ("gemm_cooperative.wgsl", cooperative::SKELETON),
+    ("gemv.wgsl", gemv::SKELETON),
+    ("gemv_subgroup.wgsl", gemv::SUBGROUP),
+    ("conv.wgsl", conv::DIRECT),
+    ("conv_subgroup.wgsl", conv::SUBGROUP),
+    ("conv_depthwise.wgsl", depthwise::SKELETON),
     ("attention.wgsl", attention::SHARED),
     ("attention_serial.wgsl", attention::SERIAL),
     ("probe_copy.wgsl", probe::COPY),

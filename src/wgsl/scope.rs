@@ -80,6 +80,16 @@ impl<'a> Scope<'a> {
         if width == 1 { format!("t{input}") } else { format!("t{input}v") }
     }
 
+    /// The dtype of an input.
+    pub fn input(&self, input: usize) -> DType {
+        self.spec.inputs[input]
+    }
+
+    /// An element of an input, at an offset that is already text, in its computing type.
+    pub fn scalar_load(&self, input: usize, offset: &str) -> String {
+        widen(&format!("{}[{offset}]", self.binding(input, 1)), self.spec.inputs[input], self.target.floats)
+    }
+
     /// Four consecutive elements of an input as a vector of its computing type; `offset` is a multiple of 4.
     pub fn vector_load(&self, input: usize, offset: &str) -> String {
         let dtype = self.spec.inputs[input];
@@ -217,10 +227,16 @@ impl<'a> Scope<'a> {
             [("bindings", text), ("knobs", knobs), ("slot", format!("{helpers}{}", self.slots))].into();
         let body = fill(file, skeleton, &Fill { regions, counts })?;
         let uses_f16 = body.contains("f16>") || body.contains("f16(");
-        let enable = match (self.target.dialect, uses_f16 && self.target.floats.f16) {
-            (Dialect::Naga | Dialect::Browser, true) => "enable f16;\n",
-            (_, false) => "",
-        };
+        let mut enable = String::new();
+        if uses_f16 && self.target.floats.f16 {
+            enable.push_str("enable f16;\n");
+        }
+        let operations = ["subgroupAdd(", "subgroupBroadcast(", "subgroup_invocation_id"];
+        let uses_subgroups = operations.iter().any(|operation| body.contains(operation));
+        // naga knows subgroup operations without being told, and refuses to be.
+        if self.target.dialect == Dialect::Browser && uses_subgroups {
+            enable.push_str("enable subgroups;\n");
+        }
         let shader = Shader { label: label.into(), source: format!("{enable}{body}"), bindings: kinds };
         Ok(Rendered { shader, bound })
     }

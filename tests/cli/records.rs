@@ -70,7 +70,7 @@ fn records_are_listed_shown_merged_moved_and_cleared() {
     let json = store(&["list", "--json"]).json();
     assert_eq!(json["records"].as_array().map(Vec::len), Some(2));
     assert_eq!(json["damaged"][0]["line"], 2);
-    assert_eq!(json["records"][0]["schedule"], "workgroup=32 per_invocation=1");
+    assert_eq!(json["records"][0]["schedule"], "workgroup=32 per_invocation=1 vector=1");
     let shown = store(&["show", "AAAA"]);
     for part in ["aaaa11", "card (vulkan, d 1)", "winner", "1.50x the winner's time", "the default"] {
         assert!(shown.stdout.contains(part), "want {part:?} in {}", shown.stdout);

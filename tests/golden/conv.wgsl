@@ -44,7 +44,7 @@ fn offset_a(b: i32, m: i32, k: i32) -> i32 {
     return (m * 72 + k);
 }
 fn load_a(b: i32, m: i32, k: i32) -> vec4<Sum> { return vec4<Sum>(t0v[offset_a(b, m, k) / 4]); }
-fn b_at(b: i32, k: i32, n: i32) -> Sum {
+fn at_b(b: i32, k: i32, n: i32) -> Sum {
     let x1 = n / params.p2;
     let x2 = k / 3;
     let x3 = x2 % 3;
@@ -58,7 +58,7 @@ fn b_at(b: i32, k: i32, n: i32) -> Sum {
     return x10;
 }
 fn row_b(b: i32, k: i32, n: i32) -> vec4<Sum> {
-    return vec4<Sum>(b_at(b, k, min(n + 0, size_n() - 1)), b_at(b, k, min(n + 1, size_n() - 1)), b_at(b, k, min(n + 2, size_n() - 1)), b_at(b, k, min(n + 3, size_n() - 1)));
+    return vec4<Sum>(at_b(b, k, min(n + 0, size_n() - 1)), at_b(b, k, min(n + 1, size_n() - 1)), at_b(b, k, min(n + 2, size_n() - 1)), at_b(b, k, min(n + 3, size_n() - 1)));
 }
 fn load_b(b: i32, k: i32, n: i32) -> Tile {
     return Tile(

@@ -2,6 +2,7 @@
 #![allow(dead_code, unused_macros, unused_imports)] // each test binary uses its own part of this
 
 pub mod compare;
+pub mod contractions;
 pub mod corpus;
 pub mod net;
 

@@ -12,6 +12,10 @@ export interface CoreOptions {
   readonly subgroup_size: readonly [number, number];
   readonly dims: Readonly<Record<string, number>>;
   readonly allow_f64_as_f32: boolean;
+  readonly adapter: string;
+  readonly driver: string;
+  /** What reads the WGSL. */
+  readonly compiler: string;
 }
 
 /** An input or output as the model declares it; the shape is `null` where not even the rank is declared. */
@@ -62,6 +66,35 @@ export interface Constant {
   readonly place: { readonly file: string; readonly offset: number; readonly bytes: number } | null;
 }
 
+/** A kernel worth tuning. */
+export interface JobText {
+  readonly label: string;
+  readonly output: string;
+  /** The first of the plan's steps that it is. */
+  readonly step: number;
+  readonly uses: number;
+  readonly total_ns: number;
+}
+
+/** A candidate and what was measured of it. */
+export interface TrialText {
+  readonly schedule: string;
+  /** `Measured`, `Dropped`, `Unmeasured`, or why it cannot win. */
+  readonly status: string | Readonly<Record<string, string>>;
+  readonly best_ns: number | null;
+  readonly samples_ns: readonly number[];
+  readonly compile_ns: number;
+}
+
+/** What to do next in a race. */
+export interface RaceStep {
+  readonly trial: number;
+  readonly schedule: string;
+  /** Take its output; else time it. */
+  readonly check: boolean;
+  readonly guess_ns: number | null;
+}
+
 export interface KernelText {
   readonly label: string;
   readonly schedule: string;
@@ -103,7 +136,7 @@ function baseUrl(): string {
 
 /** Node has no fetch for files. */
 async function fileBytes(url: URL): Promise<Uint8Array<ArrayBuffer>> {
-  const module = 'node:fs/promises'; // a variable, so that bundlers for browsers leave it alone
+  const module = ['node', 'fs/promises'].join(':'); // so that bundlers for browsers leave it alone
   const files = (await import(/* @vite-ignore */ /* webpackIgnore: true */ module)) as {
     readFile(url: URL): Promise<Uint8Array<ArrayBuffer>>;
   };
@@ -189,6 +222,46 @@ export class Core {
 
   planText(plan: number): string {
     return call(() => this.#core.plan_text(plan));
+  }
+
+  readRecords(lines: string): void {
+    this.#core.read_records(lines);
+  }
+
+  /** The kernels of the run prepared last. */
+  jobs(stepNs: Float64Array): JobText[] {
+    return parsed(() => this.#core.jobs(stepNs));
+  }
+
+  /** Begins the race of a job's candidates. */
+  race(job: number, budgetMs: number, mostCandidates: number): void {
+    call(() => this.#core.race(job, budgetMs, mostCandidates));
+  }
+
+  /** What to do next, with its commands in `words`; `null` when the race is over. */
+  raceNext(spentMs: number): RaceStep | null {
+    return parsed(() => this.#core.race_next(spentMs));
+  }
+
+  raceChecked(output: Uint8Array, elapsedNs: number): void {
+    call(() => this.#core.race_checked(output, elapsedNs));
+  }
+
+  raceSampled(ns: number): void {
+    call(() => this.#core.race_sampled(ns));
+  }
+
+  raceFailed(why: string): void {
+    call(() => this.#core.race_failed(why));
+  }
+
+  raceTrials(): TrialText[] {
+    return parsed(() => this.#core.race_trials());
+  }
+
+  /** Ends the race; its record. */
+  raceEnd(unixSeconds: number): string {
+    return call(() => this.#core.race_end(unixSeconds));
   }
 
   free(): void {

@@ -131,10 +131,20 @@ export async function scoped<T>(gpu: Gpu, place: string, work: () => T): Promise
   } finally {
     errors = Promise.all([device.popErrorScope(), device.popErrorScope()]);
   }
-  const [validation, memory] = await errors;
+  const [validation, memory] = await errors.catch(async (error: unknown) => {
+    throw await failure(gpu, place, error);
+  });
   if (memory) throw new TilewrightError('memory', `out of device memory: ${place}: ${memory.message}`);
   if (validation) throw new TilewrightError('device', `device error in ${place}: ${validation.message}`);
   return result;
+}
+
+/** What to say of a rejected promise of the device: its loss ends what waits for it before it is announced. */
+export async function failure(gpu: Gpu, place: string, error: unknown): Promise<TilewrightError> {
+  const soon = new Promise<undefined>((go) => setTimeout(go, 100));
+  const info = gpu.lost ?? (await Promise.race([gpu.device.lost, soon]));
+  if (info) return lostError(info);
+  return new TilewrightError('device', `device error in ${place}: ${messageOf(error)}`, { cause: error });
 }
 
 /** Gives the page a turn. */

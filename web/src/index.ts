@@ -12,5 +12,8 @@ export { type Env, env, type WasmEnv, type WebGpuEnv } from './env.js';
 export { type ErrorKind, TilewrightError } from './error.js';
 export { type ExternalData, type OutputLocation, type Progress, type RunOptions, type SessionOptions } from './options.js';
 export { type Feeds, type Fetches, InferenceSession, type TensorLike, type ValueMetadata } from './session.js';
+export { exportRecords, importRecords } from './records.js';
 export { type FileLike } from './source.js';
+export { type TuneOptions, type TuneProgress, type TuneReport } from './tuner.js';
+export { createWorkerSession, type WorkerSession } from './worker-session.js';
 export { type GpuBufferOptions, Tensor, type TensorLocation } from './tensor.js';

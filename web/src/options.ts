@@ -54,6 +54,13 @@ export interface SessionOptions {
   cacheModel?: boolean;
   /** Ours: compute float64 tensors in float32 rather than refuse them. */
   allowFloat64AsFloat32?: boolean;
+  /**
+   * Ours: `background` tunes after the first run, in idle time and while the page is seen; `full` before the first
+   * answer. Off unless said; what was tuned before is used in any case.
+   */
+  tuning?: 'off' | 'background' | 'full';
+  /** Ours: the time that `tuning` may take; 30 seconds unless said. */
+  tuningBudgetMs?: number;
   /** Ours: make a new device and go on when the device is lost; on unless turned off. */
   recover?: boolean;
 }
@@ -76,6 +83,8 @@ const SESSION_OPTIONS: Readonly<Record<keyof SessionOptions, true>> = {
   signal: true,
   cacheModel: true,
   allowFloat64AsFloat32: true,
+  tuning: true,
+  tuningBudgetMs: true,
   recover: true,
 };
 

@@ -1,8 +1,8 @@
 // One run: inputs in, all dispatches in one pass, one submit, outputs out.
 import { convert, type Output } from './core.js';
 import { bytesIn, bytesOf, elementsOf, type NumericType, type TensorData } from './dtype.js';
-import { messageOf, TilewrightError, unsupported } from './error.js';
-import { checkLost, type Gpu, lostError, scoped } from './gpu.js';
+import { TilewrightError, unsupported } from './error.js';
+import { checkLost, failure, type Gpu, scoped } from './gpu.js';
 import { type BufferRange, type Dispatch, replay, type Run } from './plan.js';
 import type { Staging } from './staging.js';
 import { Tensor, tensorOver } from './tensor.js';
@@ -149,11 +149,7 @@ async function finish(
     await mapped;
   } catch (error) {
     mappable?.destroy();
-    if (error instanceof TilewrightError) throw error;
-    // The loss of a device ends what waits for it before it is announced.
-    const info = gpu.lost ?? (await Promise.race([gpu.device.lost, new Promise<undefined>((go) => setTimeout(go, 100))]));
-    if (info) throw lostError(info);
-    throw new TilewrightError('device', `device error in run: ${messageOf(error)}`, { cause: error });
+    throw error instanceof TilewrightError ? error : await failure(gpu, 'run', error);
   }
   const outputs: Record<string, Tensor> = {};
   const all = mappable === undefined ? new Uint8Array(0) : new Uint8Array(mappable.getMappedRange(0, size));

@@ -1,14 +1,18 @@
+import { timed } from './clock.js';
 import { Core, type Declared, type Feed, loadCore } from './core.js';
 import { isNumericType, type NumericType, numericType } from './dtype.js';
-import { TilewrightError, unsupported } from './error.js';
+import { log } from './env.js';
+import { messageOf, TilewrightError, unsupported } from './error.js';
 import { type Gpu, limitsOf, lostError, openGpu, Turns } from './gpu.js';
 import { type ModelFiles, openModel } from './model.js';
 import { checkRunOptions, checkSessionOptions, type RunOptions, type SessionOptions } from './options.js';
 import { HostPlan, type Preparing, recorded, type Run } from './plan.js';
+import { exportRecords, importRecords } from './records.js';
 import { type Flight, type Given, submit, type Wanted } from './run.js';
 import type { FileLike } from './source.js';
 import { Staging } from './staging.js';
 import { Tensor } from './tensor.js';
+import { tune, type Tuned, type TuneOptions, type TuneReport } from './tuner.js';
 import { Weights } from './weights.js';
 
 /** An input or output as the model declares it. */
@@ -42,6 +46,8 @@ interface Device {
   readonly weights: Weights;
   readonly staging: Staging;
   readonly plans: Map<number, HostPlan>;
+  /** What the core prepared last. */
+  last: string | undefined;
 }
 
 /**
@@ -60,6 +66,9 @@ export class InferenceSession extends EventTarget {
   readonly #options: SessionOptions;
   #device: Device | undefined;
   #released = false;
+  /** What the last run was given: what is tuned. */
+  #last: readonly Given[] | undefined;
+  #tuned = false;
   /** Preparing and submitting go one after another; waiting for results does not. */
   #queue: Promise<unknown> = Promise.resolve();
 
@@ -100,12 +109,98 @@ export class InferenceSession extends EventTarget {
     const given = Object.entries(feeds).map(([name, tensor]) => checked(name, tensor));
     const { signal } = options;
     signal?.throwIfAborted();
-    const flight = await this.#inTurn(async () => {
-      const device = await this.#ready();
-      const run = await this.#prepared(device, given, signal);
-      return submit(device.gpu, device.staging, run, given, wanted);
-    });
+    const submitted = () =>
+      this.#inTurn(async () => {
+        const device = await this.#ready();
+        const run = await this.#prepared(device, given, signal);
+        this.#last = given;
+        return submit(device.gpu, device.staging, run, given, wanted);
+      });
+    let flight = await submitted();
+    const { tuning = 'off' } = this.#options;
+    if (tuning !== 'off' && !this.#tuned) {
+      this.#tuned = true;
+      await flight.outputs;
+      if (tuning === 'full') {
+        await this.tune({ ...this.#budget(), ...(signal && { signal }) });
+        flight = await submitted();
+      } else {
+        void this.#tuneInBackground();
+      }
+    }
     return until(flight, signal);
+  }
+
+  /**
+   * Measures the candidates of every kernel of the last run, keeps the winners for the next, and the records in
+   * IndexedDB for later sessions. Runs go on meanwhile.
+   */
+  async tune(options: TuneOptions = {}): Promise<TuneReport> {
+    return this.#tune(options, async () => {});
+  }
+
+  /** Runs once and times every dispatch; what it computes is thrown away. */
+  async profile(feeds: Feeds): Promise<readonly { kernel: string; output: string; ns: number }[]> {
+    const given = Object.entries(feeds).map(([name, tensor]) => checked(name, tensor));
+    return this.#inTurn(async () => {
+      const device = await this.#ready();
+      const { gpu, core, staging } = device;
+      const run = await this.#prepared(device, given, undefined);
+      await submit(gpu, staging, run, given, []).outputs;
+      const { dispatches } = run.recording;
+      const times = await timed(gpu, dispatches.map((dispatch) => [dispatch]));
+      return dispatches.map(({ pipeline, step }, i) => ({
+        kernel: pipeline.label,
+        output: core.stepOutput(run.plan.number, step),
+        ns: times[i] ?? 0,
+      }));
+    });
+  }
+
+  /** The plan of the last run, and its kernels with their schedules and WGSL. */
+  async explain(): Promise<{ plan: string; kernels: readonly { label: string; schedule: string; wgsl: string }[] }> {
+    return this.#inTurn(async () => {
+      const device = await this.#ready();
+      const { core } = device;
+      const run = await this.#prepared(device, this.#given(), undefined);
+      const numbers = new Set(run.recording.dispatches.map(({ kernel }) => kernel));
+      const kernels = [...numbers].map((number) => {
+        const { label, schedule, source } = core.kernel(run.plan.number, number);
+        return { label, schedule, wgsl: source };
+      });
+      return { plan: core.planText(run.plan.number), kernels };
+    });
+  }
+
+  #given(): readonly Given[] {
+    return this.#last ?? unsupported('tune and explain before the first run');
+  }
+
+  #budget(): { budgetMs?: number } {
+    const { tuningBudgetMs } = this.#options;
+    return tuningBudgetMs === undefined ? {} : { budgetMs: tuningBudgetMs };
+  }
+
+  async #tune(options: TuneOptions, idle: () => Promise<void>): Promise<TuneReport> {
+    const inTurn = async <T>(work: (tuned: Tuned) => Promise<T>): Promise<T> => {
+      await idle();
+      return this.#inTurn(async () => {
+        const device = await this.#ready();
+        const run = () => this.#prepared(device, this.#given(), options.signal, true);
+        return work({ gpu: device.gpu, core: device.core, run, preparing: progress({}, options.signal) });
+      });
+    };
+    const report = await tune(inTurn, options);
+    await importRecords(report.records);
+    return report;
+  }
+
+  async #tuneInBackground(): Promise<void> {
+    try {
+      await this.#tune(this.#budget(), idleAndSeen);
+    } catch (error) {
+      if (!this.#released) log('warning', `tuning in the background ended: ${messageOf(error)}`);
+    }
   }
 
   /** Frees everything that the session holds on the device. */
@@ -180,12 +275,12 @@ export class InferenceSession extends EventTarget {
     return this.#device;
   }
 
-  /** The commands for such inputs: recorded before, or prepared now. */
-  async #prepared(device: Device, given: readonly Given[], signal: AbortSignal | undefined): Promise<Run> {
+  /** The commands for such inputs: recorded before, or prepared now. With `inCore` they are those that the core prepared last. */
+  async #prepared(device: Device, given: readonly Given[], signal: AbortSignal | undefined, inCore = false): Promise<Run> {
     const key = given.map(({ name, type, dims }) => `${name}:${type}:${dims.join()}`).join(';');
     for (const plan of device.plans.values()) {
       const run = plan.runs.get(key);
-      if (run !== undefined) return run;
+      if (run !== undefined && (!inCore || device.last === key)) return run;
     }
     const feeds = given.map(({ name, type, dims }): Feed => ({ name, type, shape: dims }));
     const { core } = device;
@@ -205,6 +300,7 @@ export class InferenceSession extends EventTarget {
     device.weights.retain(kept);
     const run = await recorded(core, plan, ready, preparing);
     // What depends on contents is asked of the core every time.
+    device.last = key;
     plan.keep(ready.by_contents ? `${key};last` : key, run);
     return run;
   }
@@ -240,11 +336,15 @@ async function openDevice(gpu: Gpu, files: ModelFiles, options: SessionOptions):
     features: [...gpu.device.features],
     cpu: gpu.cpu,
     subgroup_size: gpu.device.features.has('subgroups') ? [info.subgroupMinSize ?? 0, info.subgroupMaxSize ?? 0] : [0, 0],
+    adapter: adapterName(info),
+    driver: '',
+    compiler: compilerName(),
     dims: options.freeDimensionOverrides ?? {},
     allow_f64_as_f32: options.allowFloat64AsFloat32 ?? false,
   });
+  core.readRecords(await exportRecords());
   const weights = new Weights(gpu, files.file);
-  const device: Device = { gpu, core, weights, staging: new Staging(gpu.device), plans: new Map() };
+  const device: Device = { gpu, core, weights, staging: new Staging(gpu.device), plans: new Map(), last: undefined };
   try {
     const plan = core.planAhead();
     if (plan !== undefined) await hostPlan(device, plan, progress(options, options.signal));
@@ -299,6 +399,25 @@ function checked(name: string, tensor: TensorLike): Given {
   const { data } = tensor;
   if (!ArrayBuffer.isView(data)) return refuse('its data is no typed array');
   return { name, type, dims: tensor.dims, data, gpuBuffer: undefined };
+}
+
+function adapterName({ vendor, architecture, device, description }: GPUAdapterInfo): string {
+  return [vendor, architecture, device, description].filter((part) => part !== '').join(' ');
+}
+
+/** The browser compiles shaders; its version stands for the compiler's. */
+function compilerName(): string {
+  const agent = globalThis.navigator?.userAgent ?? '';
+  return /(?:Firefox|Chrome|Version)\/\d+/.exec(agent)?.[0] ?? agent;
+}
+
+/** Waits until the page is seen and has nothing to do. */
+async function idleAndSeen(): Promise<void> {
+  const { document, requestIdleCallback } = globalThis as { document?: Document; requestIdleCallback?: (go: () => void) => void };
+  while (document?.hidden === true) {
+    await new Promise<void>((seen) => document.addEventListener('visibilitychange', () => seen(), { once: true }));
+  }
+  await new Promise<void>((go) => (requestIdleCallback ?? setTimeout)(go));
 }
 
 /** The outputs of a flight, or the signal's reason. */

@@ -3,7 +3,7 @@ import { existsSync } from 'node:fs';
 import { chromium } from 'playwright-core';
 
 const FLAGS = ['--no-sandbox', '--enable-unsafe-webgpu', '--use-webgpu-adapter=swiftshader', '--disable-background-networking',
-  '--disable-component-update', '--disable-sync', '--disable-quic'];
+  '--disable-component-update', '--disable-sync', '--disable-quic', '--disable-gpu-watchdog'];
 
 export async function launch() {
   const found = [process.env.CHROMIUM, '/usr/bin/chromium', '/usr/bin/chromium-browser', '/usr/bin/google-chrome',
@@ -36,7 +36,7 @@ export async function runAll(context) {
     try {
       const note = await Promise.race([
         run(context),
-        new Promise((_, fail) => setTimeout(() => fail(new Error('no end in 300 s')), 300_000).unref()),
+        new Promise((_, fail) => setTimeout(() => fail(new Error('no end in 600 s')), 600_000).unref()),
       ]);
       console.log(`ok    ${name} (${Math.round(performance.now() - start)} ms)${note ? `: ${note}` : ''}`);
     } catch (error) {

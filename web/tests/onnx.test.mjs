@@ -1,9 +1,10 @@
 // ONNX's backend cases and the networks of tests/models: outputs equal to the expected ones.
 import fs from 'node:fs';
 import path from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { blank, test } from './browser.mjs';
 
-const root = path.dirname(path.dirname(import.meta.dirname));
+const root = fileURLToPath(new URL('../..', import.meta.url));
 const data = path.join(root, 'target/test-data');
 const all = process.env.ALL === '1';
 

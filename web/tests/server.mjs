@@ -2,8 +2,9 @@
 import fs from 'node:fs';
 import http from 'node:http';
 import path from 'node:path';
+import { fileURLToPath } from 'node:url';
 
-const web = path.dirname(import.meta.dirname);
+const web = fileURLToPath(new URL('..', import.meta.url));
 const root = path.dirname(web);
 const types = {
   '.js': 'text/javascript', '.mjs': 'text/javascript', '.wasm': 'application/wasm', '.html': 'text/html', '.css': 'text/css',
@@ -20,6 +21,8 @@ const folders = {
   examples: path.join(root, 'examples/data'),
   corpus: path.join(root, 'tests/corpus/onnx'),
   built: path.join(root, 'target/web'),
+  models: path.join(root, 'target/web/models'),
+  ort: path.join(web, 'tests/dropin/node_modules/onnxruntime-web/dist'),
 };
 
 /** Starts it; `requests` counts by path, for tests of caching. */

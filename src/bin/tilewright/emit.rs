@@ -1,11 +1,13 @@
 //! `tilewright emit`: the text of one operation's kernels under a schedule.
 
-use tilewright::kernel::Schedule;
+use std::collections::HashSet;
+
+use tilewright::kernel::{Caps, MOST_CANDIDATES, Peaks, Schedule, broken_rule, points};
 use tilewright::wgsl::{self, Dialect, Target};
 
 use crate::failure::{Failure, Result, print};
 use crate::one_op::OneOp;
-use crate::planned::{self, Machine};
+use crate::planned::{self, Machine, Space};
 use crate::tuning_args::{EmitArgs, TextTarget};
 
 /// Print the texts.
@@ -19,7 +21,10 @@ pub fn emit(args: &EmitArgs) -> Result<()> {
         TextTarget::Browser => Dialect::Browser,
     };
     let target = Target { floats: machine.caps.floats(), dialect };
-    let spaces = planned.spaces(&machine.caps);
+    let mut spaces = planned.spaces(&machine.caps);
+    if wanted.is_some() {
+        spaces.iter_mut().for_each(|space| add_others(space, &machine.caps));
+    }
     let several = spaces.len() > 1;
     let mut texts = Vec::new();
     for space in &spaces {
@@ -50,6 +55,17 @@ pub fn emit(args: &EmitArgs) -> Result<()> {
         choose(&all, knobs)?;
     }
     print(&texts.join("\n"))
+}
+
+/// The legal schedules that are not among the candidates, behind them: what is not worth measuring may be worth reading.
+fn add_others(space: &mut Space, caps: &Caps) {
+    let known: HashSet<Schedule> = space.candidates.iter().cloned().collect();
+    let legal = |schedule: &Schedule| {
+        !known.contains(schedule) && broken_rule(&space.spec, schedule, &space.sizes, caps).is_none()
+    };
+    let others: Vec<Schedule> =
+        points(&space.spec, &space.sizes, caps, &Peaks::typical(caps)).into_iter().filter(legal).collect();
+    space.candidates.extend(others);
 }
 
 /// Names and values, as in `group_m=4,group_n=8`.
@@ -106,7 +122,8 @@ fn choose<'a>(candidates: &'a [Schedule], wanted: &Knobs) -> Result<&'a Schedule
         wanted.iter().all(|pair| knobs.contains(pair))
     };
     candidates.iter().find(fits).ok_or_else(|| {
-        let list: Vec<String> = candidates.iter().map(|c| format!("\n  {}", knobs_text(c))).collect();
+        let list: Vec<String> =
+            candidates.iter().take(MOST_CANDIDATES).map(|c| format!("\n  {}", knobs_text(c))).collect();
         let message = format!("--schedule: no legal candidate has these values; there are:{}", list.concat());
         Failure::Usage(message)
     })

@@ -167,7 +167,7 @@ mod tests {
     use tilewright::kernel::{MapSchedule, Schedule};
 
     fn trial(workgroup: u32, status: Status, samples_ns: &[u64]) -> Trial {
-        let schedule = Schedule::Map(MapSchedule { workgroup, per_invocation: 1 });
+        let schedule = Schedule::Map(MapSchedule { workgroup, per_invocation: 1, vector: 1 });
         Trial { status, samples_ns: samples_ns.to_vec(), ..Trial::new(schedule) }
     }
 

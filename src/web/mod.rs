@@ -4,174 +4,28 @@
 //! Structures cross as JSON, bytes and words as typed arrays. An error crosses as text: its kind, a line break, its
 //! message.
 
+mod json;
+mod tuning;
+
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
 use wasm_bindgen::prelude::wasm_bindgen;
 
 use crate::commands::{self, Kernels, Produced, Recorder, encode, outputs, to_device};
 use crate::error::{Error, Result};
-use crate::graph::{Dim, ValueInfo};
+use crate::graph::ValueInfo;
 use crate::ir::Stop;
-use crate::kernel::{Caps, KernelSpec, default_schedule, storage_bytes, stored};
+use crate::kernel::{Caps, KernelSpec, Schedule, broken_rule, default_schedule, storage_bytes, stored};
 use crate::model::{Computed, Given, Model};
 use crate::onnx;
-use crate::plan::{Origin, Plan, bound_bytes};
-use crate::tensor::{DType, Tensor};
+use crate::plan::{Origin, Plan, SymbolValues, bound_bytes};
+use crate::tensor::Tensor;
+use crate::tune::{Key, Platform, Records};
 use crate::wgsl::{BindingKind, Dialect, Target};
-
-/// The device, and what the user asked for.
-#[derive(Deserialize)]
-struct Options {
-    limits: Limits,
-    features: Vec<String>,
-    cpu: bool,
-    subgroup_size: [u32; 2],
-    dims: BTreeMap<String, usize>,
-    allow_f64_as_f32: bool,
-}
-
-/// WebGPU's own names.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Limits {
-    max_storage_buffer_binding_size: u64,
-    max_buffer_size: u64,
-    max_storage_buffers_per_shader_stage: u32,
-    min_storage_buffer_offset_alignment: u32,
-    min_uniform_buffer_offset_alignment: u32,
-    max_compute_workgroup_size_x: u32,
-    max_compute_workgroup_size_y: u32,
-    max_compute_workgroup_size_z: u32,
-    max_compute_invocations_per_workgroup: u32,
-    max_compute_workgroup_storage_size: u32,
-    max_compute_workgroups_per_dimension: u32,
-}
-
-impl Options {
-    fn caps(&self) -> Caps {
-        let (limits, has) = (&self.limits, |name: &str| self.features.iter().any(|f| f == name));
-        Caps {
-            max_storage_binding_bytes: limits.max_storage_buffer_binding_size & !3,
-            max_buffer_bytes: limits.max_buffer_size & !3,
-            max_storage_bindings: limits.max_storage_buffers_per_shader_stage,
-            storage_offset_alignment: limits.min_storage_buffer_offset_alignment,
-            uniform_offset_alignment: limits.min_uniform_buffer_offset_alignment,
-            max_workgroup_size: [
-                limits.max_compute_workgroup_size_x,
-                limits.max_compute_workgroup_size_y,
-                limits.max_compute_workgroup_size_z,
-            ],
-            max_workgroup_invocations: limits.max_compute_invocations_per_workgroup,
-            max_workgroup_bytes: limits.max_compute_workgroup_storage_size,
-            max_workgroups: limits.max_compute_workgroups_per_dimension,
-            f16: has("shader-f16"),
-            subgroups: has("subgroups"),
-            subgroup_size: self.subgroup_size,
-            timestamps: has("timestamp-query"),
-            cpu: self.cpu,
-            ..Caps::default()
-        }
-    }
-}
-
-/// An input or output as declared.
-#[derive(Serialize)]
-struct Declared<'a> {
-    name: &'a str,
-    r#type: &'static str,
-    /// `null` where not even the rank is declared; -1 for a size of which nothing is said.
-    shape: Option<Vec<Size<'a>>>,
-}
-
-#[derive(Serialize)]
-#[serde(untagged)]
-enum Size<'a> {
-    Number(i64),
-    Symbol(&'a str),
-}
-
-impl<'a> From<&'a ValueInfo> for Declared<'a> {
-    fn from(info: &'a ValueInfo) -> Self {
-        let size = |dim: &'a Dim| match dim {
-            Dim::Static(size) => Size::Number(*size as i64),
-            Dim::Symbol(name) => Size::Symbol(name),
-            Dim::Unknown => Size::Number(-1),
-        };
-        let shape = info.shape.as_ref().map(|dims| dims.iter().map(size).collect());
-        Declared { name: &info.name, r#type: info.dtype.name(), shape }
-    }
-}
-
-/// What a run gives for an input.
-#[derive(Deserialize)]
-struct Feed {
-    name: String,
-    r#type: String,
-    shape: Vec<usize>,
-}
-
-/// How to run with inputs of given shapes.
-#[derive(Serialize)]
-#[serde(untagged)]
-enum Ready<'a> {
-    /// Not before [`Core::give`] has been called with the contents of these inputs.
-    Needs { needs: Vec<usize> },
-    Run {
-        /// The plan's number.
-        plan: u32,
-        /// The plans that are still kept; whatever the host holds for others can go.
-        live: Vec<u32>,
-        /// For every input of the model, its position in what was given.
-        order: Vec<usize>,
-        /// For every input of the model, the dtype that the device holds its elements as; `null` where no kernel reads
-        /// it.
-        inputs: Vec<Option<&'static str>>,
-        /// Whether the plan depends on contents of inputs, so that the next run must ask again.
-        by_contents: bool,
-        outputs: Vec<Output<'a>>,
-    },
-}
-
-#[derive(Serialize)]
-struct Output<'a> {
-    name: &'a str,
-    r#type: &'static str,
-    shape: Vec<usize>,
-    /// The dtype that the device holds its elements as; `null` where [`Core::known_output`] has it, so that it is not
-    /// read back.
-    stored: Option<&'static str>,
-}
-
-/// A constant to upload.
-#[derive(Serialize)]
-struct Constant<'a> {
-    tensor: usize,
-    name: &'a str,
-    r#type: &'static str,
-    /// The dtype that the device holds its elements as.
-    stored: &'static str,
-    elements: usize,
-    device_bytes: u64,
-    /// Where its elements are; `null` where [`Core::constant`] has them.
-    place: Option<Place<'a>>,
-}
-
-#[derive(Serialize)]
-struct Place<'a> {
-    file: &'a str,
-    offset: u64,
-    bytes: u64,
-}
-
-/// A kernel to compile.
-#[derive(Serialize)]
-struct Kernel<'a> {
-    label: &'a str,
-    schedule: String,
-    source: &'a str,
-    bindings: Vec<&'static str>,
-}
+use json::{
+    Constant, Declared, Fault, Feed, Kernel, Options, Output, Place, Ready, dtype_named, from_json, to_json,
+};
+use tuning::{Job, Race};
 
 /// What the core keeps with a plan.
 struct Kept {
@@ -188,34 +42,12 @@ pub struct Core {
     given: BTreeMap<usize, Vec<u8>>,
     words: Vec<u32>,
     known: Vec<Option<Tensor>>,
-}
-
-/// An error as it crosses to the host.
-#[derive(Debug)]
-pub struct Fault(Error);
-
-impl From<Error> for Fault {
-    fn from(error: Error) -> Self {
-        Fault(error)
-    }
-}
-
-impl From<Fault> for wasm_bindgen::JsValue {
-    fn from(Fault(error): Fault) -> Self {
-        let kind = match error {
-            Error::Io { .. } => "io",
-            Error::Parse { .. } => "parse",
-            Error::Model { .. } => "model",
-            Error::Unsupported { .. } => "unsupported",
-            Error::Input { .. } => "input",
-            Error::Tensor(_) => "tensor",
-            Error::Adapter(_) => "adapter",
-            Error::Limit { .. } => "limit",
-            Error::OutOfMemory(_) => "memory",
-            Error::Device { .. } => "device",
-        };
-        format!("{kind}\n{error}").into()
-    }
+    platform: Platform,
+    records: Records,
+    /// Plan and sizes of the run prepared last.
+    last: Option<(u32, SymbolValues)>,
+    jobs: Vec<Job>,
+    race: Option<Race>,
 }
 
 #[wasm_bindgen]
@@ -228,10 +60,20 @@ impl Core {
     pub fn new(model: Vec<u8>, options: &str) -> Result<Core, Fault> {
         let options: Options = from_json(options)?;
         let graph = onnx::parse(model.into(), &onnx::Elsewhere)?;
-        let caps = options.caps();
-        let model = Model::new(graph, options.dims, options.allow_f64_as_f32)?;
-        let (given, words, known) = (BTreeMap::new(), Vec::new(), Vec::new());
-        Ok(Core { model, caps, plans_made: 0, given, words, known })
+        let (caps, platform) = (options.caps(), options.platform());
+        Ok(Core {
+            model: Model::new(graph, options.dims, options.allow_f64_as_f32)?,
+            caps,
+            platform,
+            plans_made: 0,
+            given: BTreeMap::new(),
+            words: Vec::new(),
+            known: Vec::new(),
+            records: Records::default(),
+            last: None,
+            jobs: Vec::new(),
+            race: None,
+        })
     }
 
     /// The model's inputs and outputs as it declares them: JSON.
@@ -290,6 +132,7 @@ impl Core {
             Err(Stop::Error(error)) => return Err(error.into()),
         }
         let by_contents = self.model.depends_on_contents();
+        let choose = chooser(&self.records, &self.platform, &self.caps);
         let live = self.model.plans().iter().map(|planned| planned.kept.number).collect();
         let planned = self.model.latest()?;
         if planned.plan.next.is_some() {
@@ -297,7 +140,8 @@ impl Core {
             return Err(Error::Unsupported { items: vec![item.into()] }.into());
         }
         let (plan, symbols) = (planned.plan.clone(), planned.plan.symbol_values(&shapes));
-        let commands = recorder(&plan, &self.caps, &mut planned.kept.kernels, |r| r.run(&symbols))?.0;
+        let commands =
+            recorder(&plan, &self.caps, &choose, &mut planned.kept.kernels, |r| r.run(&symbols))?.0;
         self.words = encode(&commands)?;
         self.known.clear();
         let floats = self.caps.floats();
@@ -314,6 +158,7 @@ impl Core {
         let held = |tensor: &Option<usize>| tensor.map(|t| stored(plan.tensors[t].dtype, floats).name());
         let inputs = plan.inputs.iter().map(held).collect();
         let number = planned.kept.number;
+        self.last = Some((number, symbols));
         Ok(to_json(&Ready::Run { plan: number, live, order, inputs, by_contents, outputs: described })?)
     }
 
@@ -333,9 +178,9 @@ impl Core {
     /// # Errors
     /// As the native `Session::load`.
     pub fn once(&mut self, plan: u32) -> Result<Vec<u32>, Fault> {
-        let caps = self.caps.clone();
-        let planned = self.planned(plan)?;
-        let commands = recorder(&planned.plan, &caps, &mut planned.kept.kernels, |r| r.once())?;
+        let choose = chooser(&self.records, &self.platform, &self.caps);
+        let planned = planned(&mut self.model, plan)?;
+        let commands = recorder(&planned.plan, &self.caps, &choose, &mut planned.kept.kernels, |r| r.once())?;
         Ok(encode(&commands)?)
     }
 
@@ -430,8 +275,7 @@ impl Core {
     }
 
     fn planned(&mut self, number: u32) -> Result<&mut crate::model::Planned<Kept>> {
-        let missing = || Error::model("session", format!("plan {number} is no longer kept"));
-        self.model.plans_mut().iter_mut().find(|planned| planned.kept.number == number).ok_or_else(missing)
+        planned(&mut self.model, number)
     }
 }
 
@@ -449,26 +293,36 @@ fn kept(plans_made: &mut u32) -> Kept {
     Kept { number: *plans_made - 1, kernels: Kernels::default() }
 }
 
+fn planned(model: &mut Model<Kept>, number: u32) -> Result<&mut crate::model::Planned<Kept>> {
+    let missing = || Error::model("session", format!("plan {number} is no longer kept"));
+    model.plans_mut().iter_mut().find(|planned| planned.kept.number == number).ok_or_else(missing)
+}
+
+/// The schedule that was measured to be the fastest, where there is one and it is legal here, else the default.
+fn chooser<'a>(
+    records: &'a Records,
+    platform: &'a Platform,
+    caps: &'a Caps,
+) -> impl Fn(&KernelSpec, &[i64]) -> Schedule + 'a {
+    move |spec, sizes| {
+        if !records.is_empty()
+            && let Some(winner) = records.winner(&Key::new(spec, sizes, platform))
+            && broken_rule(spec, winner, sizes, caps).is_none()
+        {
+            return winner.clone();
+        }
+        default_schedule(spec, sizes, caps)
+    }
+}
+
 /// What `record` makes of a plan.
 fn recorder<T>(
     plan: &Plan,
     caps: &Caps,
+    choose: &dyn Fn(&KernelSpec, &[i64]) -> Schedule,
     kernels: &mut Kernels,
     record: impl FnOnce(&mut Recorder) -> Result<T>,
 ) -> Result<T> {
-    let choose = |spec: &KernelSpec, sizes: &[i64]| default_schedule(spec, sizes, caps);
     let target = Target { floats: caps.floats(), dialect: Dialect::Browser };
-    record(&mut Recorder { plan, caps, target, choose: &choose, kernels })
-}
-
-fn dtype_named(name: &str) -> Result<DType> {
-    DType::from_name(name).ok_or_else(|| Error::Tensor(format!("there is no dtype {name:?}")))
-}
-
-fn to_json(value: &impl Serialize) -> Result<String> {
-    serde_json::to_string(value).map_err(|error| Error::parse("host", error.to_string()))
-}
-
-fn from_json<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T> {
-    serde_json::from_str(text).map_err(|error| Error::parse("host", error.to_string()))
+    record(&mut Recorder { plan, caps, target, choose, kernels })
 }

@@ -1,0 +1,150 @@
+//! Matrix products in all layouts and shapes, under schedules from all over the space, against float64.
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use half::f16;
+use support::contractions::{self, Contraction};
+use tilewright::DType;
+use tilewright::gpu::{Binding, Buffer, Device, Dispatch, Readback, Recording};
+use tilewright::kernel::{Schedule, Slot, default_schedule, grid, size};
+use tilewright::wgsl::{Bound, Dialect, Target, render_passes};
+
+/// Whole multiples of 1/64 in +-1, so that f16 holds them exactly.
+fn made_up(len: usize, seed: u32) -> Vec<f32> {
+    let mut state = seed;
+    let mut next = || {
+        state = state.wrapping_mul(1664525).wrapping_add(1013904223);
+        (state >> 25) as f32 / 64.0 - 1.0
+    };
+    (0..len).map(|_| next()).collect()
+}
+
+fn bytes(values: &[f32], dtype: DType, caps_f16: bool) -> Vec<u8> {
+    if dtype == DType::F16 && caps_f16 {
+        values.iter().flat_map(|&v| f16::from_f32(v).to_le_bytes()).collect()
+    } else {
+        values.iter().flat_map(|v| v.to_le_bytes()).collect()
+    }
+}
+
+/// The output of one schedule, from memory filled with NaN.
+fn run(device: &Device, case: &Contraction, schedule: &Schedule, inputs: &[Buffer]) -> Vec<f32> {
+    let (caps, spec, sizes) = (device.caps(), case.spec(), case.sizes());
+    let buffer = |len: usize| {
+        let buffer = device.buffer("out", (4 * len) as u64).unwrap();
+        device.write(&buffer, 0, &vec![0xff; 4 * len]).unwrap();
+        buffer
+    };
+    let params = device.uniform("params", 16).unwrap();
+    let mut words: Vec<u8> = sizes.iter().flat_map(|&s| (s as i32).to_le_bytes()).collect();
+    words.resize(16, 0);
+    device.write(&params, 0, &words).unwrap();
+    let output = buffer(case.batch * case.m * case.n);
+    let target = Target { floats: caps.floats(), dialect: Dialect::Naga };
+    let passes = render_passes("contraction", &spec, schedule, &sizes, caps, target).unwrap();
+    let scratch: Vec<Buffer> = passes
+        .iter()
+        .filter(|(pass, _)| matches!(pass.output, Slot::Scratch(_)))
+        .map(|(pass, _)| buffer(size(&pass.len, &sizes) as usize))
+        .collect();
+    let mut dispatches = Vec::new();
+    for (pass, rendered) in &passes {
+        let memory = |slot: Slot| match slot {
+            Slot::Input(i) => &inputs[i],
+            Slot::Scratch(i) => &scratch[i],
+            Slot::Output => &output,
+        };
+        let bindings: Vec<Binding> = rendered
+            .bound
+            .iter()
+            .map(|bound| match bound {
+                Bound::Input(i) => memory(pass.inputs[*i]),
+                Bound::Output => memory(pass.output),
+                Bound::Params => &params,
+            })
+            .map(Binding::whole)
+            .collect();
+        let kernel = device.kernel(&rendered.shader).unwrap();
+        let bindings = Arc::new(device.bind(&kernel, &bindings).unwrap());
+        let workgroups = grid("contraction", &pass.spec, &pass.schedule, &sizes, caps).unwrap();
+        dispatches.push(Dispatch { kernel, bindings, workgroups });
+    }
+    let size_bytes = output.size_bytes();
+    let readbacks = vec![Readback { buffer: output, offset_bytes: 0, size_bytes }];
+    let read = device.run(&Recording { dispatches, readbacks }).unwrap();
+    read[0].chunks_exact(4).map(|word| f32::from_le_bytes(word.try_into().unwrap())).collect()
+}
+
+#[test]
+fn every_kind_of_schedule_computes_the_product() {
+    if support::skip_gpu("every_kind_of_schedule_computes_the_product") {
+        return;
+    }
+    let device = Device::open(&support::options().adapter).expect("an adapter, or TILEWRIGHT_SKIP_GPU=1");
+    let caps = device.caps();
+    let all = std::env::var("TILEWRIGHT_CONTRACTIONS").is_ok_and(|v| v == "all");
+    let mut kinds = BTreeMap::<String, usize>::new();
+    for (number, case) in contractions::shapes().iter().enumerate() {
+        let lens = case.lens();
+        let inputs = [0, 1, 2].map(|i| made_up(lens[i], (7 * number + i) as u32));
+        let dtypes = [case.dtype, case.dtype, DType::F32];
+        let buffers: Vec<Buffer> = inputs
+            .iter()
+            .zip(dtypes)
+            .map(|(values, dtype)| {
+                let data = bytes(values, dtype, caps.f16);
+                let buffer = device.buffer("in", data.len().next_multiple_of(4) as u64).unwrap();
+                device.write(&buffer, 0, &data).unwrap();
+                buffer
+            })
+            .collect();
+        let wanted = case.reference(&inputs);
+        let (spec, sizes) = (case.spec(), case.sizes());
+        let mut sample = contractions::legal(&spec, &sizes, caps);
+        if !all {
+            sample = one_of_each_kind(&case.label(number), sample, |schedule| {
+                let target = Target { floats: caps.floats(), dialect: Dialect::Naga };
+                let passes = render_passes("contraction", &spec, schedule, &sizes, caps, target).unwrap();
+                passes.iter().map(|(_, rendered)| rendered.shader.source.len()).sum()
+            });
+        }
+        for schedule in std::iter::once(&default_schedule(&spec, &sizes, caps)).chain(&sample) {
+            let got = run(&device, case, schedule, &buffers);
+            // Products of multiples of 1/64 are exact, and so are sums of a few hundred of them, in any order.
+            for (at, (&g, &w)) in got.iter().zip(&wanted).enumerate() {
+                assert!(f64::from(g) == w, "{case:?}, {schedule}: element {at} is {g}, wanted {w}");
+            }
+            *kinds.entry(contractions::kind(schedule)).or_default() += 1;
+        }
+    }
+    support::say!("contractions: {kinds:?}");
+    let mut wanted = vec!["Contract", "Tiled", "Gemv"];
+    if std::env::var("TILEWRIGHT_COOPERATIVE").is_ok_and(|v| v == "1") {
+        wanted.push("Cooperative");
+    }
+    for kind in wanted {
+        assert!(kinds.get(kind).is_some_and(|&n| n >= 3), "few schedules of a kind: {kinds:?}");
+    }
+}
+
+/// A schedule of each kind, another for each `salt`; one whose text is not long, as those take long to compile.
+fn one_of_each_kind(
+    salt: &str,
+    schedules: Vec<Schedule>,
+    text_len: impl Fn(&Schedule) -> usize,
+) -> Vec<Schedule> {
+    let seed = salt.bytes().fold(7, |hash: usize, byte| hash.wrapping_mul(31) + usize::from(byte));
+    let mut by_kind = BTreeMap::<String, Vec<Schedule>>::new();
+    for schedule in schedules {
+        by_kind.entry(contractions::kind(&schedule)).or_default().push(schedule);
+    }
+    let pick = |of_kind: Vec<Schedule>| {
+        let first = seed % of_kind.len();
+        let order = of_kind[first..].iter().chain(&of_kind[..first]);
+        order.clone().find(|schedule| text_len(schedule) < 12_000).or(order.last()).cloned()
+    };
+    by_kind.into_values().filter_map(pick).collect()
+}

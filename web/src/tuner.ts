@@ -1,0 +1,178 @@
+// Tuning: the core says what to try next and decides, this measures it, in the memory and with the data of a run.
+import { repeats, timed } from './clock.js';
+import type { Core, JobText, TrialText } from './core.js';
+import { messageOf, TilewrightError } from './error.js';
+import { type Gpu, scoped } from './gpu.js';
+import { type BufferRange, type Dispatch, type Preparing, type Recording, replay, type Run } from './plan.js';
+import { decode } from './words.js';
+
+/** How much to tune. */
+export interface TuneOptions {
+  /** Time for all kernels together; 30 seconds unless said. */
+  readonly budgetMs?: number;
+  /** Candidates per kernel, the default included; 16 unless said. */
+  readonly mostCandidates?: number;
+  readonly onProgress?: (progress: TuneProgress) => void;
+  readonly signal?: AbortSignal;
+}
+
+/** How far tuning has got. */
+export interface TuneProgress {
+  /** Number of the kernel at work, from 0, of `kernels`. */
+  readonly kernel: number;
+  readonly kernels: number;
+  readonly label: string;
+  /** What it computes first, as `gelu_5 float32 [1, 128, 1536]`. */
+  readonly output: string;
+  /** Its trials so far, the default first. */
+  readonly trials: readonly TrialText[];
+  /** Time of a whole run on the device, with the winners so far; it changes after each kernel. */
+  readonly runNs: number;
+}
+
+/** What tuning found. */
+export interface TuneReport {
+  readonly kernels: readonly { readonly label: string; readonly output: string; readonly uses: number; readonly trials: readonly TrialText[] }[];
+  /** Time of a whole run on the device before ... */
+  readonly beforeNs: number;
+  /** ... and after. */
+  readonly afterNs: number;
+  /** One line for each kernel, for `importRecords`. */
+  readonly records: string;
+}
+
+/** What a tuner tunes: `run` prepares it, anew once schedules have changed. */
+export interface Tuned {
+  readonly gpu: Gpu;
+  readonly core: Core;
+  readonly run: (preparing: Preparing) => Promise<Run>;
+  readonly preparing: Preparing;
+}
+
+/** Whole runs timed; the best counts. */
+const WHOLE_RUNS = 3;
+
+/** Does `work` when nothing else uses the run's memory. */
+export type InTurn = <T>(work: (tuned: Tuned) => Promise<T>) => Promise<T>;
+
+/** Tunes the kernels of a run, those first that take most of it. Between any two measurements others get their turn. */
+export async function tune(inTurn: InTurn, options: TuneOptions): Promise<TuneReport> {
+  const { budgetMs = 30_000, mostCandidates = 16, onProgress, signal } = options;
+  const start = performance.now();
+  const { beforeNs, jobs } = await inTurn(begin);
+  let timeLeft = jobs.reduce((sum, job) => sum + job.total_ns, 0);
+  let runNs = beforeNs;
+  const kernels: TuneReport['kernels'][number][] = [];
+  const lines: string[] = [];
+  for (const [kernel, { label, output, uses, step, total_ns }] of jobs.entries()) {
+    signal?.throwIfAborted();
+    const share = total_ns / Math.max(timeLeft, 1);
+    timeLeft -= total_ns;
+    const budget = Math.max(0, budgetMs - (performance.now() - start)) * share;
+    const tell = (trials: readonly TrialText[]) => onProgress?.({ kernel, kernels: jobs.length, label, output, trials, runNs });
+    let spent = 0;
+    let going = await inTurn(async ({ core }) => (core.race(kernel, budget, mostCandidates), true));
+    while (going) {
+      signal?.throwIfAborted();
+      going = await inTurn(async (tuned) => {
+        const begun = performance.now();
+        const went = await raceStep(tuned, step, spent);
+        spent += performance.now() - begun;
+        tell(tuned.core.raceTrials());
+        return went;
+      });
+    }
+    await inTurn(async (tuned) => {
+      const trials = tuned.core.raceTrials();
+      kernels.push({ label, output, uses, trials });
+      lines.push(tuned.core.raceEnd(Date.now() / 1000));
+      const run = await tuned.run(tuned.preparing);
+      run.plan.forget();
+      runNs = await wholeRun(tuned);
+      tell(trials);
+    });
+  }
+  return { kernels, beforeNs, afterNs: runNs, records: lines.map((line) => `${line}\n`).join('') };
+}
+
+async function begin(tuned: Tuned): Promise<{ beforeNs: number; jobs: JobText[] }> {
+  const { gpu, core } = tuned;
+  const run = await tuned.run(tuned.preparing);
+  const { dispatches } = run.recording;
+  await timed(gpu, [dispatches]); // some drivers compile at the first dispatch
+  const times = await timed(gpu, dispatches.map((dispatch) => [dispatch]));
+  const stepNs: number[] = [];
+  dispatches.forEach(({ step }, i) => {
+    while (stepNs.length <= step) stepNs.push(0);
+    stepNs[step] = (stepNs[step] ?? 0) + Math.max(1, times[i] ?? 0);
+  });
+  return { beforeNs: await wholeRun(tuned), jobs: core.jobs(new Float64Array(stepNs)) };
+}
+
+/** The best time of a whole run. */
+async function wholeRun({ gpu, run, preparing }: Tuned): Promise<number> {
+  const { dispatches } = (await run(preparing)).recording;
+  return Math.min(...(await timed(gpu, Array.from({ length: WHOLE_RUNS }, () => dispatches))));
+}
+
+/** Does the next thing of a race; false when it is over. */
+async function raceStep({ gpu, core, run, preparing }: Tuned, step: number, spentMs: number): Promise<boolean> {
+  const { plan } = await run(preparing); // the core is to speak of this run
+  const next = core.raceNext(spentMs);
+  if (next === null) return false;
+  const words = core.words();
+  let recording: Recording | undefined;
+  try {
+    const start = performance.now();
+    recording = await plan.realise(decode(words), preparing);
+    if (next.check) {
+      // Recorded anew if the candidate wanted more memory.
+      const before = (await run(preparing)).recording.dispatches.filter((dispatch) => dispatch.step < step);
+      const output = await outputOf(gpu, before, recording);
+      core.raceChecked(output, (performance.now() - start) * 1e6);
+    } else {
+      const times = repeats(next.guess_ns ?? Number.MAX_SAFE_INTEGER);
+      const { dispatches } = recording;
+      const [ns = 0] = await timed(gpu, [Array.from({ length: times }, () => dispatches).flat()]);
+      core.raceSampled(ns / times);
+    }
+  } catch (error) {
+    if (error instanceof TilewrightError && ['lost', 'internal'].includes(error.kind)) throw error;
+    if (next.trial === 0) throw error;
+    core.raceFailed(messageOf(error));
+  } finally {
+    recording?.parameters?.destroy();
+  }
+  return true;
+}
+
+/** What a candidate writes into memory filled with NaN, after everything that the run does before it. */
+async function outputOf(gpu: Gpu, before: readonly Dispatch[], { dispatches, readbacks }: Recording): Promise<Uint8Array> {
+  const { device } = gpu;
+  const [output] = readbacks as readonly [BufferRange];
+  const mappable = device.createBuffer({ size: output.size, usage: 0x1 /* MAP_READ */ | 0x8 /* COPY_DST */ });
+  try {
+    await scoped(gpu, `kernel "${dispatches.at(-1)?.pipeline.label ?? ''}"`, () => {
+      const submit = (record: (encoder: GPUCommandEncoder) => void) => {
+        const encoder = device.createCommandEncoder();
+        record(encoder);
+        device.queue.submit([encoder.finish()]);
+      };
+      const pass = (encoder: GPUCommandEncoder, dispatches: readonly Dispatch[]) => {
+        const pass = encoder.beginComputePass();
+        replay(pass, dispatches);
+        pass.end();
+      };
+      submit((encoder) => pass(encoder, before));
+      device.queue.writeBuffer(output.buffer, output.offset, new Uint8Array(output.size).fill(0xff));
+      submit((encoder) => {
+        pass(encoder, dispatches);
+        encoder.copyBufferToBuffer(output.buffer, output.offset, mappable, 0, output.size);
+      });
+    });
+    await mappable.mapAsync(1 /* READ */);
+    return new Uint8Array(mappable.getMappedRange()).slice();
+  } finally {
+    mappable.destroy();
+  }
+}
