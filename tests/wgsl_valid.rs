@@ -25,7 +25,7 @@ fn faults(text: &str, f16: bool) -> Vec<String> {
     faults_with(text, f16, false)
 }
 
-/// The same for a device that may have 64-bit floats.
+/// The same for a device that may have 64-bit numbers.
 fn faults_with(text: &str, f16: bool, f64: bool) -> Vec<String> {
     let module = match parse(text) {
         Ok(module) => module,
@@ -35,7 +35,7 @@ fn faults_with(text: &str, f16: bool, f64: bool) -> Vec<String> {
     let mut allowed =
         Capabilities::SHADER_FLOAT16_IN_FLOAT32 | Capabilities::SUBGROUP | Capabilities::COOPERATIVE_MATRIX;
     allowed.set(Capabilities::SHADER_FLOAT16, f16);
-    allowed.set(Capabilities::FLOAT64, f64);
+    allowed.set(Capabilities::FLOAT64 | Capabilities::SHADER_INT64, f64);
     let mut validator = Validator::new(ValidationFlags::all(), allowed);
     validator.subgroup_stages(ShaderStages::COMPUTE).subgroup_operations(SubgroupOperationSet::all());
     if let Err(error) = validator.validate(&module) {

@@ -25,6 +25,7 @@ mod subgroup;
 mod tiled;
 mod work;
 
+pub use crate::ir::ConvVar;
 pub use attention::{AttentionSchedule, FusedSchedule};
 pub(crate) use attention::{columns, stride};
 pub use caps::{AdapterKind, Caps, CooperativeSize};

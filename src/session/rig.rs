@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use super::jobs::Job;
 use crate::error::{Error, Result};
 use crate::gpu::Device;
-use crate::kernel::{Limit, Peaks, Schedule, space};
+use crate::kernel::{Limit, Peaks, Schedule, broken_rule, space};
 use crate::tune::{
     Bench, FORMAT, Line, PeaksRecord, Platform, Race, Record, SearchOptions, Status, Store, Sweep, Trial,
     peaks, with_priors,
@@ -177,11 +177,12 @@ impl Rig {
     /// The legal schedules in the order in which they are tried: the default, what won here before, what won
     /// elsewhere, the rest by estimate.
     fn candidates(&self, job: &Job) -> Vec<Schedule> {
-        let list = space(&job.spec, &job.sizes, self.device.caps(), &self.peaks).kept;
+        let (spec, sizes, caps) = (&job.spec, &job.sizes, self.device.caps());
+        let list = space(spec, sizes, caps, &self.peaks).kept;
         let store = locked(&self.store);
         let own = store.winner(&job.key).into_iter();
         let priors: Vec<&Schedule> = own.chain(store.priors(&job.key, self.platform.kind)).collect();
-        with_priors(&list, &priors)
+        with_priors(&list, &priors, |prior| broken_rule(spec, prior, sizes, caps).is_none())
     }
 
     /// Keep what was found.

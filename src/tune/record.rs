@@ -211,11 +211,16 @@ fn distance(key: &Key, kind: AdapterKind, record: &Record) -> Distance {
     (device, software, apart)
 }
 
-/// The candidates in the order in which they are tried: the default, which stands first, then those that won
-/// elsewhere, then the rest as it was.
-pub fn with_priors(candidates: &[Schedule], priors: &[&Schedule]) -> Vec<Schedule> {
+/// The candidates in the order in which they are tried: the default, which stands first, then what won elsewhere and is
+/// legal here, also where the estimate here left it out, then the rest as it was.
+pub fn with_priors(
+    candidates: &[Schedule],
+    priors: &[&Schedule],
+    is_legal: impl Fn(&Schedule) -> bool,
+) -> Vec<Schedule> {
     let Some((default, rest)) = candidates.split_first() else { return Vec::new() };
-    let first = priors.iter().filter(|prior| rest.contains(prior)).map(|prior| (*prior).clone());
+    let wanted = |prior: &&&Schedule| **prior != default && is_legal(prior);
+    let first = priors.iter().filter(wanted).map(|prior| (*prior).clone());
     let others = rest.iter().filter(|schedule| !priors.contains(schedule)).cloned();
     [default.clone()].into_iter().chain(first).chain(others).collect()
 }
@@ -272,7 +277,9 @@ mod tests {
         assert_eq!(records.priors(&cpu.key, Cpu), [&schedule(1)]);
         assert_eq!(records.winner(&cpu.key), None, "a prior is no winner");
         let order =
-            with_priors(&[32, 1, 2, 3, 5].map(schedule), &[&schedule(5), &schedule(99), &schedule(2)]);
+            with_priors(&[32, 1, 2, 3, 5].map(schedule), &[&schedule(5), &schedule(99), &schedule(2)], |s| {
+                *s != schedule(99)
+            });
         assert_eq!(order, [32, 5, 2, 1, 3].map(schedule));
     }
 

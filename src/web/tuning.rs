@@ -11,7 +11,7 @@ use super::{Core, chooser, planned, recorder};
 use crate::commands::{Commands, encode};
 use crate::error::{Error, Result};
 use crate::expr::read_element;
-use crate::kernel::{KernelSpec, Schedule, candidates, stored};
+use crate::kernel::{KernelSpec, Schedule, broken_rule, candidates, stored};
 use crate::tensor::DType;
 use crate::tune::{
     FORMAT, Key, Line, Outcome, Record, Search, SearchOptions, Step, Task, Trial, difference, with_priors,
@@ -131,7 +131,9 @@ impl Core {
         let job = self.jobs.get(job).ok_or_else(|| Error::model("tune", "there is no such kernel"))?.clone();
         let key = Key::new(&job.spec, &job.sizes, &self.platform);
         let legal = candidates(&job.spec, &job.sizes, &self.caps);
-        let ordered = with_priors(&legal, &self.records.priors(&key, self.platform.kind));
+        let ordered = with_priors(&legal, &self.records.priors(&key, self.platform.kind), |prior| {
+            broken_rule(&job.spec, prior, &job.sizes, &self.caps).is_none()
+        });
         let budget = Duration::try_from_secs_f64(budget_ms / 1e3).unwrap_or(Duration::MAX);
         let options = SearchOptions { budget, most_candidates, ..SearchOptions::default() };
         let search = Search::new(&ordered, options);

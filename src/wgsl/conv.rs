@@ -6,8 +6,7 @@ use super::scope::Scope;
 use super::{Rendered, Target};
 use crate::error::Result;
 use crate::expr::{Atom, Expr, Idx, Node, Rewrite};
-use crate::ir::ConvVar;
-use crate::kernel::{ConvBody, ConvSchedule, KernelSpec};
+use crate::kernel::{ConvBody, ConvSchedule, ConvVar, KernelSpec};
 use crate::tensor::DType;
 
 pub const DIRECT: &str = include_str!("../../shaders/conv.wgsl");
