@@ -260,9 +260,11 @@ fn a_planted_winner_is_used_and_one_that_is_not_legal_is_not() {
     }
 }
 
-/// A reduction of one long row, which a single invocation takes many times as long for as a workgroup does.
+/// A reduction of one long row, of another length in every process: the driver has no compiled text of it in its cache.
+/// (Mesa's waits can be cut short while it compiles, not while it computes.)
 fn long_row() -> Net {
-    Net::new().input("x", DType::F32, "1 16000000").node("ReduceSum", "x", "y", &[]).output("y", DType::F32)
+    let shape = format!("1 {}", 10_000_000 + std::process::id());
+    Net::new().input("x", DType::F32, &shape).node("ReduceSum", "x", "y", &[]).output("y", DType::F32)
 }
 
 #[test]
@@ -320,10 +322,9 @@ fn peaks_are_measured_once_and_stored() {
     assert_eq!(peaks.f16_flops_per_ns.is_some(), first.adapter().caps.f16);
     for kernel in &report.kernels {
         assert!(kernel.work.flops > 0.0 && kernel.work.bytes > 0.0, "{kernel:?}");
-        assert_eq!(
-            kernel.in_model_ns.is_some(),
-            first.adapter().caps.timestamps && finalists(&kernel.trials, 2).len() > 1
-        );
+        // With a finalist beside the default there were finals, unless the device has no clock for them.
+        let finals = first.adapter().caps.timestamps && finalists(&kernel.trials, 2).len() > 1;
+        assert!(kernel.in_model_ns.is_some() || !finals, "{kernel:?}");
     }
     assert!(report.after_ns as f64 <= report.before_ns as f64 * 1.02, "{report:?}");
     let peaks_lines = |path| std::fs::read_to_string(path).unwrap().matches("\"peaks\"").count();

