@@ -10,6 +10,8 @@
 //     out  p0 p1 ..           sum_p_o += W[o, t] * x[p * STRIDE_W + t * DILATION_W]
 //
 // A workgroup covers GROUP such blocks of the same channels, so that weights are the same in all of it.
+//
+// Conditions are joined by `&`, not `&&`: that is a branch, and some drivers' compilers take minutes over many.
 
 //#bindings
 @group(0) @binding(0) var<storage, read> t0: array<f32>;
@@ -109,7 +111,7 @@ fn main(
         for (var kh = 0; kh < KERNEL_H; kh++) {
             let at_d = out_d * STRIDE_D + kd * DILATION_D - before_d();
             let at_h = out_h * STRIDE_H + kh * DILATION_H - before_h();
-            let inside = at_d >= 0 && at_d < input_d() && at_h >= 0 && at_h < input_h();
+            let inside = (at_d >= 0) & (at_d < input_d()) & (at_h >= 0) & (at_h < input_h());
             let d = clamp(at_d, 0, input_d() - 1);
             let h = clamp(at_h, 0, input_h() - 1);
             let row = row_x(n, g, d, h);
@@ -117,7 +119,7 @@ fn main(
                 let left = out_w * STRIDE_W + kw * DILATION_W - before_w();
                 //#each j REACH
                 let at_j0 = left + j0 * STEP;
-                let inside_j0 = inside && at_j0 >= 0 && at_j0 < input_w();
+                let inside_j0 = inside & (at_j0 >= 0) & (at_j0 < input_w());
                 let w_j0 = clamp(at_j0, 0, input_w() - 1);
                 //#end
                 for (var c = 0; c < in_channels(); c++) {

@@ -8,6 +8,8 @@
 //        . . . . . .
 //        . . . . . .     out  q0 p0 .. p3
 //        . . . . . .          q1 p0 .. p3
+//
+// Conditions are joined by `&`, not `&&`: that is a branch, and some drivers' compilers take minutes over many.
 
 //#bindings
 @group(0) @binding(0) var<storage, read> t0: array<f32>;
@@ -93,7 +95,7 @@ fn main(
     let left = out_w * STRIDE_W - before_w();
     //#each j REACH_W
     let at_j0 = left + j0 * STEP_W;
-    let inside_j0 = at_j0 >= 0 && at_j0 < input_w();
+    let inside_j0 = (at_j0 >= 0) & (at_j0 < input_w());
     let w_j0 = clamp(at_j0, 0, input_w() - 1);
     //#end
     let weights = row_w(g, m);
@@ -105,15 +107,15 @@ fn main(
     var x: array<Sum, REACH_H * REACH_W>;
     for (var kd = 0; kd < KERNEL_D; kd++) {
         let at_d = out_d * STRIDE_D + kd * DILATION_D - before_d();
-        let inside = at_d >= 0 && at_d < input_d();
+        let inside = (at_d >= 0) & (at_d < input_d());
         let d = clamp(at_d, 0, input_d() - 1);
         //#each i REACH_H
         let at_i0 = top + i0 * STEP_H;
-        let inside_i0 = inside && at_i0 >= 0 && at_i0 < input_h();
+        let inside_i0 = inside & (at_i0 >= 0) & (at_i0 < input_h());
         let h_i0 = clamp(at_i0, 0, input_h() - 1);
         let row_i0 = row_x(n, g, d, h_i0);
         //#each j REACH_W
-        x[i0 * REACH_W + j0] = select(Sum(), load_x(row_i0, n, g, 0, d, h_i0, w_j0), inside_i0 && inside_j0);
+        x[i0 * REACH_W + j0] = select(Sum(), load_x(row_i0, n, g, 0, d, h_i0, w_j0), inside_i0 & inside_j0);
         //#end
         //#end
         //#each r KERNEL_H
@@ -136,7 +138,7 @@ fn main(
     //#end
     //#each q MICRO_H
     //#each p MICRO_W
-    if (out_h + q0 < output_h() && out_w + p0 < output_w()) {
+    if ((out_h + q0 < output_h()) & (out_w + p0 < output_w())) {
         store(n, g, m, out_d, out_h + q0, out_w + p0, sum_q0_p0,
             //#each b TERMS
             term_b0,

@@ -13,6 +13,8 @@ enable subgroups;
 //
 // All invocations of a workgroup want the same weights. Each reads those of one channel, and a subgroup's broadcasts
 // hand them round: SHARES reads per tap instead of 4 * MICRO_O4. Nobody leaves early: broadcasts need everybody.
+//
+// Conditions are joined by `&`, not `&&`: that is a branch, and some drivers' compilers take minutes over many.
 
 struct Params { p0: i32, p1: i32, p2: i32 }
 @group(0) @binding(0) var<storage, read> t0: array<f32>;
@@ -153,23 +155,23 @@ fn main(
         for (var kh = 0; kh < KERNEL_H; kh++) {
             let at_d = out_d * STRIDE_D + kd * DILATION_D - before_d();
             let at_h = out_h * STRIDE_H + kh * DILATION_H - before_h();
-            let inside = at_d >= 0 && at_d < input_d() && at_h >= 0 && at_h < input_h();
+            let inside = (at_d >= 0) & (at_d < input_d()) & (at_h >= 0) & (at_h < input_h());
             let d = clamp(at_d, 0, input_d() - 1);
             let h = clamp(at_h, 0, input_h() - 1);
             let row = row_x(n, g, d, h);
             for (var kw = 0; kw < KERNEL_W; kw += TAPS) {
                 let left = out_w * STRIDE_W + kw * DILATION_W - before_w();
                 let at_j0 = left + j0 * STEP;
-                let inside_j0 = inside && at_j0 >= 0 && at_j0 < input_w();
+                let inside_j0 = inside & (at_j0 >= 0) & (at_j0 < input_w());
                 let w_j0 = clamp(at_j0, 0, input_w() - 1);
                 let at_j1 = left + j1 * STEP;
-                let inside_j1 = inside && at_j1 >= 0 && at_j1 < input_w();
+                let inside_j1 = inside & (at_j1 >= 0) & (at_j1 < input_w());
                 let w_j1 = clamp(at_j1, 0, input_w() - 1);
                 let at_j2 = left + j2 * STEP;
-                let inside_j2 = inside && at_j2 >= 0 && at_j2 < input_w();
+                let inside_j2 = inside & (at_j2 >= 0) & (at_j2 < input_w());
                 let w_j2 = clamp(at_j2, 0, input_w() - 1);
                 let at_j3 = left + j3 * STEP;
-                let inside_j3 = inside && at_j3 >= 0 && at_j3 < input_w();
+                let inside_j3 = inside & (at_j3 >= 0) & (at_j3 < input_w());
                 let w_j3 = clamp(at_j3, 0, input_w() - 1);
                 for (var c = 0; c < in_channels(); c++) {
                     x[j0] = select(Sum(), load_x(row, n, g, c, d, h, w_j0), inside_j0);
