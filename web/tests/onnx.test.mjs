@@ -8,9 +8,9 @@ const root = fileURLToPath(new URL('../..', import.meta.url));
 const data = path.join(root, 'target/test-data');
 const all = process.env.ALL === '1';
 
-/** What a browser cannot do: cases that are refused, and one that ends Chromium's GPU process on SwiftShader. */
+/** What a browser cannot do: cases that are refused, and those that end Chromium's GPU process on SwiftShader. */
 const REFUSED = /in the browser, a shape or a condition that depends on computed values/;
-const CRASHES = /^test_basic_deform_conv/;
+const CRASHES = /^test_(basic_)?deform_conv/;
 
 /** Cases that a device without 64-bit or 16-bit floats cannot pass, as SwiftShader: why, by name. */
 const LACKS = [
