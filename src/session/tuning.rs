@@ -115,7 +115,7 @@ impl Session {
     /// recorded with its error and passed over. Winners are confirmed in whole runs.
     ///
     /// # Errors
-    /// As [`Session::run`]; [`Error::Io`] when the records cannot be written.
+    /// As [`Session::run`]; [`crate::Error::Io`] when the records cannot be written.
     pub fn tune(
         &self,
         inputs: &[(&str, &Tensor)],
