@@ -112,7 +112,8 @@ impl Rig {
         let options = SearchOptions {
             budget,
             most_candidates,
-            enough_ns: Some(self.peaks.enough_ns(&job.work)),
+            // Who wants all of them wants those, too, that follow one as fast as the device can be.
+            enough_ns: (most_candidates < usize::MAX).then(|| self.peaks.enough_ns(&job.work)),
             // A candidate that hangs must leave time for the others.
             limit: (budget / 2).clamp(SHORTEST, LONGEST),
             compile_ns: self.compile_ns(),

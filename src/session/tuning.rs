@@ -33,7 +33,8 @@ pub enum TuneMode {
 pub struct TuneOptions {
     /// Time for all kernels together, shared out by the time that each takes in a run.
     pub budget: Duration,
-    /// Candidates per kernel, the default included.
+    /// Candidates per kernel, the default included; `usize::MAX` tries all, also after one that is as fast as the device can
+    /// be.
     pub most_candidates: usize,
 }
 
