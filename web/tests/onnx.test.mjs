@@ -8,9 +8,8 @@ const root = fileURLToPath(new URL('../..', import.meta.url));
 const data = path.join(root, 'target/test-data');
 const all = process.env.ALL === '1';
 
-/** What a browser cannot do: cases that are refused, and those that end Chromium's GPU process on SwiftShader. */
+/** What a browser cannot do. */
 const REFUSED = /in the browser, a shape or a condition that depends on computed values/;
-const CRASHES = /^test_(basic_)?deform_conv/;
 
 /** Cases that a device without 64-bit or 16-bit floats cannot pass, as SwiftShader: why, by name. */
 const LACKS = [
@@ -24,7 +23,7 @@ const EVERY = 5;
 
 test('ONNX backend cases', async ({ browser, base }) => {
   const lines = fs.readFileSync(path.join(root, 'tests/onnx_backend/passing.txt'), 'utf8').split('\n');
-  const names = lines.filter((line) => line && !line.startsWith('#') && line.includes(process.env.CASE ?? '') && !CRASHES.test(line) && !LACKS.some(([name]) => name.test(line)));
+  const names = lines.filter((line) => line && !line.startsWith('#') && line.includes(process.env.CASE ?? '') && !LACKS.some(([name]) => name.test(line)));
   const cases = names.filter((_, i) => all || process.env.CASE || i % EVERY === 0).map((name) => {
     const folder = path.join(data, 'onnx-backend', name);
     const of = (role) => fs.readdirSync(folder).filter((file) => file.startsWith(role));
