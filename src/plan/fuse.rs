@@ -8,6 +8,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::attention::{self, Attention};
+use super::pack::is_packable;
+use super::through_reshapes;
 use crate::expr::{Atom, Expr, Idx, Node, Rewrite, Unary, flatten, numel, unflatten, vars};
 use crate::ir::{ConvAxis, ConvVar, Convolution, Def, Program, ValueId};
 use crate::tensor::DType;
@@ -282,6 +284,15 @@ impl<'a> Fusion<'a> {
             return true;
         }
         let one_kernel = reading.len() == 1;
+        // A constant that is dequantized is read at its size wherever it is read.
+        let packed = |&source: &ValueId| {
+            let source = through_reshapes(self.program, source);
+            is_packable(self.program, source)
+                && numel(self.program.shape(source)) == numel(self.program.shape(id))
+        };
+        if loads <= 3 && steps <= 4 && !heavy && self.program.value(id).sources().iter().any(packed) {
+            return true;
+        }
         match reading.first() {
             // Read again for every tile: only what costs a few instructions, and no row kernel's result, whose
             // statistics would be left in a kernel of their own.
