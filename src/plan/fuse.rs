@@ -9,6 +9,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::attention::{self, Attention};
 use super::chain::{Cost, chains};
+use super::pack::is_packable;
+use super::through_reshapes;
 use crate::expr::{Atom, Expr, Idx, Node, Rewrite, flatten, numel, unflatten, vars};
 use crate::ir::{ConvAxis, ConvVar, Convolution, Def, Program, ValueId};
 use crate::tensor::DType;
@@ -265,6 +267,19 @@ impl<'a> Fusion<'a> {
             return true;
         }
         let one_kernel = reading.len() == 1;
+        // A constant that is dequantized is read at its size wherever it is read.
+        let packed = |&source: &ValueId| {
+            let source = through_reshapes(self.program, source);
+            is_packable(self.program, source)
+                && numel(self.program.shape(source)) == numel(self.program.shape(id))
+        };
+        if own.loads <= 3
+            && own.steps <= 4
+            && !own.heavy
+            && self.program.value(id).sources().iter().any(packed)
+        {
+            return true;
+        }
         match reading.first() {
             // Read again for every tile: only what costs a few instructions with all that it would draw in, and no row
             // kernel's result, whose statistics would be left in a kernel of their own.
