@@ -40,17 +40,21 @@ export interface Output {
   readonly stored: NumericType | null;
 }
 
-/** A run as the core prepares it, or which inputs' contents it wants first. */
+/** A run as the core prepares it, which inputs' contents it wants first, or that the run must begin again. */
 export type Ready =
-  | { readonly needs: readonly number[] }
+  | { readonly needs: readonly number[]; readonly again?: undefined }
+  | { readonly needs?: undefined; readonly again: true }
   | {
       readonly needs?: undefined;
+      readonly again?: undefined;
       readonly plan: number;
       readonly live: readonly number[];
       readonly order: readonly number[];
       /** By input of the model, the type that the device holds its elements as; `null` where no kernel reads it. */
       readonly inputs: readonly (NumericType | null)[];
       readonly by_contents: boolean;
+      /** Another stage follows, once its one output was handed on. */
+      readonly is_stage: boolean;
       readonly outputs: readonly Output[];
     };
 
@@ -181,6 +185,16 @@ export class Core {
   /** The contents of an input for the next `prepare`. */
   give(input: number, contents: Uint8Array): void {
     this.#core.give(input, contents);
+  }
+
+  /** Begins a run anew, at its first stage. */
+  begin(): void {
+    this.#core.begin();
+  }
+
+  /** The output of the stage prepared last: the next `prepare` is for the stage after it. */
+  handOn(output: Uint8Array): void {
+    call(() => this.#core.hand_on(output));
   }
 
   prepare(feeds: readonly Feed[]): Ready {

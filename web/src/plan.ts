@@ -27,6 +27,8 @@ export interface BufferRange extends Place {
 export interface Recording {
   readonly dispatches: readonly Dispatch[];
   readonly readbacks: readonly BufferRange[];
+  /** What stays on the device for the next stage of the run. */
+  readonly left: readonly BufferRange[];
   readonly parameters: GPUBuffer | undefined;
 }
 
@@ -41,6 +43,8 @@ export interface Run {
   readonly outputs: readonly Output[];
   /** By output, its elements where the core knows them. */
   readonly known: readonly (Uint8Array | undefined)[];
+  /** Whether another stage follows. */
+  readonly isStage: boolean;
 }
 
 /** Shapes whose recorded commands are kept. */
@@ -97,6 +101,7 @@ export class HostPlan {
       this.runs.delete(oldest);
       recording.parameters?.destroy();
     }
+    this.runs.get(key)?.recording.parameters?.destroy();
     this.runs.set(key, run);
   }
 
@@ -142,7 +147,7 @@ export class HostPlan {
         dispatches.push({ pipeline, group, x, y, z, step, kernel });
       }
     });
-    return { dispatches, readbacks: commands.readbacks.map(place), parameters };
+    return { dispatches, readbacks: commands.readbacks.map(place), left: commands.left.map(place), parameters };
   }
 
   /** Makes the memory large enough. Runs recorded for buffers that are replaced are dropped. */
@@ -201,10 +206,10 @@ export function replay(pass: GPUComputePassEncoder, dispatches: readonly Dispatc
 export async function recorded(
   core: Core,
   plan: HostPlan,
-  { order, inputs, outputs }: Pick<Run, 'order' | 'inputs' | 'outputs'>,
+  { order, inputs, outputs, isStage }: Pick<Run, 'order' | 'inputs' | 'outputs' | 'isStage'>,
   preparing: Preparing,
 ): Promise<Run> {
   const known = outputs.map((output, i) => (output.stored === null ? core.knownOutput(i) : undefined));
   const recording = await plan.realise(decode(core.words()), preparing);
-  return { plan, recording, order, inputs, outputs, known };
+  return { plan, recording, order, inputs, outputs, known, isStage };
 }

@@ -8,8 +8,9 @@ import { type ModelFiles, openModel } from './model.js';
 import { checkRunOptions, checkSessionOptions, type RunOptions, type SessionOptions } from './options.js';
 import { HostPlan, type Preparing, recorded, type Run } from './plan.js';
 import { exportRecords, importRecords } from './records.js';
-import { type Flight, type Given, submit, type Wanted } from './run.js';
+import type { Flight, Given, Wanted } from './run.js';
 import type { FileLike } from './source.js';
+import { type Running, submitAll } from './stages.js';
 import { Staging } from './staging.js';
 import { Tensor } from './tensor.js';
 import { tune, type Tuned, type TuneOptions, type TuneReport } from './tuner.js';
@@ -112,9 +113,8 @@ export class InferenceSession extends EventTarget {
     const submitted = () =>
       this.#inTurn(async () => {
         const device = await this.#ready();
-        const run = await this.#prepared(device, given, signal);
         this.#last = given;
-        return submit(device.gpu, device.staging, run, given, wanted);
+        return (await submitAll(this.#running(device, given, signal), given, wanted)).flight;
       });
     let flight = await submitted();
     const { tuning = 'off' } = this.#options;
@@ -144,25 +144,27 @@ export class InferenceSession extends EventTarget {
     const given = Object.entries(feeds).map(([name, tensor]) => checked(name, tensor));
     return this.#inTurn(async () => {
       const device = await this.#ready();
-      const { gpu, core, staging } = device;
-      const run = await this.#prepared(device, given, undefined);
-      await submit(gpu, staging, run, given, []).outputs;
-      const { dispatches } = run.recording;
-      const times = await timed(gpu, dispatches.map((dispatch) => [dispatch]));
-      return dispatches.map(({ pipeline, step }, i) => ({
-        kernel: pipeline.label,
-        output: core.stepOutput(run.plan.number, step),
-        ns: times[i] ?? 0,
-      }));
+      const { gpu, core } = device;
+      const found: { kernel: string; output: string; ns: number }[] = [];
+      const onStage = async ({ plan, recording: { dispatches } }: Run) => {
+        const times = await timed(gpu, dispatches.map((dispatch) => [dispatch]));
+        dispatches.forEach(({ pipeline, step }, i) => {
+          found.push({ kernel: pipeline.label, output: core.stepOutput(plan.number, step), ns: times[i] ?? 0 });
+        });
+      };
+      const { run, flight } = await submitAll({ ...this.#running(device, given, undefined), onStage }, given, []);
+      await flight.outputs;
+      await onStage(run);
+      return found;
     });
   }
 
-  /** The plan of the last run, and its kernels with their schedules and WGSL. */
+  /** The plan of the last run (the first stage's, where it has several), and its kernels with their schedules and WGSL. */
   async explain(): Promise<{ plan: string; kernels: readonly { label: string; schedule: string; wgsl: string }[] }> {
     return this.#inTurn(async () => {
       const device = await this.#ready();
       const { core } = device;
-      const run = await this.#prepared(device, this.#given(), undefined);
+      const run = await this.#first(device, this.#given(), undefined);
       const numbers = new Set(run.recording.dispatches.map(({ kernel }) => kernel));
       const kernels = [...numbers].map((number) => {
         const { label, schedule, source } = core.kernel(run.plan.number, number);
@@ -186,7 +188,7 @@ export class InferenceSession extends EventTarget {
       await idle();
       return this.#inTurn(async () => {
         const device = await this.#ready();
-        const run = () => this.#prepared(device, this.#given(), options.signal, true);
+        const run = () => this.#first(device, this.#given(), options.signal, true);
         return work({ gpu: device.gpu, core: device.core, run, preparing: progress({}, options.signal) });
       });
     };
@@ -275,13 +277,30 @@ export class InferenceSession extends EventTarget {
     return this.#device;
   }
 
-  /** The commands for such inputs: recorded before, or prepared now. With `inCore` they are those that the core prepared last. */
-  async #prepared(device: Device, given: readonly Given[], signal: AbortSignal | undefined, inCore = false): Promise<Run> {
-    const key = given.map(({ name, type, dims }) => `${name}:${type}:${dims.join()}`).join(';');
+  #running(device: Device, given: readonly Given[], signal: AbortSignal | undefined): Running {
+    const prepare = (isFirst: boolean) =>
+      isFirst ? this.#first(device, given, signal) : this.#prepared(device, given, signal, `${keyOf(given)};later`);
+    return { ...device, prepare };
+  }
+
+  /**
+   * The commands for such inputs, or for the first stage of them: recorded before, or prepared now. With `inCore` they
+   * are those that the core prepared last.
+   */
+  async #first(device: Device, given: readonly Given[], signal: AbortSignal | undefined, inCore = false): Promise<Run> {
+    const key = keyOf(given);
     for (const plan of device.plans.values()) {
       const run = plan.runs.get(key);
       if (run !== undefined && (!inCore || device.last === key)) return run;
     }
+    device.core.begin();
+    const run = await this.#prepared(device, given, signal, key);
+    if (run === undefined) throw new TilewrightError('internal', 'a run wants to begin again at its beginning');
+    return run;
+  }
+
+  /** Prepares what is next of a run: nothing where it must begin again. */
+  async #prepared(device: Device, given: readonly Given[], signal: AbortSignal | undefined, key: string): Promise<Run | undefined> {
     const feeds = given.map(({ name, type, dims }): Feed => ({ name, type, shape: dims }));
     const { core } = device;
     let ready = core.prepare(feeds);
@@ -289,6 +308,7 @@ export class InferenceSession extends EventTarget {
       for (const input of ready.needs) core.give(input, this.#contents(input, given));
       ready = core.prepare(feeds);
     }
+    if (ready.again) return undefined;
     const preparing = progress(this.#options, signal);
     const plan = await hostPlan(device, ready.plan, preparing);
     const kept = new Set(ready.live);
@@ -298,10 +318,10 @@ export class InferenceSession extends EventTarget {
       old.destroy();
     }
     device.weights.retain(kept);
-    const run = await recorded(core, plan, ready, preparing);
-    // What depends on contents is asked of the core every time.
+    const run = await recorded(core, plan, { ...ready, isStage: ready.is_stage }, preparing);
     device.last = key;
-    plan.keep(ready.by_contents ? `${key};last` : key, run);
+    // What depends on contents or on earlier stages, or is a stage, is asked of the core every time.
+    plan.keep(ready.by_contents || ready.is_stage ? `${key};last` : key, run);
     return run;
   }
 
@@ -313,6 +333,11 @@ export class InferenceSession extends EventTarget {
     }
     return new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
   }
+}
+
+/** What recorded commands are good for. */
+function keyOf(given: readonly Given[]): string {
+  return given.map(({ name, type, dims }) => `${name}:${type}:${dims.join()}`).join(';');
 }
 
 /** The forms of `create`. */
