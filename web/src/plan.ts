@@ -1,5 +1,5 @@
 // A plan of the core with its memory and kernels on the device, and the runs recorded of it.
-import type { Core, Output } from './core.js';
+import type { Core, KernelText, Output } from './core.js';
 import type { NumericType } from './dtype.js';
 import { TilewrightError } from './error.js';
 import { type Gpu, scoped, type Turns } from './gpu.js';
@@ -74,7 +74,7 @@ export class HostPlan {
     const plan = new HostPlan(gpu, core, number);
     const constants = await weights.upload(core, number, preparing.turns, preparing.onUpload);
     for (const [tensor, place] of constants) plan.#memory.set(memory(CONSTANT, tensor), place);
-    const commands = decode(core.once(number));
+    const commands = decode(await core.once(number));
     if (commands.dispatches.length > 0) {
       const { dispatches, parameters } = await plan.realise(commands, preparing);
       await scoped(gpu, 'what depends on constants alone', () => {
@@ -173,8 +173,9 @@ export class HostPlan {
     for (const { kernel } of commands.dispatches) if (this.#pipelines[kernel] === undefined) missing.add(kernel);
     let done = 0;
     const compiling: Promise<void>[] = [];
-    for (const kernel of missing) {
-      const pipeline = compile(this.gpu, this.core.kernel(this.number, kernel));
+    const texts = await Promise.all([...missing].map((kernel) => this.core.kernel(this.number, kernel)));
+    for (const [i, kernel] of [...missing].entries()) {
+      const pipeline = compile(this.gpu, texts[i] as KernelText);
       compiling.push(
         pipeline.then((pipeline) => {
           this.#pipelines[kernel] = pipeline;
@@ -209,7 +210,7 @@ export async function recorded(
   { order, inputs, outputs, isStage }: Pick<Run, 'order' | 'inputs' | 'outputs' | 'isStage'>,
   preparing: Preparing,
 ): Promise<Run> {
-  const known = outputs.map((output, i) => (output.stored === null ? core.knownOutput(i) : undefined));
-  const recording = await plan.realise(decode(core.words()), preparing);
+  const known = await Promise.all(outputs.map((output, i) => (output.stored === null ? core.knownOutput(i) : undefined)));
+  const recording = await plan.realise(decode(await core.words()), preparing);
   return { plan, recording, order, inputs, outputs, known, isStage };
 }

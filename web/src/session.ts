@@ -1,5 +1,5 @@
 import { timed } from './clock.js';
-import { Core, type Declared, type Feed, loadCore } from './core.js';
+import { Core, type Declared, type Described, type Feed, loadCore } from './core.js';
 import { isNumericType, type NumericType, numericType } from './dtype.js';
 import { log } from './env.js';
 import { messageOf, TilewrightError, unsupported } from './error.js';
@@ -73,13 +73,12 @@ export class InferenceSession extends EventTarget {
   /** Preparing and submitting go one after another; waiting for results does not. */
   #queue: Promise<unknown> = Promise.resolve();
 
-  private constructor(files: ModelFiles, options: SessionOptions, device: Device) {
+  private constructor(files: ModelFiles, options: SessionOptions, device: Device, { inputs, outputs }: Described) {
     super();
     this.#files = files;
     this.#options = options;
     this.#device = device;
     this.#watch(device);
-    const { inputs, outputs } = device.core.describe();
     this.inputMetadata = inputs.map(metadata);
     this.outputMetadata = outputs.map(metadata);
     this.inputNames = inputs.map(({ name }) => name);
@@ -96,7 +95,7 @@ export class InferenceSession extends EventTarget {
     options.signal?.throwIfAborted();
     const [gpu, files] = await Promise.all([openGpu(), openModel(file, options), loadCore()]);
     const device = await openDevice(gpu, files, options);
-    return new InferenceSession(files, options, device);
+    return new InferenceSession(files, options, device, await device.core.describe());
   }
 
   /** Runs the model. */
@@ -148,9 +147,8 @@ export class InferenceSession extends EventTarget {
       const found: { kernel: string; output: string; ns: number }[] = [];
       const onStage = async ({ plan, recording: { dispatches } }: Run) => {
         const times = await timed(gpu, dispatches.map((dispatch) => [dispatch]));
-        dispatches.forEach(({ pipeline, step }, i) => {
-          found.push({ kernel: pipeline.label, output: core.stepOutput(plan.number, step), ns: times[i] ?? 0 });
-        });
+        const outputs = await Promise.all(dispatches.map(({ step }) => core.stepOutput(plan.number, step)));
+        dispatches.forEach(({ pipeline }, i) => found.push({ kernel: pipeline.label, output: outputs[i] ?? '', ns: times[i] ?? 0 }));
       };
       const { run, flight } = await submitAll({ ...this.#running(device, given, undefined), onStage }, given, []);
       await flight.outputs;
@@ -166,11 +164,9 @@ export class InferenceSession extends EventTarget {
       const { core } = device;
       const run = await this.#first(device, this.#given(), undefined);
       const numbers = new Set(run.recording.dispatches.map(({ kernel }) => kernel));
-      const kernels = [...numbers].map((number) => {
-        const { label, schedule, source } = core.kernel(run.plan.number, number);
-        return { label, schedule, wgsl: source };
-      });
-      return { plan: core.planText(run.plan.number), kernels };
+      const texts = await Promise.all([...numbers].map((number) => core.kernel(run.plan.number, number)));
+      const kernels = texts.map(({ label, schedule, source }) => ({ label, schedule, wgsl: source }));
+      return { plan: await core.planText(run.plan.number), kernels };
     });
   }
 
@@ -293,7 +289,7 @@ export class InferenceSession extends EventTarget {
       const run = plan.runs.get(key);
       if (run !== undefined && (!inCore || device.last === key)) return run;
     }
-    device.core.begin();
+    await device.core.begin();
     const run = await this.#prepared(device, given, signal, key);
     if (run === undefined) throw new TilewrightError('internal', 'a run wants to begin again at its beginning');
     return run;
@@ -303,10 +299,10 @@ export class InferenceSession extends EventTarget {
   async #prepared(device: Device, given: readonly Given[], signal: AbortSignal | undefined, key: string): Promise<Run | undefined> {
     const feeds = given.map(({ name, type, dims }): Feed => ({ name, type, shape: dims }));
     const { core } = device;
-    let ready = core.prepare(feeds);
+    let ready = await core.prepare(feeds);
     while (ready.needs !== undefined) {
-      for (const input of ready.needs) core.give(input, this.#contents(input, given));
-      ready = core.prepare(feeds);
+      for (const input of ready.needs) await core.give(input, this.#contents(input, given));
+      ready = await core.prepare(feeds);
     }
     if (ready.again) return undefined;
     const preparing = progress(this.#options, signal);
@@ -356,7 +352,7 @@ function parts(model: FileLike, rest: readonly unknown[]): [FileLike, SessionOpt
 
 async function openDevice(gpu: Gpu, files: ModelFiles, options: SessionOptions): Promise<Device> {
   const info = gpu.info as GPUAdapterInfo & { subgroupMinSize?: number; subgroupMaxSize?: number };
-  const core = new Core(files.skeleton, {
+  const core = await Core.open(files.skeleton, {
     limits: limitsOf(gpu.device),
     features: [...gpu.device.features],
     cpu: gpu.cpu,
@@ -367,11 +363,11 @@ async function openDevice(gpu: Gpu, files: ModelFiles, options: SessionOptions):
     dims: options.freeDimensionOverrides ?? {},
     allow_f64_as_f32: options.allowFloat64AsFloat32 ?? false,
   });
-  core.readRecords(await exportRecords());
+  await core.readRecords(await exportRecords());
   const weights = new Weights(gpu, files.file);
   const device: Device = { gpu, core, weights, staging: new Staging(gpu.device), plans: new Map(), last: undefined };
   try {
-    const plan = core.planAhead();
+    const plan = await core.planAhead();
     if (plan !== undefined) await hostPlan(device, plan, progress(options, options.signal));
   } catch (error) {
     close(device);
@@ -384,7 +380,7 @@ function close({ core, weights, staging, plans }: Device): void {
   for (const plan of plans.values()) plan.destroy();
   weights.destroy();
   staging.destroy();
-  core.free();
+  core.free().catch(() => {}); // of a worker that failed
 }
 
 async function hostPlan(device: Device, number: number, preparing: Preparing): Promise<HostPlan> {

@@ -35,7 +35,7 @@ export async function submitAll(
       return { run, flight: submit(gpu, staging, run, given, wanted, left) };
     } else {
       const { outputs } = submit(gpu, staging, run, given, [{ output: 0, location: 'cpu', into: undefined }], left);
-      for (const { data } of Object.values(await outputs)) core.handOn(bytesIn(data as ArrayBufferView));
+      for (const { data } of Object.values(await outputs)) await core.handOn(bytesIn(data as ArrayBufferView));
       await onStage?.(run);
       ({ left } = run.recording);
       run = await prepare(false);
