@@ -6,7 +6,7 @@ CARGO_FLAGS := $(if $(CI),--locked)
 # The demo's question goes through the environment, so that it may contain any character.
 export QUERY
 
-.PHONY: help demo setup test-data test lint test-models test-coop test-differential bless-onnx bench web test-web test-dropin serve
+.PHONY: help demo setup test-data test lint test-models test-coop test-differential bless-onnx bench web wgsl test-web test-dropin serve
 
 help:
 	@echo 'make demo [QUERY="..."]   build the sentence encoder, search 200 sentences by meaning'
@@ -56,7 +56,12 @@ web/node_modules/.package-lock.json: web/package-lock.json
 web: setup web/node_modules/.package-lock.json
 	node web/build.mjs
 
-test-web: web test-data
+# Kernels as browsers get them, for the browser's own compiler.
+wgsl:
+	@rm -rf target/web/wgsl
+	TILEWRIGHT_WGSL=$(CURDIR)/target/web/wgsl cargo test $(CARGO_FLAGS) --features cli --test wgsl_valid
+
+test-web: web wgsl test-data
 	node web/tests/run.mjs
 
 serve: web
