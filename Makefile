@@ -6,7 +6,7 @@ CARGO_FLAGS := $(if $(CI),--locked)
 # The demo's question goes through the environment, so that it may contain any character.
 export QUERY
 
-.PHONY: help demo setup test-data test lint test-models test-coop test-differential bless-onnx bench web wgsl test-web test-dropin serve
+.PHONY: help demo setup test-data test lint test-models test-coop test-differential bless-onnx bench web wgsl test-web test-dropin test-bundlers test-firefox serve
 
 help:
 	@echo 'make demo [QUERY="..."]   build the sentence encoder, search 200 sentences by meaning'
@@ -92,3 +92,12 @@ bench:
 test-dropin: web test-data
 	cd web/tests/dropin && npm ci --silent --ignore-scripts
 	node web/tests/dropin/run.mjs
+
+# Pages built with Vite and webpack, and programs under Node with Dawn, which also compiles every kernel.
+test-bundlers: web wgsl test-data
+	cd web/tests/bundlers && npm ci --silent --ignore-scripts
+	node web/tests/bundlers/run.mjs
+
+# What Debian's Firefox makes of the package; it says where it stops.
+test-firefox: web test-data
+	node web/tests/firefox/run.mjs
