@@ -14,6 +14,9 @@ help:
 	@echo 'make lint                 of that, formatting, lints, wasm32 and documentation'
 	@echo 'make web                  the npm package, in web/dist'
 	@echo 'make test-web             of the tests, those in a browser; ONLY=TEXT picks some'
+	@echo 'make test-dropin          @huggingface/transformers on the package'
+	@echo 'make test-bundlers        pages built with Vite and webpack; Node with Dawn'
+	@echo 'make test-firefox         kernels and networks in Firefox'
 	@echo 'make serve                the demo page, on http://localhost:8080'
 	@echo 'make test-models          all eight networks and their quantized variants, all cases, in release mode'
 	@echo 'make test-coop            matrix products by cooperative matrices, on a Mesa 26 unpacked into target/mesa'
@@ -99,5 +102,5 @@ test-bundlers: web wgsl test-data
 	node web/tests/bundlers/run.mjs
 
 # What Debian's Firefox makes of the package; it says where it stops.
-test-firefox: web test-data
+test-firefox: web wgsl test-data
 	node web/tests/firefox/run.mjs
