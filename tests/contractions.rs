@@ -43,7 +43,7 @@ fn run(device: &Device, case: &Contraction, schedule: &Schedule, inputs: &[Buffe
     words.resize(16, 0);
     device.write(&params, 0, &words).unwrap();
     let output = buffer(case.batch * case.m * case.n);
-    let target = Target { floats: caps.floats(), dialect: Dialect::Naga };
+    let target = Target::new(caps, Dialect::Naga);
     let passes = render_passes("contraction", &spec, schedule, &sizes, caps, target).unwrap();
     let scratch: Vec<Buffer> = passes
         .iter()
@@ -106,7 +106,7 @@ fn every_kind_of_schedule_computes_the_product() {
         let mut sample = contractions::legal(&spec, &sizes, caps);
         if !all {
             sample = one_of_each_kind(&case.label(number), sample, |schedule| {
-                let target = Target { floats: caps.floats(), dialect: Dialect::Naga };
+                let target = Target::new(caps, Dialect::Naga);
                 let passes = render_passes("contraction", &spec, schedule, &sizes, caps, target).unwrap();
                 passes.iter().map(|(_, rendered)| rendered.shader.source.len()).sum()
             });

@@ -20,7 +20,7 @@ pub fn emit(args: &EmitArgs) -> Result<()> {
         TextTarget::Naga => Dialect::Naga,
         TextTarget::Browser => Dialect::Browser,
     };
-    let target = Target { floats: machine.caps.floats(), dialect };
+    let target = Target::new(&machine.caps, dialect);
     let mut spaces = planned.spaces(&machine.caps);
     if wanted.is_some() {
         spaces.iter_mut().for_each(|space| add_others(space, &machine.caps));
