@@ -33,6 +33,7 @@ mod norm;
 mod pad;
 mod pool;
 mod prefix;
+mod qlinear;
 mod quantize;
 mod random;
 mod recurrent;
@@ -113,6 +114,7 @@ pub const FAMILIES: &[(&str, &[OpDef])] = &[
     ("Fusions", fused::OPS),
     ("Fused attention", fused_attention::OPS),
     ("Weights in blocks", nbits::OPS),
+    ("Quantized operators", qlinear::OPS),
     ("Control flow", control::OPS),
     ("Recurrent networks", recurrent::OPS),
 ];
