@@ -4,6 +4,7 @@
 //! the dimensions of a run.
 
 mod attention;
+mod chain;
 mod fuse;
 mod layout;
 mod narrow;
