@@ -27,6 +27,7 @@ mod linear_attention;
 mod loss;
 mod math;
 mod matmul;
+mod moe;
 mod nbits;
 mod ngrams;
 mod norm;
@@ -114,6 +115,7 @@ pub const FAMILIES: &[(&str, &[OpDef])] = &[
     ("Fusions", fused::OPS),
     ("Fused attention", fused_attention::OPS),
     ("Weights in blocks", nbits::OPS),
+    ("Mixtures of experts", moe::OPS),
     ("Quantized operators", qlinear::OPS),
     ("Control flow", control::OPS),
     ("Recurrent networks", recurrent::OPS),
