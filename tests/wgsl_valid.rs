@@ -4,7 +4,9 @@
 
 mod support;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::Path;
 
 use naga::valid::{Capabilities, ShaderStages, SubgroupOperationSet, ValidationFlags, Validator};
 use naga::{
@@ -333,6 +335,9 @@ fn check(label: &str, spec: &KernelSpec, schedule: &Schedule, sizes: &[i64], cap
                 target.words64 || !text.contains("u64>;") && !text.contains("u64>>;"),
                 "{label}, {dialect:?}: 64-bit words"
             );
+            if dialect == Dialect::Browser && !seen.contains(&text) {
+                write_for_browsers(&pass.spec, &pass.schedule, &text);
+            }
             texts.push((text, target.words64));
         }
         texts.dedup();
@@ -342,6 +347,20 @@ fn check(label: &str, spec: &KernelSpec, schedule: &Schedule, sizes: &[i64], cap
             workgroup(&label, &text, caps);
         }
     }
+}
+
+/// Leave a text to the browser's compiler (`web/tests/wgsl.test.mjs`) in the folder `TILEWRIGHT_WGSL`, if it is set. The
+/// file's name begins with skeleton and dtypes, so that a sample can have some of each.
+fn write_for_browsers(spec: &KernelSpec, schedule: &Schedule, text: &str) {
+    let Some(folder) = std::env::var_os("TILEWRIGHT_WGSL") else { return };
+    let dtypes: BTreeSet<&str> = spec.inputs.iter().chain([&spec.output]).map(|dtype| dtype.name()).collect();
+    let dtypes: Vec<&str> = dtypes.into_iter().collect();
+    let kind = contractions::kind(schedule);
+    let mut hasher = DefaultHasher::new();
+    text.hash(&mut hasher);
+    let name = format!("{kind}.{}.{:016x}.wgsl", dtypes.join("-"), hasher.finish());
+    let file = Path::new(&folder).join(name);
+    std::fs::create_dir_all(&folder).and_then(|()| std::fs::write(file, text)).unwrap();
 }
 
 /// Texts that were checked before.
@@ -590,6 +609,9 @@ fn default_faults(label: &str, spec: &KernelSpec, all: &mut Vec<String>) {
         let schedule = default_schedule(spec, &[], &caps);
         match render_passes("kernel", spec, &schedule, &[], &caps, target) {
             Ok(passes) => {
+                for (pass, rendered) in &passes {
+                    write_for_browsers(&pass.spec, &pass.schedule, &rendered.shader.source);
+                }
                 let found = passes.iter().flat_map(|(_, pass)| faults(&pass.shader.source, caps.f16));
                 all.extend(found.map(|fault| format!("{label}: {fault}")));
             }
