@@ -137,7 +137,7 @@ mod tests {
     #[test]
     fn knobs_choose_among_candidates() {
         let candidates: Vec<Schedule> = [(64, 1), (128, 1), (32, 2)]
-            .map(|(lanes, rows)| Schedule::Reduce(ReduceSchedule { lanes, rows }))
+            .map(|(lanes, rows)| Schedule::Reduce(ReduceSchedule::plain(lanes, rows)))
             .into();
         for (text, want) in [("rows=1", 0), ("lanes=128", 1), ("rows=2,lanes=32", 2), ("", 0)] {
             assert_eq!(choose(&candidates, &parse(text).unwrap()).unwrap(), &candidates[want], "{text}");
