@@ -15,7 +15,7 @@ help:
 	@echo 'make web                  the npm package, in web/dist'
 	@echo 'make test-web             of the tests, those in a browser; ONLY=TEXT picks some'
 	@echo 'make serve                the demo page, on http://localhost:8080'
-	@echo 'make test-models          all eight networks, all cases, in release mode'
+	@echo 'make test-models          all eight networks and their quantized variants, all cases, in release mode'
 	@echo 'make test-coop            matrix products by cooperative matrices, on a Mesa 26 unpacked into target/mesa'
 	@echo 'make test-differential    random nodes against ONNX Runtime for ten minutes'
 	@echo 'make bless-onnx           rewrite the list of ONNX backend cases that pass'
@@ -32,6 +32,7 @@ setup:
 
 test-data: setup
 	@$(PYTHON) tools/fill_model.py
+	@$(PYTHON) tools/quantize_models.py
 	@$(PYTHON) tools/onnx_backend.py
 	@$(PYTHON) tools/minilm.py
 	@$(PYTHON) tools/check_minilm.py
@@ -64,7 +65,8 @@ serve: web
 
 test-models: test-data
 	@$(PYTHON) tools/fill_model.py --all
-	TILEWRIGHT_MODELS=all cargo test $(CARGO_FLAGS) --release --test models
+	@$(PYTHON) tools/quantize_models.py --all
+	TILEWRIGHT_MODELS=all cargo test $(CARGO_FLAGS) --release --test models --test quantized_models
 
 test-coop:
 	@tools/mesa26.sh

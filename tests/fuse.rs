@@ -320,3 +320,22 @@ fn another_sequence_length_compiles_nothing() {
         assert_eq!(texts(seq), first, "sequence length {seq}");
     }
 }
+
+/// An operand's elements are read again for every tile: what costs little is folded into the product, a chain of maps
+/// that each cost little is made once.
+#[test]
+fn a_long_chain_is_made_once_for_a_product() {
+    let net = || {
+        start().input("x", DType::F32, "seq 64").input("c", DType::F32, "64").input("w", DType::F32, "64 8")
+    };
+    let short = net().node("Mul", "x c", "a", &[]).node("MatMul", "a w", "y", &[]).output("y", DType::F32);
+    assert_families(short, &["gemm"]);
+    let long = net()
+        .input("s", DType::F32, "64")
+        .node("Mul", "x c", "a", &[])
+        .node("Mul", "x s", "b", &[])
+        .node("Add", "a b", "r", &[])
+        .node("MatMul", "r w", "y", &[])
+        .output("y", DType::F32);
+    assert_families(long, &["map", "gemm"]);
+}

@@ -71,4 +71,6 @@ pub struct Commands {
     pub dispatches: Vec<Dispatch>,
     /// What to bring back afterwards.
     pub readbacks: Vec<Range>,
+    /// What stays on the device for the next stage of the run, in the order of [`crate::plan::Next::live`].
+    pub left: Vec<Range>,
 }

@@ -87,7 +87,7 @@ impl Recorder<'_> {
         let (dispatches, parameters) =
             self.dispatches(is_once, &none, &|this, t| this.constant(t), &mut scratch)?;
         buffers.extend(scratch.buffers());
-        Ok(Commands { buffers, parameters, dispatches, readbacks: Vec::new() })
+        Ok(Commands { buffers, parameters, dispatches, readbacks: Vec::new(), left: Vec::new() })
     }
 
     /// A run with these sizes.
@@ -128,7 +128,9 @@ impl Recorder<'_> {
             let size_bytes = (bytes as u64).next_multiple_of(4);
             readbacks.push(Range { size_bytes, ..range(t)? });
         }
-        Ok((Commands { buffers, parameters, dispatches, readbacks }, layout))
+        let left = plan.next.iter().flat_map(|next| &next.live).map(|&(_, t)| range(t));
+        let left = left.collect::<Result<_>>()?;
+        Ok((Commands { buffers, parameters, dispatches, readbacks, left }, layout))
     }
 
     /// All of a tensor whose size is constant.

@@ -8,6 +8,7 @@
 //! | 2 | parameters | the contents, word by word |
 //! | 3 | dispatch | kernel, step, workgroups x, y, z, then memory, offset, size of every binding |
 //! | 4 | readback | memory, offset, size |
+//! | 5 | left for the next stage | memory, offset, size |
 //!
 //! Memory is `kind + 4 * number`, with the kinds 0 constant, 1 input, 2 arena, 3 parameters. Offsets and sizes count
 //! words of four bytes.
@@ -16,12 +17,13 @@ use super::{Commands, Dispatch, Memory, Range};
 use crate::error::{Error, Result};
 
 /// The first word; changes with the format.
-pub const VERSION: u32 = 0x7457_0001;
+pub const VERSION: u32 = 0x7457_0002;
 
 const BUFFER: u32 = 1;
 const PARAMETERS: u32 = 2;
 const DISPATCH: u32 = 3;
 const READBACK: u32 = 4;
+const LEFT: u32 = 5;
 
 /// The words of `commands`.
 ///
@@ -46,6 +48,9 @@ pub fn encode(commands: &Commands) -> Result<Vec<u32>> {
     }
     for range in &commands.readbacks {
         push(&mut out, READBACK, &range_words(range)?)?;
+    }
+    for range in &commands.left {
+        push(&mut out, LEFT, &range_words(range)?)?;
     }
     Ok(out)
 }
@@ -72,6 +77,7 @@ pub fn decode(words: &[u32]) -> Result<Commands> {
                 commands.dispatches.push(Dispatch { kernel, step, bindings, workgroups: [x, y, z] });
             }
             (READBACK, &[memory, offset, size]) => commands.readbacks.push(range_of(&[memory, offset, size])),
+            (LEFT, &[memory, offset, size]) => commands.left.push(range_of(&[memory, offset, size])),
             (code, body) => {
                 let message = format!("there is no command {code} of {} words", body.len());
                 return Err(wrong(at, &message));
@@ -151,6 +157,7 @@ mod tests {
                 workgroups: [4, 1, 65535],
             }],
             readbacks: vec![range(Memory::Arena(3), 256, 4)],
+            left: vec![range(Memory::Input(2), 0, 16)],
         }
     }
 
@@ -158,12 +165,13 @@ mod tests {
     fn words_are_as_documented() {
         #[rustfmt::skip]
         let want = [
-            0x7457_0001,
+            0x7457_0002,
             1 + 256 * 2, 1, 16,
             1 + 256 * 2, 2 + 4 * 3, 1 << 30,
             2 + 256 * 2, 7, 0xffff_ffff,
             3 + 256 * 14, 2, 9, 4, 1, 65535, 4 * 11, 0, 4, 2 + 4 * 3, 64, 8, 3, 0, 4,
             4 + 256 * 3, 2 + 4 * 3, 64, 1,
+            5 + 256 * 3, 1 + 4 * 2, 0, 4,
         ];
         assert_eq!(encode(&commands()).unwrap(), want);
     }

@@ -303,6 +303,8 @@ impl<'a> Printer<'a> {
         }
         let infix = |symbol: &str| format!("({x} {symbol} {y})");
         let width = dtype.bits().min(32);
+        let within =
+            b.as_idx().is_some_and(|shift| shift.is_non_negative() && shift.is_below(&Idx::from(width)));
         match (op, ty) {
             (Binary::Add | Binary::Or | Binary::BitOr | Binary::Max, "bool") => infix("|"),
             (Binary::Mul | Binary::And | Binary::BitAnd | Binary::Min, "bool") => infix("&"),
@@ -342,6 +344,7 @@ impl<'a> Printer<'a> {
             (Binary::BitAnd, _) => infix("&"),
             (Binary::BitOr, _) => infix("|"),
             (Binary::BitXor, _) => infix("^"),
+            (Binary::Shr, "u32") if within => infix(">>"),
             (Binary::Shl, "i32") => {
                 let shifted = self.call("tw_shl", &format!("bitcast<u32>({x}), bitcast<u32>({y}), {width}u"));
                 wrap(dtype, format!("bitcast<i32>({shifted})"))

@@ -88,7 +88,7 @@ impl Program {
             return None;
         }
         let constant = |&s: &ValueId| matches!(self.value(s).def, Def::Weight(_));
-        if !value.sources().iter().all(constant) {
+        if !value.sources().iter().all(constant) || (len > CONTENT_LEN && self.unpacks(value)) {
             return None;
         }
         if let Def::Reshape(source) = value.def {
@@ -120,6 +120,21 @@ impl Program {
             write_element(value.dtype, i, apply_cast(value.dtype, result), &mut bytes).then_some(())?;
         }
         Tensor::new(value.dtype, &static_shape(&value.shape)?, bytes).ok()
+    }
+}
+
+impl Program {
+    /// Whether the elements of a packed constant are converted one by one: it is smaller than the result, and stays as
+    /// it is.
+    fn unpacks(&self, value: &Value) -> bool {
+        let Def::Map(_) = value.def else { return false };
+        let narrow = |&id: &ValueId| {
+            let source = self.value(id);
+            source.dtype.is_int()
+                && source.dtype.bits() < value.dtype.bits().min(32)
+                && numel(&source.shape) == numel(&value.shape)
+        };
+        value.sources().iter().any(narrow)
     }
 }
 

@@ -4,7 +4,7 @@ use super::conv::add_bias;
 use super::math::{Lowering, op};
 use super::window::{Window, windows};
 use super::{Cx, OpDef};
-use crate::expr::{Expr, Idx, Unary, flatten, numel};
+use crate::expr::{Expr, Idx, Unary, flatten, numel, vars};
 use crate::ir::{Axes, Program, ValueId};
 use crate::tensor::DType;
 
@@ -61,24 +61,31 @@ fn deform(cx: &mut Cx) -> Lowering {
         n: windows.iter().map(|w| w.output.clone()).collect(),
         k: w_shape[1..].to_vec(),
     };
+    // The moved elements are made once, `[batch, channel, taps.., outputs..]`: each is read by all output channels.
+    let outputs = windows.iter().map(|w| w.output.clone());
+    let moved: Vec<Idx> = x_shape[..2].iter().chain(&w_shape[2..]).cloned().chain(outputs).collect();
+    let at = vars(0, &moved);
+    let p = &cx.program;
+    let (batch, channel, taps_at, output_at) = (&at[0], &at[1], &at[2..4], &at[4..6]);
+    let tap = &(&channel.div(&per_offset) * &taps) + &flatten(taps_at, &w_shape[2..]);
+    let position = [0usize, 1].map(|axis| {
+        let row = &(&tap * &Idx::from(2i64)) + &Idx::from(axis);
+        let place = [batch.clone(), row, output_at[0].clone(), output_at[1].clone()];
+        let even = Expr::index(windows[axis].position(&output_at[axis], &taps_at[axis]), DType::I32);
+        even.cast(DType::F32) + p.load(offset, &place).cast(DType::F32)
+    });
+    let mut element = bilinear(p, x, &[batch.clone(), channel.clone()], position);
+    if let Some(mask) = mask {
+        let place = [batch.clone(), tap, output_at[0].clone(), output_at[1].clone()];
+        element = element * p.load(mask, &place).cast(DType::F32);
+    }
+    let dtype = p.dtype(w);
+    let moved = cx.program.map(moved, element.cast(dtype));
     let y = cx.program.contract(extents, |p, at| {
         let m = &(&at.batch[1] * &out_channels) + &at.m[0];
-        let weight = p.load(w, &[vec![m], at.k.clone()].concat());
         let channel = &(&at.batch[1] * &in_channels) + &at.k[0];
-        let tap = &(&channel.div(&per_offset) * &taps) + &flatten(&at.k[1..], &w_shape[2..]);
-        let position = [0usize, 1].map(|axis| {
-            let row = &(&tap * &Idx::from(2i64)) + &Idx::from(axis);
-            let place = [at.batch[0].clone(), row, at.n[0].clone(), at.n[1].clone()];
-            let even = Expr::index(windows[axis].position(&at.n[axis], &at.k[axis + 1]), DType::I32);
-            even.cast(DType::F32) + p.load(offset, &place).cast(DType::F32)
-        });
-        let mut element = bilinear(p, x, &[at.batch[0].clone(), channel], position);
-        if let Some(mask) = mask {
-            let place = [at.batch[0].clone(), tap, at.n[0].clone(), at.n[1].clone()];
-            element = element * p.load(mask, &place).cast(DType::F32);
-        }
-        let dtype = weight.dtype();
-        (weight, element.cast(dtype))
+        let place = [&[at.batch[0].clone(), channel], &at.k[1..], &at.n[..]].concat();
+        (p.load(w, &[vec![m], at.k.clone()].concat()), p.load(moved, &place))
     });
     let outputs = windows.iter().map(|w| w.output.clone());
     let shape = [x_shape[0].clone(), w_shape[0].clone()].into_iter().chain(outputs).collect();

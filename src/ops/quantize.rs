@@ -5,7 +5,7 @@ use super::conv;
 use super::matmul::matmul;
 use super::{Cx, OpDef};
 use crate::expr::{Expr, Idx, vars};
-use crate::ir::{Combine, Program, Stop, ValueId};
+use crate::ir::{Combine, Def, Program, Stop, ValueId};
 use crate::tensor::DType;
 
 type Lowering = Result<Vec<ValueId>, Stop>;
@@ -134,6 +134,13 @@ impl Granularity {
     /// The scale or zero point `value` of the element `at`.
     fn load(&self, p: &Program, value: ValueId, at: &[Idx]) -> Expr {
         let rank = p.rank(value);
+        // The zero points of symmetric quantization are written out by exporters.
+        if let Def::Weight(tensor) = &p.value(value).def
+            && tensor.place().is_none()
+            && tensor.bytes().iter().all(|&byte| byte == 0)
+        {
+            return Expr::int(tensor.dtype(), 0);
+        }
         let Some(block) = &self.block else { return p.load(value, &vec![Idx::from(0i64); rank]) };
         let position = at[self.axis].div(block);
         if rank == 1 {

@@ -8,7 +8,10 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::attention::{self, Attention};
-use crate::expr::{Atom, Expr, Idx, Node, Rewrite, Unary, flatten, numel, unflatten, vars};
+use super::chain::{Cost, chains};
+use super::pack::is_packable;
+use super::through_reshapes;
+use crate::expr::{Atom, Expr, Idx, Node, Rewrite, flatten, numel, unflatten, vars};
 use crate::ir::{ConvAxis, ConvVar, Convolution, Def, Program, ValueId};
 use crate::tensor::DType;
 
@@ -55,6 +58,7 @@ pub struct Fusion<'a> {
     /// Stored values that one kernel may read.
     most_inputs: usize,
     after_reductions: BTreeSet<ValueId>,
+    chains: BTreeMap<ValueId, Cost>,
     roles: HashMap<ValueId, Role>,
     /// Kernels by root.
     pub drafts: BTreeMap<ValueId, Draft>,
@@ -69,8 +73,9 @@ pub fn fuse<'a>(program: &'a Program, outputs: &BTreeSet<ValueId>, most_inputs: 
     let users = users(program, outputs);
     let tails = epilogue_tails(program, outputs, &users);
     let after_reductions = after_reductions(program, &users);
-    let mut fusion =
-        Fusion { program, most_inputs, after_reductions, roles: HashMap::new(), drafts: BTreeMap::new() };
+    let chains = chains(program, &users, |id| outputs.contains(&id) || tails.contains(&id));
+    let (roles, drafts) = (HashMap::new(), BTreeMap::new());
+    let mut fusion = Fusion { program, most_inputs, after_reductions, chains, roles, drafts };
     let mut readers: BTreeMap<ValueId, BTreeSet<(ValueId, Use)>> = BTreeMap::new();
     for id in (0..program.values.len() as ValueId).rev() {
         let wanted = outputs.contains(&id);
@@ -227,26 +232,6 @@ fn reads_in_place(program: &Program, body: &Expr, user: ValueId, source: ValueId
     in_place
 }
 
-/// Loads and arithmetic of an expression.
-fn cost(expr: &Expr) -> (usize, usize, bool) {
-    let (mut loads, mut steps, mut heavy) = (0, 0, false);
-    expr.visit(&mut |e| match e.node() {
-        Node::Load { .. } => loads += 1,
-        Node::Unary(op, _) => {
-            steps += 1;
-            heavy |= !matches!(op, Unary::Neg | Unary::Abs | Unary::Not);
-        }
-        Node::Binary(..) => steps += 1,
-        Node::Select(..)
-        | Node::Cast(..)
-        | Node::Bits(..)
-        | Node::Const(_)
-        | Node::Index(..)
-        | Node::Arg(..) => {}
-    });
-    (loads, steps, heavy)
-}
-
 impl<'a> Fusion<'a> {
     fn may_inline(&mut self, id: ValueId, body: &Expr, reading: &BTreeSet<(ValueId, Use)>) -> bool {
         self.worth_inlining(id, body, reading) && {
@@ -276,21 +261,35 @@ impl<'a> Fusion<'a> {
     }
 
     fn worth_inlining(&self, id: ValueId, body: &Expr, reading: &BTreeSet<(ValueId, Use)>) -> bool {
-        let (loads, steps, heavy) = cost(body);
+        let own = Cost::of(body);
         // Views, and numbers made from indices alone, cost less than a trip through memory.
-        if loads == 0 || (loads == 1 && steps == 0 && !heavy) {
+        if own.loads == 0 || (own.loads == 1 && own.steps == 0 && !own.heavy) {
             return true;
         }
         let one_kernel = reading.len() == 1;
+        // A constant that is dequantized is read at its size wherever it is read.
+        let packed = |&source: &ValueId| {
+            let source = through_reshapes(self.program, source);
+            is_packable(self.program, source)
+                && numel(self.program.shape(source)) == numel(self.program.shape(id))
+        };
+        if own.loads <= 3
+            && own.steps <= 4
+            && !own.heavy
+            && self.program.value(id).sources().iter().any(packed)
+        {
+            return true;
+        }
         match reading.first() {
-            // Read again for every tile: only what costs a few instructions, and no row kernel's result, whose
-            // statistics would be left in a kernel of their own.
+            // Read again for every tile: only what costs a few instructions with all that it would draw in, and no row
+            // kernel's result, whose statistics would be left in a kernel of their own.
             Some((_, Use::Operand)) => {
+                let Cost { loads, steps, heavy } = self.chains.get(&id).copied().unwrap_or(own);
                 one_kernel && !self.after_reductions.contains(&id) && loads <= 2 && steps <= 3 && !heavy
             }
             Some((root, Use::Body)) => {
                 let passes = self.drafts.get(root).map_or(1, |d| d.stages.len() + 1);
-                one_kernel && (passes == 1 || loads <= 2)
+                one_kernel && (passes == 1 || own.loads <= 2)
             }
             None => true,
         }

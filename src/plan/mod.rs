@@ -4,9 +4,11 @@
 //! the dimensions of a run.
 
 mod attention;
+mod chain;
 mod fuse;
 mod layout;
 mod narrow;
+mod pack;
 mod print;
 mod range;
 mod spec;
@@ -48,7 +50,8 @@ pub enum Origin {
 pub struct PlanTensor {
     /// The value's name in the model, or one derived from the node that made it.
     pub name: String,
-    /// The element type; 32-bit where the model says 64-bit and all elements are proven to fit.
+    /// The element type; 32-bit where the model says 64-bit and all elements are proven to fit, and for the words of
+    /// packed constants.
     pub dtype: DType,
     /// The shape.
     pub shape: Vec<Idx>,
@@ -207,7 +210,8 @@ fn build(
     let roots: BTreeSet<ValueId> = read_back.chain(live.iter().copied()).collect();
     let most_inputs = caps.max_storage_bindings.saturating_sub(RESERVED_BINDINGS).max(2) as usize;
     let fusion = fuse::fuse(program, &roots, most_inputs);
-    let mut builder = Builder { program, tensors: Vec::new(), numbers: HashMap::new() };
+    let packed = pack::pack(program, &roots);
+    let mut builder = Builder { program, packed: &packed, tensors: Vec::new(), numbers: HashMap::new() };
     let (mut kernels, mut known_kernels) = (Vec::new(), HashMap::<KernelSpec, usize>::new());
     let mut steps = Vec::new();
     for (number, &id) in lowered.inputs.iter().enumerate() {
@@ -216,7 +220,7 @@ fn build(
         }
     }
     for &root in fusion.drafts.keys() {
-        let made = spec::make(program, root, fusion.expand(root));
+        let made = spec::make(program, &packed, root, fusion.expand(root));
         let inputs = made.sources.iter().map(|&id| builder.source(id)).collect::<Result<Vec<_>>>()?;
         let kernel = *known_kernels.entry(made.spec.clone()).or_insert_with(|| {
             let label = format!("{}_{}", made.spec.family(), kernels.len());
@@ -280,6 +284,7 @@ fn host_source(program: &Program, id: ValueId, stored: ValueId) -> Option<Source
 
 struct Builder<'a> {
     program: &'a Program,
+    packed: &'a pack::Packed,
     tensors: Vec<PlanTensor>,
     numbers: HashMap<ValueId, TensorId>,
 }
@@ -293,7 +298,11 @@ impl Builder<'_> {
                 format!("{} tensors have no form on the device", value.dtype),
             ));
         }
-        let (name, dtype, shape) = (value.name.clone(), value.dtype, value.shape.clone());
+        let name = value.name.clone();
+        let (dtype, shape, origin) = match self.packed.get(&id) {
+            Some(words) => (words.dtype(), vec![Idx::from(words.len())], Origin::Weight(words.clone())),
+            None => (value.dtype, value.shape.clone(), origin),
+        };
         self.tensors.push(PlanTensor { name, dtype, shape, origin });
         self.numbers.insert(id, self.tensors.len() - 1);
         Ok(self.tensors.len() - 1)

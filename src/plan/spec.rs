@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::fuse::{Expanded, ExpandedStage, Scores};
+use super::pack::{self, Packed};
 use crate::expr::{Atom, Expr, Idx, Rewrite, flatten, numel, unflatten};
 use crate::ir::{ConvAxis, Program, ValueId};
 use crate::kernel::{
@@ -19,9 +20,9 @@ pub struct Made {
 }
 
 /// The kernel of `root`.
-pub fn make(program: &Program, root: ValueId, expanded: Expanded) -> Made {
+pub fn make(program: &Program, packed: &Packed, root: ValueId, expanded: Expanded) -> Made {
     let mut canon =
-        Canon { program, at: None, args: HashMap::new(), sources: Vec::new(), params: Vec::new() };
+        Canon { program, packed, at: None, args: HashMap::new(), sources: Vec::new(), params: Vec::new() };
     let body = match expanded {
         Expanded::Map { shape, value } => {
             let len = numel(&shape);
@@ -103,13 +104,18 @@ pub fn make(program: &Program, root: ValueId, expanded: Expanded) -> Made {
             })
         }
     };
-    let inputs = canon.sources.iter().map(|&id| program.dtype(id)).collect();
+    let inputs = canon
+        .sources
+        .iter()
+        .map(|id| packed.get(id).map_or(program.dtype(*id), |words| words.dtype()))
+        .collect();
     let spec = KernelSpec { inputs, output: program.dtype(root), params: canon.params.len(), body };
     Made { spec, sources: canon.sources, params: canon.params }
 }
 
 struct Canon<'a> {
     program: &'a Program,
+    packed: &'a Packed,
     /// What the loop variables of a map's axes become.
     at: Option<Vec<Idx>>,
     args: HashMap<ValueId, u32>,
@@ -139,7 +145,10 @@ impl Rewrite for Canon<'_> {
         });
         // Addressed by offset already, except where a map's expression was taken as it stands.
         let at = if at.len() == 1 { at } else { vec![flatten(&at, self.program.shape(source))] };
-        Expr::load(position as u32, dtype, at)
+        match at.as_slice() {
+            [offset] if self.packed.contains_key(&source) => pack::element(position as u32, dtype, offset),
+            _ => Expr::load(position as u32, dtype, at),
+        }
     }
 
     fn atom(&mut self, atom: &Atom) -> Option<Idx> {

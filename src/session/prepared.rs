@@ -9,7 +9,7 @@ use crate::commands::{self, Commands, Kernels, Memory, Produced, Range, Recorder
 use crate::error::{Error, Result};
 use crate::gpu::{Binding, Buffer, Device, Dispatch, Kernel, Readback, Recording};
 use crate::kernel::{Caps, KernelSpec, Schedule, broken_rule, default_schedule, storage_bytes};
-use crate::plan::{Layout, Origin, Plan, Step, SymbolValues, TensorId};
+use crate::plan::{Layout, Origin, Plan, Step, SymbolValues};
 use crate::tensor::{DType, Tensor};
 use crate::tune::{Key, Platform, Store};
 use crate::wgsl::{Dialect, Target};
@@ -138,6 +138,8 @@ pub struct Run {
     symbols: SymbolValues,
     /// The plan's step behind each dispatch.
     pub steps: Vec<usize>,
+    /// What stays on the device for the next stage.
+    left: Vec<Range>,
 }
 
 impl Run {
@@ -220,27 +222,21 @@ impl Prepared {
         self.plan.symbol_values(&shapes)
     }
 
-    /// Where a tensor lies after a run.
+    /// Where lies what a run leaves for the next stage.
     ///
     /// # Errors
-    /// [`Error::Model`] for one that has no memory.
-    pub fn resident(&self, run: &Run, tensor: TensorId) -> Result<Resident> {
-        let planned = &self.plan.tensors[tensor];
-        let missing = || Error::model(&planned.name, "a tensor of the plan has no memory");
-        let (memory, offset) = match planned.origin {
-            Origin::Weight(_) | Origin::Once => (Memory::Constant(tensor), 0),
-            Origin::Input(number) => (Memory::Input(number), 0),
-            Origin::Run => {
-                let place = run.layout.places.get(&tensor).ok_or_else(missing)?;
-                (Memory::Arena(place.arena), place.offset_bytes)
-            }
+    /// [`Error::Model`] for what has no memory.
+    pub fn left(&self, run: &Run) -> Result<Vec<Resident>> {
+        let missing = || Error::model("session", "what a stage leaves has no memory");
+        let resident = |range: &Range| {
+            let place = self.memory.get(&range.memory).ok_or_else(missing)?;
+            Ok(Resident {
+                buffer: place.buffer.clone(),
+                offset_bytes: place.offset_bytes + range.offset_bytes,
+                size_bytes: range.size_bytes,
+            })
         };
-        let place = self.memory.get(&memory).ok_or_else(missing)?;
-        Ok(Resident {
-            buffer: place.buffer.clone(),
-            offset_bytes: place.offset_bytes + offset,
-            size_bytes: run.layout.size_bytes[tensor],
-        })
+        run.left.iter().map(resident).collect()
     }
 
     /// Upload the inputs, take over what earlier stages left, and give the commands for these sizes.
@@ -299,7 +295,8 @@ impl Prepared {
         let run = |recorder: &mut Recorder| recorder.run(symbols);
         let (recording, commands, layout) = self.realised(device, symbols, wish, &run, progress)?;
         let steps = commands.dispatches.iter().map(|dispatch| dispatch.step).collect();
-        Ok(Run { recording, layout: Arc::new(layout), symbols: symbols.clone(), steps })
+        let left = commands.left;
+        Ok(Run { recording, layout: Arc::new(layout), symbols: symbols.clone(), steps, left })
     }
 
     /// Record and realise. A stored winner that does not compile makes way for the next best.

@@ -27,7 +27,7 @@ impl Earlier {
     /// Add a stage that has run; `outputs` is what was read back of it. Counts are given as constants where `exact`.
     ///
     /// # Errors
-    /// [`crate::Error::Model`] for a tensor that has no memory.
+    /// [`crate::Error::Model`] for what has no memory.
     pub fn add(
         &mut self,
         prepared: &Prepared,
@@ -35,10 +35,9 @@ impl Earlier {
         outputs: &[(String, Tensor)],
         exact: bool,
     ) -> Result<()> {
-        let (Some(next), [(_, read)]) = (&prepared.plan.next, outputs) else { return Ok(()) };
+        let (Some(_), [(_, read)]) = (&prepared.plan.next, outputs) else { return Ok(()) };
         self.computed.add(&prepared.plan, read, &run.layout.shapes, exact);
-        let resident = next.live.iter().map(|&(_, tensor)| prepared.resident(run, tensor));
-        self.resident = resident.collect::<Result<_>>()?;
+        self.resident = prepared.left(run)?;
         Ok(())
     }
 }

@@ -124,6 +124,8 @@ pub struct Feed {
 pub enum Ready<'a> {
     /// Not before [`Core::give`] has been called with the contents of these inputs.
     Needs { needs: Vec<usize> },
+    /// Not at all: the run must begin again at its first stage.
+    Again { again: bool },
     Run {
         /// The plan's number.
         plan: u32,
@@ -136,6 +138,8 @@ pub enum Ready<'a> {
         inputs: Vec<Option<&'static str>>,
         /// Whether the plan depends on contents of inputs, so that the next run must ask again.
         by_contents: bool,
+        /// Whether another stage follows, for which [`Core::hand_on`] wants the one output.
+        is_stage: bool,
         outputs: Vec<Output<'a>>,
     },
 }

@@ -46,6 +46,10 @@ pub struct Core {
     records: Records,
     /// Plan and sizes of the run prepared last.
     last: Option<(u32, SymbolValues)>,
+    /// Where that is a stage, the shapes of its tensors.
+    stage_shapes: Vec<Vec<usize>>,
+    /// What the earlier stages of the run at hand found out.
+    computed: Computed,
     jobs: Vec<Job>,
     race: Option<Race>,
 }
@@ -71,6 +75,8 @@ impl Core {
             known: Vec::new(),
             records: Records::default(),
             last: None,
+            stage_shapes: Vec::new(),
+            computed: Computed::default(),
             jobs: Vec::new(),
             race: None,
         })
@@ -101,7 +107,29 @@ impl Core {
         self.given.insert(input, contents);
     }
 
-    /// Write down a run with such inputs: JSON both ways. [`Core::words`] and [`Core::known_output`] then hold for it.
+    /// Begin a run anew, at its first stage.
+    pub fn begin(&mut self) {
+        self.computed = Computed::default();
+    }
+
+    /// The elements of the output of the stage prepared last: the next [`Core::prepare`] is for the stage after it.
+    ///
+    /// # Errors
+    /// For what is no stage's output.
+    pub fn hand_on(&mut self, output: Vec<u8>) -> Result<(), Fault> {
+        let nothing = || Error::model("session", "no stage was prepared");
+        let (number, symbols) = self.last.clone().ok_or_else(nothing)?;
+        let (exact, shapes) = (self.model.exact_counts, std::mem::take(&mut self.stage_shapes));
+        let plan = planned(&mut self.model, number)?.plan.clone();
+        let read = plan.outputs.first().filter(|_| plan.next.is_some()).ok_or_else(nothing)?;
+        let shape = crate::plan::shape(&read.shape, &symbols, &read.name)?;
+        let read = Tensor::new(read.dtype, &shape, output)?;
+        self.computed.add(&plan, &read, &shapes, exact);
+        Ok(())
+    }
+
+    /// Write down a run with such inputs, or the stage of it that is next: JSON both ways. [`Core::words`] and
+    /// [`Core::known_output`] then hold for it.
     ///
     /// # Errors
     /// As the native `Session::run`.
@@ -120,9 +148,12 @@ impl Core {
             Tensor::new(given[order[i]].dtype, &shapes[i], bytes).ok()
         };
         let (caps, plans_made) = (&self.caps, &mut self.plans_made);
-        match self.model.ready(&shapes, &contents, &Computed::default(), caps, &mut |_| Ok(kept(plans_made)))
-        {
-            Ok(_) => {}
+        match self.model.ready(&shapes, &contents, &self.computed, caps, &mut |_| Ok(kept(plans_made))) {
+            Ok(Some(_)) => {}
+            Ok(None) => {
+                self.begin();
+                return Ok(to_json(&Ready::Again { again: true })?);
+            }
             Err(Stop::NeedsInputs(needs)) => {
                 return Ok(to_json(&Ready::Needs { needs: needs.into_iter().collect() })?);
             }
@@ -135,13 +166,12 @@ impl Core {
         let choose = chooser(&self.records, &self.platform, &self.caps);
         let live = self.model.plans().iter().map(|planned| planned.kept.number).collect();
         let planned = self.model.latest()?;
-        if planned.plan.next.is_some() {
-            let item = "in the browser, a shape or a condition that depends on computed values";
-            return Err(Error::Unsupported { items: vec![item.into()] }.into());
-        }
-        let (plan, symbols) = (planned.plan.clone(), planned.plan.symbol_values(&shapes));
-        let commands =
-            recorder(&plan, &self.caps, &choose, &mut planned.kept.kernels, |r| r.run(&symbols))?.0;
+        let all_shapes: Vec<Vec<usize>> = shapes.into_iter().chain(self.computed.shapes()).collect();
+        let (plan, symbols) = (planned.plan.clone(), planned.plan.symbol_values(&all_shapes));
+        let (commands, layout) =
+            recorder(&plan, &self.caps, &choose, &mut planned.kept.kernels, |r| r.run(&symbols))?;
+        let is_stage = plan.next.is_some();
+        self.stage_shapes = if is_stage { layout.shapes } else { Vec::new() };
         self.words = encode(&commands)?;
         self.known.clear();
         let floats = self.caps.floats();
@@ -159,7 +189,8 @@ impl Core {
         let inputs = plan.inputs.iter().map(held).collect();
         let number = planned.kept.number;
         self.last = Some((number, symbols));
-        Ok(to_json(&Ready::Run { plan: number, live, order, inputs, by_contents, outputs: described })?)
+        let outputs = described;
+        Ok(to_json(&Ready::Run { plan: number, live, order, inputs, by_contents, is_stage, outputs })?)
     }
 
     /// The commands of the run prepared last.

@@ -1,5 +1,6 @@
 // The WASM core with types. It plans and writes kernels; it has no device.
 import * as wasm from '../dist/core/core.js';
+import { type CallCore, openCoreThread } from './core-thread.js';
 import { env } from './env.js';
 import { messageOf, TilewrightError, type ErrorKind } from './error.js';
 import type { NumericType } from './dtype.js';
@@ -25,6 +26,11 @@ export interface Declared {
   readonly shape: readonly (number | string)[] | null;
 }
 
+export interface Described {
+  readonly inputs: readonly Declared[];
+  readonly outputs: readonly Declared[];
+}
+
 /** What a run gives for an input. */
 export interface Feed {
   readonly name: string;
@@ -40,17 +46,21 @@ export interface Output {
   readonly stored: NumericType | null;
 }
 
-/** A run as the core prepares it, or which inputs' contents it wants first. */
+/** A run as the core prepares it, which inputs' contents it wants first, or that the run must begin again. */
 export type Ready =
-  | { readonly needs: readonly number[] }
+  | { readonly needs: readonly number[]; readonly again?: undefined }
+  | { readonly needs?: undefined; readonly again: true }
   | {
       readonly needs?: undefined;
+      readonly again?: undefined;
       readonly plan: number;
       readonly live: readonly number[];
       readonly order: readonly number[];
       /** By input of the model, the type that the device holds its elements as; `null` where no kernel reads it. */
       readonly inputs: readonly (NumericType | null)[];
       readonly by_contents: boolean;
+      /** Another stage follows, once its one output was handed on. */
+      readonly is_stage: boolean;
       readonly outputs: readonly Output[];
     };
 
@@ -102,10 +112,11 @@ export interface KernelText {
   readonly bindings: readonly GPUBufferBindingType[];
 }
 
-let loading: Promise<void> | undefined;
+let loading: Promise<CallCore> | undefined;
+let cores = 0;
 
-/** Compiles the core, once a page. A failure is not remembered. */
-export function loadCore(): Promise<void> {
+/** Compiles the core, once a page, and says how cores are called. A failure is not remembered. */
+export function loadCore(): Promise<CallCore> {
   loading ??= instantiate().catch((error: unknown) => {
     loading = undefined;
     throw error;
@@ -113,18 +124,27 @@ export function loadCore(): Promise<void> {
   return loading;
 }
 
-async function instantiate(): Promise<void> {
+/** The module is compiled once; the thread that asks has its own instance, for `convert`. */
+async function instantiate(): Promise<CallCore> {
+  const module = await compiled();
+  await wasm.default({ module_or_path: module });
+  return openCoreThread(module);
+}
+
+async function compiled(): Promise<WebAssembly.Module> {
   const { wasmBinary, wasmPaths } = env.wasm;
-  if (wasmBinary !== undefined) {
-    await wasm.default({ module_or_path: wasmBinary as ArrayBuffer });
-    return;
-  }
+  if (wasmBinary !== undefined) return WebAssembly.compile(wasmBinary as ArrayBuffer);
   // Bundlers know this form and bring the file along.
   let url: string | URL = new URL('./core.wasm', import.meta.url);
   if (typeof wasmPaths === 'string') url = new URL('core.wasm', new URL(wasmPaths, baseUrl()));
   else if (wasmPaths?.wasm !== undefined) url = new URL(wasmPaths.wasm, baseUrl());
   try {
-    await wasm.default({ module_or_path: url.protocol === 'file:' ? await fileBytes(url) : fetch(url) });
+    if (url.protocol === 'file:') return await WebAssembly.compile(await fileBytes(url));
+    const response = await fetch(url);
+    if (!response.ok) throw new Error(`${response.status} ${response.statusText}`);
+    // Streaming wants the right type, which not every server says.
+    const isWasm = response.headers.get('content-type')?.startsWith('application/wasm') === true;
+    return await (isWasm ? WebAssembly.compileStreaming(response) : WebAssembly.compile(await response.arrayBuffer()));
   } catch (error) {
     throw new TilewrightError('io', `cannot load the core from ${url.href}: ${messageOf(error)}`, { cause: error });
   }
@@ -143,133 +163,155 @@ async function fileBytes(url: URL): Promise<Uint8Array<ArrayBuffer>> {
   return files.readFile(url);
 }
 
-/** Calls into the core; its errors come as `kind`, a line break, `message`. */
-function call<T>(f: () => T): T {
-  try {
-    return f();
-  } catch (error) {
-    if (typeof error === 'string') {
-      const line = error.indexOf('\n');
-      throw new TilewrightError(error.slice(0, line) as ErrorKind, error.slice(line + 1));
-    }
-    throw new TilewrightError('internal', `the core failed: ${messageOf(error)}`, { cause: error });
-  }
-}
-
-function parsed<T>(f: () => string): T {
-  return JSON.parse(call(f)) as T;
+/** What a call into the core threw; its own errors come as `kind`, a line break, `message`. */
+function failed(error: unknown): TilewrightError {
+  const line = typeof error === 'string' ? error.indexOf('\n') : -1;
+  if (typeof error === 'string' && line > 0) return new TilewrightError(error.slice(0, line) as ErrorKind, error.slice(line + 1));
+  if (error instanceof TilewrightError) return error;
+  return new TilewrightError('internal', `the core failed: ${messageOf(error)}`, { cause: error });
 }
 
 /** A model in the core. */
 export class Core {
-  readonly #core: wasm.Core;
+  readonly #number = cores++;
+
+  private constructor(private readonly callCore: CallCore) {}
 
   /** Parses a model; see `skeleton`. */
-  constructor(model: Uint8Array, options: CoreOptions) {
-    this.#core = call(() => new wasm.Core(model, JSON.stringify(options)));
+  static async open(model: Uint8Array, options: CoreOptions): Promise<Core> {
+    const core = new Core(await loadCore());
+    await core.#call('new', model, JSON.stringify(options));
+    return core;
   }
 
-  describe(): { inputs: Declared[]; outputs: Declared[] } {
-    return parsed(() => this.#core.describe());
+  async #call<T>(method: string, ...args: readonly unknown[]): Promise<T> {
+    try {
+      return (await this.callCore({ core: this.#number, method, args })) as T;
+    } catch (error) {
+      throw failed(error);
+    }
+  }
+
+  async #parsed<T>(method: string, ...args: readonly unknown[]): Promise<T> {
+    return JSON.parse(await this.#call<string>(method, ...args)) as T;
+  }
+
+  describe(): Promise<Described> {
+    return this.#parsed('describe');
   }
 
   /** Plans ahead of the first run, where that is possible without its inputs. */
-  planAhead(): number | undefined {
-    return call(() => this.#core.plan_ahead());
+  planAhead(): Promise<number | undefined> {
+    return this.#call('plan_ahead');
   }
 
   /** The contents of an input for the next `prepare`. */
-  give(input: number, contents: Uint8Array): void {
-    this.#core.give(input, contents);
+  give(input: number, contents: Uint8Array): Promise<void> {
+    return this.#call('give', input, contents);
   }
 
-  prepare(feeds: readonly Feed[]): Ready {
-    return parsed(() => this.#core.prepare(JSON.stringify(feeds)));
+  /** Begins a run anew, at its first stage. */
+  begin(): Promise<void> {
+    return this.#call('begin');
+  }
+
+  /** The output of the stage prepared last: the next `prepare` is for the stage after it. */
+  handOn(output: Uint8Array): Promise<void> {
+    return this.#call('hand_on', output);
+  }
+
+  prepare(feeds: readonly Feed[]): Promise<Ready> {
+    return this.#parsed('prepare', JSON.stringify(feeds));
   }
 
   /** The commands of the run prepared last. */
-  words(): Uint32Array {
-    return this.#core.words();
+  words(): Promise<Uint32Array> {
+    return this.#call('words');
   }
 
   /** The elements of an output of the run prepared last that is known. */
-  knownOutput(output: number): Uint8Array {
-    return this.#core.known_output(output);
+  knownOutput(output: number): Promise<Uint8Array> {
+    return this.#call('known_output', output);
   }
 
   /** The commands that compute what depends on a plan's constants alone. */
-  once(plan: number): Uint32Array {
-    return call(() => this.#core.once(plan));
+  once(plan: number): Promise<Uint32Array> {
+    return this.#call('once', plan);
   }
 
-  constants(plan: number): Constant[] {
-    return parsed(() => this.#core.constants(plan));
+  constants(plan: number): Promise<Constant[]> {
+    return this.#parsed('constants', plan);
   }
 
   /** A constant in its form on the device. */
-  constant(plan: number, tensor: number): Uint8Array {
-    return call(() => this.#core.constant(plan, tensor));
+  constant(plan: number, tensor: number): Promise<Uint8Array> {
+    return this.#call('constant', plan, tensor);
   }
 
-  kernel(plan: number, number: number): KernelText {
-    return parsed(() => this.#core.kernel(plan, number));
+  kernel(plan: number, number: number): Promise<KernelText> {
+    return this.#parsed('kernel', plan, number);
   }
 
   /** The name of the value that a step computes. */
-  stepOutput(plan: number, step: number): string {
-    return call(() => this.#core.step_output(plan, step));
+  stepOutput(plan: number, step: number): Promise<string> {
+    return this.#call('step_output', plan, step);
   }
 
-  planText(plan: number): string {
-    return call(() => this.#core.plan_text(plan));
+  planText(plan: number): Promise<string> {
+    return this.#call('plan_text', plan);
   }
 
-  readRecords(lines: string): void {
-    this.#core.read_records(lines);
+  readRecords(lines: string): Promise<void> {
+    return this.#call('read_records', lines);
   }
 
   /** The kernels of the run prepared last. */
-  jobs(stepNs: Float64Array): JobText[] {
-    return parsed(() => this.#core.jobs(stepNs));
+  jobs(stepNs: Float64Array): Promise<JobText[]> {
+    return this.#parsed('jobs', stepNs);
   }
 
   /** Begins the race of a job's candidates. */
-  race(job: number, budgetMs: number, mostCandidates: number): void {
-    call(() => this.#core.race(job, budgetMs, mostCandidates));
+  race(job: number, budgetMs: number, mostCandidates: number): Promise<void> {
+    return this.#call('race', job, budgetMs, mostCandidates);
   }
 
   /** What to do next, with its commands in `words`; `null` when the race is over. */
-  raceNext(spentMs: number): RaceStep | null {
-    return parsed(() => this.#core.race_next(spentMs));
+  raceNext(spentMs: number): Promise<RaceStep | null> {
+    return this.#parsed('race_next', spentMs);
   }
 
-  raceChecked(output: Uint8Array, elapsedNs: number): void {
-    call(() => this.#core.race_checked(output, elapsedNs));
+  raceChecked(output: Uint8Array, elapsedNs: number): Promise<void> {
+    return this.#call('race_checked', output, elapsedNs);
   }
 
-  raceSampled(ns: number): void {
-    call(() => this.#core.race_sampled(ns));
+  raceSampled(ns: number): Promise<void> {
+    return this.#call('race_sampled', ns);
   }
 
-  raceFailed(why: string): void {
-    call(() => this.#core.race_failed(why));
+  raceFailed(why: string): Promise<void> {
+    return this.#call('race_failed', why);
   }
 
-  raceTrials(): TrialText[] {
-    return parsed(() => this.#core.race_trials());
+  raceTrials(): Promise<TrialText[]> {
+    return this.#parsed('race_trials');
   }
 
   /** Ends the race; its record. */
-  raceEnd(unixSeconds: number): string {
-    return call(() => this.#core.race_end(unixSeconds));
+  raceEnd(unixSeconds: number): Promise<string> {
+    return this.#call('race_end', unixSeconds);
   }
 
-  free(): void {
-    this.#core.free();
+  free(): Promise<void> {
+    return this.#call('free');
   }
 }
 
 /** `count` elements of one type as another: between ONNX's form and the device's. */
 export function convert(name: string, from: NumericType, bytes: Uint8Array, to: NumericType, count: number): Uint8Array {
-  return from === to ? bytes : call(() => wasm.convert(name, from, bytes, to, count));
+  if (from === to) return bytes;
+  try {
+    return wasm.convert(name, from, bytes, to, count);
+  } catch (error) {
+    throw failed(error);
+  }
 }

@@ -1,5 +1,5 @@
 // A plan of the core with its memory and kernels on the device, and the runs recorded of it.
-import type { Core, Output } from './core.js';
+import type { Core, KernelText, Output } from './core.js';
 import type { NumericType } from './dtype.js';
 import { TilewrightError } from './error.js';
 import { type Gpu, scoped, type Turns } from './gpu.js';
@@ -27,6 +27,8 @@ export interface BufferRange extends Place {
 export interface Recording {
   readonly dispatches: readonly Dispatch[];
   readonly readbacks: readonly BufferRange[];
+  /** What stays on the device for the next stage of the run. */
+  readonly left: readonly BufferRange[];
   readonly parameters: GPUBuffer | undefined;
 }
 
@@ -41,6 +43,8 @@ export interface Run {
   readonly outputs: readonly Output[];
   /** By output, its elements where the core knows them. */
   readonly known: readonly (Uint8Array | undefined)[];
+  /** Whether another stage follows. */
+  readonly isStage: boolean;
 }
 
 /** Shapes whose recorded commands are kept. */
@@ -70,7 +74,7 @@ export class HostPlan {
     const plan = new HostPlan(gpu, core, number);
     const constants = await weights.upload(core, number, preparing.turns, preparing.onUpload);
     for (const [tensor, place] of constants) plan.#memory.set(memory(CONSTANT, tensor), place);
-    const commands = decode(core.once(number));
+    const commands = decode(await core.once(number));
     if (commands.dispatches.length > 0) {
       const { dispatches, parameters } = await plan.realise(commands, preparing);
       await scoped(gpu, 'what depends on constants alone', () => {
@@ -97,6 +101,7 @@ export class HostPlan {
       this.runs.delete(oldest);
       recording.parameters?.destroy();
     }
+    this.runs.get(key)?.recording.parameters?.destroy();
     this.runs.set(key, run);
   }
 
@@ -142,7 +147,7 @@ export class HostPlan {
         dispatches.push({ pipeline, group, x, y, z, step, kernel });
       }
     });
-    return { dispatches, readbacks: commands.readbacks.map(place), parameters };
+    return { dispatches, readbacks: commands.readbacks.map(place), left: commands.left.map(place), parameters };
   }
 
   /** Makes the memory large enough. Runs recorded for buffers that are replaced are dropped. */
@@ -168,8 +173,9 @@ export class HostPlan {
     for (const { kernel } of commands.dispatches) if (this.#pipelines[kernel] === undefined) missing.add(kernel);
     let done = 0;
     const compiling: Promise<void>[] = [];
-    for (const kernel of missing) {
-      const pipeline = compile(this.gpu, this.core.kernel(this.number, kernel));
+    const texts = await Promise.all([...missing].map((kernel) => this.core.kernel(this.number, kernel)));
+    for (const [i, kernel] of [...missing].entries()) {
+      const pipeline = compile(this.gpu, texts[i] as KernelText);
       compiling.push(
         pipeline.then((pipeline) => {
           this.#pipelines[kernel] = pipeline;
@@ -201,10 +207,10 @@ export function replay(pass: GPUComputePassEncoder, dispatches: readonly Dispatc
 export async function recorded(
   core: Core,
   plan: HostPlan,
-  { order, inputs, outputs }: Pick<Run, 'order' | 'inputs' | 'outputs'>,
+  { order, inputs, outputs, isStage }: Pick<Run, 'order' | 'inputs' | 'outputs' | 'isStage'>,
   preparing: Preparing,
 ): Promise<Run> {
-  const known = outputs.map((output, i) => (output.stored === null ? core.knownOutput(i) : undefined));
-  const recording = await plan.realise(decode(core.words()), preparing);
-  return { plan, recording, order, inputs, outputs, known };
+  const known = await Promise.all(outputs.map((output, i) => (output.stored === null ? core.knownOutput(i) : undefined)));
+  const recording = await plan.realise(decode(await core.words()), preparing);
+  return { plan, recording, order, inputs, outputs, known, isStage };
 }

@@ -30,8 +30,15 @@ export interface Flight {
   readonly outputs: Promise<Record<string, Tensor>>;
 }
 
-/** Submits a run. Everything up to the queue happens before this returns. */
-export function submit(gpu: Gpu, staging: Staging, run: Run, given: readonly Given[], wanted: readonly Wanted[]): Flight {
+/** Submits a run, or a stage that takes over what the one before it left. Everything up to the queue happens before this returns. */
+export function submit(
+  gpu: Gpu,
+  staging: Staging,
+  run: Run,
+  given: readonly Given[],
+  wanted: readonly Wanted[],
+  left: readonly BufferRange[],
+): Flight {
   checkLost(gpu);
   const { device } = gpu;
   const { dispatches } = run.recording;
@@ -45,6 +52,10 @@ export function submit(gpu: Gpu, staging: Staging, run: Run, given: readonly Giv
     const copies = inputs(gpu, run, given);
     const encoder = device.createCommandEncoder();
     for (const { from, to, size } of copies) encoder.copyBufferToBuffer(from, 0, to.buffer, to.offset, size);
+    left.forEach(({ buffer, offset, size }, position) => {
+      const to = run.plan.input(run.order.length + position);
+      if (to !== undefined) encoder.copyBufferToBuffer(buffer, offset, to.buffer, to.offset, size);
+    });
     if (dispatches.length > 0) {
       const pass = encoder.beginComputePass();
       replay(pass, dispatches);

@@ -1,5 +1,5 @@
 import { timed } from './clock.js';
-import { Core, type Declared, type Feed, loadCore } from './core.js';
+import { Core, type Declared, type Described, type Feed, loadCore } from './core.js';
 import { isNumericType, type NumericType, numericType } from './dtype.js';
 import { log } from './env.js';
 import { messageOf, TilewrightError, unsupported } from './error.js';
@@ -8,8 +8,9 @@ import { type ModelFiles, openModel } from './model.js';
 import { checkRunOptions, checkSessionOptions, type RunOptions, type SessionOptions } from './options.js';
 import { HostPlan, type Preparing, recorded, type Run } from './plan.js';
 import { exportRecords, importRecords } from './records.js';
-import { type Flight, type Given, submit, type Wanted } from './run.js';
+import type { Flight, Given, Wanted } from './run.js';
 import type { FileLike } from './source.js';
+import { type Running, submitAll } from './stages.js';
 import { Staging } from './staging.js';
 import { Tensor } from './tensor.js';
 import { tune, type Tuned, type TuneOptions, type TuneReport } from './tuner.js';
@@ -72,13 +73,12 @@ export class InferenceSession extends EventTarget {
   /** Preparing and submitting go one after another; waiting for results does not. */
   #queue: Promise<unknown> = Promise.resolve();
 
-  private constructor(files: ModelFiles, options: SessionOptions, device: Device) {
+  private constructor(files: ModelFiles, options: SessionOptions, device: Device, { inputs, outputs }: Described) {
     super();
     this.#files = files;
     this.#options = options;
     this.#device = device;
     this.#watch(device);
-    const { inputs, outputs } = device.core.describe();
     this.inputMetadata = inputs.map(metadata);
     this.outputMetadata = outputs.map(metadata);
     this.inputNames = inputs.map(({ name }) => name);
@@ -95,7 +95,7 @@ export class InferenceSession extends EventTarget {
     options.signal?.throwIfAborted();
     const [gpu, files] = await Promise.all([openGpu(), openModel(file, options), loadCore()]);
     const device = await openDevice(gpu, files, options);
-    return new InferenceSession(files, options, device);
+    return new InferenceSession(files, options, device, await device.core.describe());
   }
 
   /** Runs the model. */
@@ -112,9 +112,8 @@ export class InferenceSession extends EventTarget {
     const submitted = () =>
       this.#inTurn(async () => {
         const device = await this.#ready();
-        const run = await this.#prepared(device, given, signal);
         this.#last = given;
-        return submit(device.gpu, device.staging, run, given, wanted);
+        return (await submitAll(this.#running(device, given, signal), given, wanted)).flight;
       });
     let flight = await submitted();
     const { tuning = 'off' } = this.#options;
@@ -144,31 +143,30 @@ export class InferenceSession extends EventTarget {
     const given = Object.entries(feeds).map(([name, tensor]) => checked(name, tensor));
     return this.#inTurn(async () => {
       const device = await this.#ready();
-      const { gpu, core, staging } = device;
-      const run = await this.#prepared(device, given, undefined);
-      await submit(gpu, staging, run, given, []).outputs;
-      const { dispatches } = run.recording;
-      const times = await timed(gpu, dispatches.map((dispatch) => [dispatch]));
-      return dispatches.map(({ pipeline, step }, i) => ({
-        kernel: pipeline.label,
-        output: core.stepOutput(run.plan.number, step),
-        ns: times[i] ?? 0,
-      }));
+      const { gpu, core } = device;
+      const found: { kernel: string; output: string; ns: number }[] = [];
+      const onStage = async ({ plan, recording: { dispatches } }: Run) => {
+        const times = await timed(gpu, dispatches.map((dispatch) => [dispatch]));
+        const outputs = await Promise.all(dispatches.map(({ step }) => core.stepOutput(plan.number, step)));
+        dispatches.forEach(({ pipeline }, i) => found.push({ kernel: pipeline.label, output: outputs[i] ?? '', ns: times[i] ?? 0 }));
+      };
+      const { run, flight } = await submitAll({ ...this.#running(device, given, undefined), onStage }, given, []);
+      await flight.outputs;
+      await onStage(run);
+      return found;
     });
   }
 
-  /** The plan of the last run, and its kernels with their schedules and WGSL. */
+  /** The plan of the last run (the first stage's, where it has several), and its kernels with their schedules and WGSL. */
   async explain(): Promise<{ plan: string; kernels: readonly { label: string; schedule: string; wgsl: string }[] }> {
     return this.#inTurn(async () => {
       const device = await this.#ready();
       const { core } = device;
-      const run = await this.#prepared(device, this.#given(), undefined);
+      const run = await this.#first(device, this.#given(), undefined);
       const numbers = new Set(run.recording.dispatches.map(({ kernel }) => kernel));
-      const kernels = [...numbers].map((number) => {
-        const { label, schedule, source } = core.kernel(run.plan.number, number);
-        return { label, schedule, wgsl: source };
-      });
-      return { plan: core.planText(run.plan.number), kernels };
+      const texts = await Promise.all([...numbers].map((number) => core.kernel(run.plan.number, number)));
+      const kernels = texts.map(({ label, schedule, source }) => ({ label, schedule, wgsl: source }));
+      return { plan: await core.planText(run.plan.number), kernels };
     });
   }
 
@@ -186,7 +184,7 @@ export class InferenceSession extends EventTarget {
       await idle();
       return this.#inTurn(async () => {
         const device = await this.#ready();
-        const run = () => this.#prepared(device, this.#given(), options.signal, true);
+        const run = () => this.#first(device, this.#given(), options.signal, true);
         return work({ gpu: device.gpu, core: device.core, run, preparing: progress({}, options.signal) });
       });
     };
@@ -275,20 +273,38 @@ export class InferenceSession extends EventTarget {
     return this.#device;
   }
 
-  /** The commands for such inputs: recorded before, or prepared now. With `inCore` they are those that the core prepared last. */
-  async #prepared(device: Device, given: readonly Given[], signal: AbortSignal | undefined, inCore = false): Promise<Run> {
-    const key = given.map(({ name, type, dims }) => `${name}:${type}:${dims.join()}`).join(';');
+  #running(device: Device, given: readonly Given[], signal: AbortSignal | undefined): Running {
+    const prepare = (isFirst: boolean) =>
+      isFirst ? this.#first(device, given, signal) : this.#prepared(device, given, signal, `${keyOf(given)};later`);
+    return { ...device, prepare };
+  }
+
+  /**
+   * The commands for such inputs, or for the first stage of them: recorded before, or prepared now. With `inCore` they
+   * are those that the core prepared last.
+   */
+  async #first(device: Device, given: readonly Given[], signal: AbortSignal | undefined, inCore = false): Promise<Run> {
+    const key = keyOf(given);
     for (const plan of device.plans.values()) {
       const run = plan.runs.get(key);
       if (run !== undefined && (!inCore || device.last === key)) return run;
     }
+    await device.core.begin();
+    const run = await this.#prepared(device, given, signal, key);
+    if (run === undefined) throw new TilewrightError('internal', 'a run wants to begin again at its beginning');
+    return run;
+  }
+
+  /** Prepares what is next of a run: nothing where it must begin again. */
+  async #prepared(device: Device, given: readonly Given[], signal: AbortSignal | undefined, key: string): Promise<Run | undefined> {
     const feeds = given.map(({ name, type, dims }): Feed => ({ name, type, shape: dims }));
     const { core } = device;
-    let ready = core.prepare(feeds);
+    let ready = await core.prepare(feeds);
     while (ready.needs !== undefined) {
-      for (const input of ready.needs) core.give(input, this.#contents(input, given));
-      ready = core.prepare(feeds);
+      for (const input of ready.needs) await core.give(input, this.#contents(input, given));
+      ready = await core.prepare(feeds);
     }
+    if (ready.again) return undefined;
     const preparing = progress(this.#options, signal);
     const plan = await hostPlan(device, ready.plan, preparing);
     const kept = new Set(ready.live);
@@ -298,10 +314,10 @@ export class InferenceSession extends EventTarget {
       old.destroy();
     }
     device.weights.retain(kept);
-    const run = await recorded(core, plan, ready, preparing);
-    // What depends on contents is asked of the core every time.
+    const run = await recorded(core, plan, { ...ready, isStage: ready.is_stage }, preparing);
     device.last = key;
-    plan.keep(ready.by_contents ? `${key};last` : key, run);
+    // What depends on contents or on earlier stages, or is a stage, is asked of the core every time.
+    plan.keep(ready.by_contents || ready.is_stage ? `${key};last` : key, run);
     return run;
   }
 
@@ -313,6 +329,11 @@ export class InferenceSession extends EventTarget {
     }
     return new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
   }
+}
+
+/** What recorded commands are good for. */
+function keyOf(given: readonly Given[]): string {
+  return given.map(({ name, type, dims }) => `${name}:${type}:${dims.join()}`).join(';');
 }
 
 /** The forms of `create`. */
@@ -331,7 +352,7 @@ function parts(model: FileLike, rest: readonly unknown[]): [FileLike, SessionOpt
 
 async function openDevice(gpu: Gpu, files: ModelFiles, options: SessionOptions): Promise<Device> {
   const info = gpu.info as GPUAdapterInfo & { subgroupMinSize?: number; subgroupMaxSize?: number };
-  const core = new Core(files.skeleton, {
+  const core = await Core.open(files.skeleton, {
     limits: limitsOf(gpu.device),
     features: [...gpu.device.features],
     cpu: gpu.cpu,
@@ -342,11 +363,11 @@ async function openDevice(gpu: Gpu, files: ModelFiles, options: SessionOptions):
     dims: options.freeDimensionOverrides ?? {},
     allow_f64_as_f32: options.allowFloat64AsFloat32 ?? false,
   });
-  core.readRecords(await exportRecords());
+  await core.readRecords(await exportRecords());
   const weights = new Weights(gpu, files.file);
   const device: Device = { gpu, core, weights, staging: new Staging(gpu.device), plans: new Map(), last: undefined };
   try {
-    const plan = core.planAhead();
+    const plan = await core.planAhead();
     if (plan !== undefined) await hostPlan(device, plan, progress(options, options.signal));
   } catch (error) {
     close(device);
@@ -359,7 +380,7 @@ function close({ core, weights, staging, plans }: Device): void {
   for (const plan of plans.values()) plan.destroy();
   weights.destroy();
   staging.destroy();
-  core.free();
+  core.free().catch(() => {}); // of a worker that failed
 }
 
 async function hostPlan(device: Device, number: number, preparing: Preparing): Promise<HostPlan> {

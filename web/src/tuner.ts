@@ -71,21 +71,21 @@ export async function tune(inTurn: InTurn, options: TuneOptions): Promise<TuneRe
     const budget = Math.max(0, budgetMs - (performance.now() - start)) * share;
     const tell = (trials: readonly TrialText[]) => onProgress?.({ kernel, kernels: jobs.length, label, output, trials, runNs });
     let spent = 0;
-    let going = await inTurn(async ({ core }) => (core.race(kernel, budget, mostCandidates), true));
+    let going = await inTurn(async ({ core }) => (await core.race(kernel, budget, mostCandidates), true));
     while (going) {
       signal?.throwIfAborted();
       going = await inTurn(async (tuned) => {
         const begun = performance.now();
         const went = await raceStep(tuned, step, spent);
         spent += performance.now() - begun;
-        tell(tuned.core.raceTrials());
+        tell(await tuned.core.raceTrials());
         return went;
       });
     }
     await inTurn(async (tuned) => {
-      const trials = tuned.core.raceTrials();
+      const trials = await tuned.core.raceTrials();
       kernels.push({ label, output, uses, trials });
-      lines.push(tuned.core.raceEnd(Date.now() / 1000));
+      lines.push(await tuned.core.raceEnd(Date.now() / 1000));
       const run = await tuned.run(tuned.preparing);
       run.plan.forget();
       runNs = await wholeRun(tuned);
@@ -106,7 +106,7 @@ async function begin(tuned: Tuned): Promise<{ beforeNs: number; jobs: JobText[] 
     while (stepNs.length <= step) stepNs.push(0);
     stepNs[step] = (stepNs[step] ?? 0) + Math.max(1, times[i] ?? 0);
   });
-  return { beforeNs: await wholeRun(tuned), jobs: core.jobs(new Float64Array(stepNs)) };
+  return { beforeNs: await wholeRun(tuned), jobs: await core.jobs(new Float64Array(stepNs)) };
 }
 
 /** The best time of a whole run. */
@@ -118,9 +118,9 @@ async function wholeRun({ gpu, run, preparing }: Tuned): Promise<number> {
 /** Does the next thing of a race; false when it is over. */
 async function raceStep({ gpu, core, run, preparing }: Tuned, step: number, spentMs: number): Promise<boolean> {
   const { plan } = await run(preparing); // the core is to speak of this run
-  const next = core.raceNext(spentMs);
+  const next = await core.raceNext(spentMs);
   if (next === null) return false;
-  const words = core.words();
+  const words = await core.words();
   let recording: Recording | undefined;
   try {
     const start = performance.now();
@@ -129,17 +129,17 @@ async function raceStep({ gpu, core, run, preparing }: Tuned, step: number, spen
       // Recorded anew if the candidate wanted more memory.
       const before = (await run(preparing)).recording.dispatches.filter((dispatch) => dispatch.step < step);
       const output = await outputOf(gpu, before, recording);
-      core.raceChecked(output, (performance.now() - start) * 1e6);
+      await core.raceChecked(output, (performance.now() - start) * 1e6);
     } else {
       const times = repeats(next.guess_ns ?? Number.MAX_SAFE_INTEGER);
       const { dispatches } = recording;
       const [ns = 0] = await timed(gpu, [Array.from({ length: times }, () => dispatches).flat()]);
-      core.raceSampled(ns / times);
+      await core.raceSampled(ns / times);
     }
   } catch (error) {
     if (error instanceof TilewrightError && ['lost', 'internal'].includes(error.kind)) throw error;
     if (next.trial === 0) throw error;
-    core.raceFailed(messageOf(error));
+    await core.raceFailed(messageOf(error));
   } finally {
     recording?.parameters?.destroy();
   }

@@ -43,7 +43,7 @@ export class Weights {
 
   /** Uploads those constants of a plan that are not there yet, and says where all of them are, by tensor. */
   async upload(core: Core, plan: number, turns: Turns, onBytes: (done: number, total: number) => void): Promise<Map<number, Place>> {
-    const constants = core.constants(plan);
+    const constants = await core.constants(plan);
     this.#wanted.set(plan, new Set(constants.map((constant) => keyOf(plan, constant))));
     const missing = constants.filter((constant) => !this.#places.has(keyOf(plan, constant)));
     // In the order of their files, each of which is read once from front to back.
@@ -115,7 +115,7 @@ export class Weights {
     const { name, type, stored, elements, place } = constant;
     const { queue } = this.gpu.device;
     if (place === null) {
-      write(queue, to, core.constant(plan, constant.tensor));
+      write(queue, to, await core.constant(plan, constant.tensor));
       await turns.due();
       return;
     }

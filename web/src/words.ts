@@ -34,18 +34,21 @@ export interface Commands {
   parameters: Uint32Array;
   readonly dispatches: DispatchCommand[];
   readonly readbacks: Range[];
+  /** What stays on the device for the next stage of the run. */
+  readonly left: Range[];
 }
 
-const VERSION = 0x7457_0001;
+const VERSION = 0x7457_0002;
 const BUFFER = 1;
 const PARAMETER_WORDS = 2;
 const DISPATCH = 3;
 const READBACK = 4;
+const LEFT = 5;
 
 /** The commands that `words` are. */
 export function decode(words: Uint32Array): Commands {
   if (words[0] !== VERSION) throw new TilewrightError('internal', 'the core and this package are of different versions');
-  const commands: Commands = { buffers: [], parameters: new Uint32Array(0), dispatches: [], readbacks: [] };
+  const commands: Commands = { buffers: [], parameters: new Uint32Array(0), dispatches: [], readbacks: [], left: [] };
   const word = (at: number): number => words[at] as number;
   const range = (at: number): Range => ({ memory: word(at), offset: word(at + 1) * 4, size: word(at + 2) * 4 });
   for (let at = 1; at < words.length; ) {
@@ -64,6 +67,8 @@ export function decode(words: Uint32Array): Commands {
       commands.dispatches.push({ kernel: word(body), step: word(body + 1), workgroups, bindings });
     } else if (code === READBACK) {
       commands.readbacks.push(range(body));
+    } else if (code === LEFT) {
+      commands.left.push(range(body));
     } else {
       throw new TilewrightError('internal', `word ${at} of the commands: there is no command ${code}`);
     }

@@ -4,6 +4,7 @@ import { TilewrightError, type ErrorKind, unsupported } from './error.js';
 import type { RunOptions, SessionOptions } from './options.js';
 import type { Feeds, Fetches, ValueMetadata } from './session.js';
 import type { FileLike } from './source.js';
+import { startWorker } from './start-worker.js';
 import { Tensor } from './tensor.js';
 import type { TensorData, TensorType } from './dtype.js';
 
@@ -81,9 +82,7 @@ export async function createWorkerSession(model: FileLike, options: SessionOptio
   const { onProgress, signal, preferredOutputLocation = 'cpu', ...rest } = options;
   if (preferredOutputLocation !== 'cpu') unsupported('preferredOutputLocation of a session in a worker');
   signal?.throwIfAborted();
-  // Bundlers know this form and bring the file along.
-  const worker = new Worker(new URL('./worker.js', import.meta.url), { type: 'module', name: 'tilewright' });
-  const channel = new Channel(worker, onProgress as ((progress: unknown) => void) | undefined);
+  const channel = new Channel(startWorker('tilewright'), onProgress as ((progress: unknown) => void) | undefined);
   const base = globalThis.location.href;
   const absolute = typeof model === 'string' || model instanceof URL ? new URL(model, base).href : model;
   const { logLevel, debug, wasm, webgpu } = env;

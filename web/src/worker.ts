@@ -1,4 +1,7 @@
-// The other side of `worker-session.ts`: one session.
+// The other side of `worker-session.ts`: one session; or of `core-thread.ts`: cores.
+import { initSync } from '../dist/core/core.js';
+import type { CoreAnswer, CoreMessage, CoreModule } from './core-thread.js';
+import { callHere } from './cores.js';
 import { env } from './env.js';
 import { messageOf, TilewrightError } from './error.js';
 import { InferenceSession } from './session.js';
@@ -28,11 +31,31 @@ async function answer(call: Call, tell: (progress: unknown) => void): Promise<un
   );
 }
 
-self.onmessage = async ({ data: { id, ...call } }: MessageEvent<Call & { id: number }>) => {
+self.onmessage = ({ data }: MessageEvent<CoreModule | CoreMessage | (Call & { id: number })>) => {
+  if ('module' in data) {
+    initSync(data);
+    self.postMessage({ ready: true });
+  } else if ('coreCall' in data) {
+    callCore(data);
+  } else {
+    void callSession(data);
+  }
+};
+
+function callCore({ id, coreCall }: CoreMessage): void {
+  const post = (message: CoreAnswer) => self.postMessage(message);
+  try {
+    post({ id, result: callHere(coreCall) });
+  } catch (thrown) {
+    post({ id, thrown: typeof thrown === 'string' ? thrown : messageOf(thrown) });
+  }
+}
+
+async function callSession({ id, ...call }: Call & { id: number }): Promise<void> {
   const post = (message: Answer) => self.postMessage(message);
   try {
     post({ id, result: await answer(call as Call, (progress) => post({ id, progress })) });
   } catch (error) {
     post({ id, error: { kind: error instanceof TilewrightError ? error.kind : 'internal', message: messageOf(error) } });
   }
-};
+}

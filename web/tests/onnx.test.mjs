@@ -8,9 +8,6 @@ const root = fileURLToPath(new URL('../..', import.meta.url));
 const data = path.join(root, 'target/test-data');
 const all = process.env.ALL === '1';
 
-/** What a browser cannot do: cases that are refused, and those that end Chromium's GPU process on SwiftShader. */
-const REFUSED = /in the browser, a shape or a condition that depends on computed values/;
-const CRASHES = /^test_(basic_)?deform_conv/;
 
 /** Cases that a device without 64-bit or 16-bit floats cannot pass, as SwiftShader: why, by name. */
 const LACKS = [
@@ -19,13 +16,14 @@ const LACKS = [
   [/^test_attention_.*_?fp16/, 'float16 that is rounded where the reference rounds it'],
 ];
 
-/** Every fifth case is run, but for ALL=1. */
+/** Every fifth case is run, but for ALL=1, and all whose shapes or conditions depend on computed values. */
 const EVERY = 5;
+const STAGES = /^test_(nonzero|unique|compress|loop|range|nonmaxsuppression|if)_/;
 
 test('ONNX backend cases', async ({ browser, base }) => {
   const lines = fs.readFileSync(path.join(root, 'tests/onnx_backend/passing.txt'), 'utf8').split('\n');
-  const names = lines.filter((line) => line && !line.startsWith('#') && line.includes(process.env.CASE ?? '') && !CRASHES.test(line) && !LACKS.some(([name]) => name.test(line)));
-  const cases = names.filter((_, i) => all || process.env.CASE || i % EVERY === 0).map((name) => {
+  const names = lines.filter((line) => line && !line.startsWith('#') && line.includes(process.env.CASE ?? '') && !LACKS.some(([name]) => name.test(line)));
+  const cases = names.filter((name, i) => all || process.env.CASE || i % EVERY === 0 || STAGES.test(name)).map((name) => {
     const folder = path.join(data, 'onnx-backend', name);
     const of = (role) => fs.readdirSync(folder).filter((file) => file.startsWith(role));
     return { name, inputs: of('input_'), outputs: of('output_'), ...JSON.parse(fs.readFileSync(path.join(folder, 'case.json'), 'utf8')) };
@@ -34,15 +32,14 @@ test('ONNX backend cases', async ({ browser, base }) => {
   const outcomes = [];
   for (let i = 0; i < cases.length; i += 25) outcomes.push(...(await page.evaluate(runCases, cases.slice(i, i + 25))));
   await page.close();
-  const refused = outcomes.filter(({ fault }) => REFUSED.test(fault));
-  const failures = outcomes.filter(({ fault }) => fault && !REFUSED.test(fault));
+  const failures = outcomes.filter(({ fault }) => fault);
   const skipped = outcomes.filter(({ skipped }) => skipped);
-  const ran = outcomes.length - skipped.length - refused.length;
+  const ran = outcomes.length - skipped.length;
   if (failures.length) {
     throw new Error(`${failures.length} of ${ran} cases fail\n${failures.map(({ name, fault }) => `  ${name}: ${fault}`).join('\n')}`);
   }
   if (ran < 300 && !process.env.CASE) throw new Error(`only ${ran} cases ran`);
-  return `${ran} cases, ${refused.length} refused as they depend on computed values, ${skipped.length} left out for types that JavaScript has no arrays for`;
+  return `${ran} cases, ${skipped.length} left out for types that JavaScript has no arrays for`;
 });
 
 /** In the page. */

@@ -138,6 +138,40 @@ onPage('tensors stay on the GPU when asked to', async (page) => {
   equal(got, [true, true, true, [3], 'gpu-buffer', 'none']);
 });
 
+onPage('a run whose shapes depend on computed values goes in stages', async (page) => {
+  const got = await page.evaluate(async () => {
+    // exp of the positive elements of 2 x, twice over: what one stage computes, later ones read.
+    const session = await tw.InferenceSession.create(model({
+      inputs: [['x', ['n']]],
+      constants: [['two', [], [2]], ['zero', [], [0]], ['limit', [], [4]]],
+      nodes: [
+        ['Mul', 'x two', 'double'], ['Greater', 'double zero', 'wanted'], ['Compress', 'double wanted', 'some', { axis: 0 }],
+        ['Less', 'some limit', 'low'], ['Exp', 'some', 'all'], ['Compress', 'all low', 'y', { axis: 0 }],
+      ],
+      outputs: [['y', ['k']], ['all', ['m']]],
+    }));
+    let taken = 0; // copies into inputs' memory
+    const { copyBufferToBuffer } = GPUCommandEncoder.prototype;
+    GPUCommandEncoder.prototype.copyBufferToBuffer = function (...args) {
+      if (args[2].label.endsWith('of kind 1')) taken += 1;
+      return copyBufferToBuffer.apply(this, args);
+    };
+    const x = (...values) => ({ x: new tw.Tensor('float32', values, [values.length]) });
+    const runs = [x(1, -1, 3, 0.5), x(-1, -1, -1, 1), x(-1, -1, -1, -1), x(1, 2), x(1, -1, 3, 0.5)];
+    const results = [];
+    for (const { y, all } of await Promise.all(runs.map((feeds) => session.run(feeds)))) results.push([...y.data, ...all.data].map((v) => Math.log(v).toFixed(3)));
+    GPUCommandEncoder.prototype.copyBufferToBuffer = copyBufferToBuffer;
+    const profile = await session.profile(runs[0]);
+    const explained = await session.explain();
+    const report = await session.tune({ budgetMs: 500, mostCandidates: 2 });
+    const tuned = (await session.run(runs[0])).y.dims;
+    return { results, taken: taken > 5, profiled: profile.length > 2, explained: explained.kernels.length > 0, tuned, kernels: report.kernels.length > 0 };
+  });
+  const first = ['2.000', '1.000', '2.000', '6.000', '1.000'];
+  const results = [first, ['2.000', '2.000'], [], ['2.000', '2.000', '4.000'], first];
+  equal(got, { results, taken: true, profiled: true, explained: true, tuned: [2], kernels: true });
+});
+
 onPage('a lost device is noticed and recovered from', async (page) => {
   const got = await page.evaluate(async () => {
     const x = new tw.Tensor(Float32Array.from([1, 0, -1, 2]), [1, 4]);

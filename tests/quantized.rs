@@ -1,0 +1,117 @@
+//! Quantized constants stay at their size in device memory and are dequantized where they are read.
+
+mod support;
+
+use support::compare;
+use support::net::{Net, int, made_up};
+use tilewright::kernel::Caps;
+use tilewright::plan::{Origin, Plan, SymbolValues};
+use tilewright::{DType, Tensor};
+
+/// Bytes of constants, whether uploaded or computed when a session starts.
+fn constant_bytes(plan: &Plan) -> u64 {
+    let layout = plan.layout(&SymbolValues::new(), &Caps::default()).unwrap();
+    let is_constant = |t: &usize| matches!(plan.tensors[*t].origin, Origin::Weight(_) | Origin::Once);
+    (0..plan.tensors.len()).filter(is_constant).map(|t| layout.size_bytes[t]).sum()
+}
+
+/// A tensor of made-up elements.
+fn codes(dtype: DType, shape: &[usize], seed: u32) -> Tensor {
+    let bytes = dtype.size_bytes(shape.iter().product());
+    let floats = made_up(&[bytes], seed).to_vec::<f32>().unwrap();
+    let bytes: Vec<u8> = floats.iter().map(|x| ((x + 1.0) * 128.0) as u8).collect();
+    Tensor::new(dtype, shape, bytes).unwrap()
+}
+
+/// `y = x * dequantized w`, a scale and a zero point per column.
+fn product(dtype: DType, [m, k, n]: [usize; 3]) -> Net {
+    Net::new()
+        .input("x", DType::F32, &format!("{m} {k}"))
+        .weight("w", &codes(dtype, &[k, n], 3))
+        .floats("scale", &[n])
+        .weight("zero", &codes(dtype, &[n], 4))
+        .node("DequantizeLinear", "w scale zero", "real", &[int("axis", 1)])
+        .node("MatMul", "x real", "y", &[])
+        .output("y", DType::F32)
+}
+
+#[test]
+fn a_dequantized_weight_takes_its_own_size() {
+    for (dtype, size) in [(DType::I8, [4, 256, 512]), (DType::U8, [4, 64, 64]), (DType::I4, [40, 256, 512])] {
+        let plan = product(dtype, size).plan(&Caps::default());
+        let [_, k, n] = size;
+        let (got, packed) = (constant_bytes(&plan), dtype.size_bytes(k * n));
+        // The scales and zero points come on top.
+        assert!(got <= (packed + 8 * n) as u64, "{dtype} {size:?}: {got} bytes\n{plan}");
+        assert_eq!(plan.steps.len(), 1, "{plan}");
+    }
+}
+
+/// Compare the device with the CPU's element by element evaluation of the same model.
+fn check(net: &Net, input: Tensor, what: &str) {
+    let want = net.evaluate(std::slice::from_ref(&input)).unwrap().remove(0);
+    let got = net.session().unwrap().run(&[("x", &input)]).unwrap();
+    let error = compare::relative_error(&got["y"], &want).unwrap();
+    assert!(error < 1e-5, "{what}: {error:.1e}");
+}
+
+#[test]
+fn packed_weights_give_what_unpacked_ones_give() {
+    if support::skip_gpu("packed weights") {
+        return;
+    }
+    use DType::*;
+    for dtype in [I8, U8, I16, U16, I4, U4, I2, U2] {
+        // Rows of whole words and others, one row and many.
+        for size in [[3, 32, 48], [1, 64, 16], [5, 16, 18], [20, 48, 7]] {
+            check(&product(dtype, size), made_up(&[size[0], size[1]], 9), &format!("{dtype} {size:?}"));
+        }
+    }
+}
+
+#[test]
+fn a_table_read_in_two_ways_stays_packed() {
+    let net = Net::new()
+        .input("x", DType::I64, "5")
+        .weight("w", &codes(DType::I8, &[64, 32], 5))
+        .weight("scale", &Tensor::from_slice(&[], &[0.1f32]).unwrap())
+        .node("DequantizeLinear", "w scale", "real", &[])
+        .node("Gather", "real x", "rows", &[])
+        .node("Transpose", "real", "turned", &[])
+        .node("MatMul", "rows turned", "y", &[])
+        .output("y", DType::F32);
+    let plan = net.plan(&Caps::default());
+    assert!(constant_bytes(&plan) <= 64 * 32 + 16, "{plan}");
+    if !support::skip_gpu("a packed table") {
+        check(&net, Tensor::from_slice(&[5], &[0i64, 63, 7, 8, 30]).unwrap(), "table");
+    }
+}
+
+#[test]
+fn a_packed_convolution_gives_what_an_unpacked_one_gives() {
+    let net = Net::new()
+        .input("x", DType::F32, "1 4 9 9")
+        .weight("w", &codes(DType::I8, &[8, 4, 3, 3], 6))
+        .floats("scale", &[8])
+        .node("DequantizeLinear", "w scale", "real", &[int("axis", 0)])
+        .node("Conv", "x real", "y", &[])
+        .output("y", DType::F32);
+    let plan = net.plan(&Caps::default());
+    assert!(constant_bytes(&plan) <= 8 * 4 * 9 + 32, "{plan}");
+    if !support::skip_gpu("a packed convolution") {
+        check(&net, made_up(&[1, 4, 9, 9], 1), "convolution");
+    }
+}
+
+#[test]
+fn a_packed_constant_may_be_an_output() {
+    if support::skip_gpu("a packed output") {
+        return;
+    }
+    let w = codes(DType::I8, &[8, 16], 3);
+    let net = Net::new().input("x", DType::I8, "8 16").weight("w", &w).node("Add", "x w", "y", &[]);
+    let net = net.output("y", DType::I8).output("w", DType::I8);
+    let zeros = Tensor::from_slice(&[8, 16], &[0i8; 128]).unwrap();
+    let got = net.session().unwrap().run(&[("x", &zeros)]).unwrap();
+    assert_eq!((&got["y"], &got["w"]), (&w, &w));
+}
