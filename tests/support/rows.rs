@@ -94,7 +94,7 @@ impl Rows {
         let mean = |s: u32| stat(s).binary(Binary::Div, &Expr::index(extent.clone(), DType::I32).cast(f32));
         // As ArgMax and ArgMin are lowered: the extreme, then the first or last position where it stands.
         let arg = |extreme, pick: Combine| {
-            let here = x.equals(&stat(0));
+            let here = x.equals(stat(0));
             let position = Expr::index(r.clone(), DType::I32);
             let candidate = here.select(&position, &pick.identity(DType::I32));
             let stages = vec![stage(extreme, x.clone()), stage(pick, candidate)];
