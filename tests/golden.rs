@@ -82,9 +82,11 @@ fn kernel_of_a_map() {
 #[test]
 fn kernel_of_rows() {
     let net = corpus::feed_forward();
-    let schedule = |lanes, rows| Schedule::Reduce(ReduceSchedule { lanes, rows });
+    let schedule = |lanes, rows| Schedule::Reduce(ReduceSchedule::plain(lanes, rows));
     compare("reduce.wgsl", &kernel_text(&net, "norm", &schedule(64, 1)));
     compare("reduce_serial.wgsl", &kernel_text(&net, "norm", &schedule(1, 64)));
+    let kept = ReduceSchedule { vector: 4, kept: 1, subgroups: true, ..ReduceSchedule::plain(16, 4) };
+    compare("reduce_subgroup.wgsl", &kernel_text(&net, "norm", &Schedule::Reduce(kept)));
 }
 
 #[test]

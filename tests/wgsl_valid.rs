@@ -12,7 +12,7 @@ use naga::valid::{Capabilities, ShaderStages, SubgroupOperationSet, ValidationFl
 use naga::{
     Binding, BuiltIn, Expression, Function, Handle, Literal, LocalVariable, Module, Statement, TypeInner,
 };
-use support::{contractions, corpus};
+use support::{contractions, corpus, rows};
 use tilewright::DType;
 use tilewright::expr::{Binary, Expr, HELPERS, Idx, Unary};
 use tilewright::ir::Combine;
@@ -300,7 +300,8 @@ fn enables(text: &str, f16: bool, fault: &mut dyn FnMut(String)) {
 }
 
 fn subgroup_operations(text: &str) -> bool {
-    text.contains("subgroupAdd(") || text.contains("subgroupBroadcast(")
+    let names = ["Add", "Mul", "Max", "Min", "Broadcast"];
+    names.iter().any(|name| text.contains(&format!("subgroup{name}(")))
 }
 
 fn assert_valid(label: &str, text: &str, f16: bool) {
@@ -422,6 +423,23 @@ fn contractions_of_every_kind_are_valid() {
     }
 }
 
+/// Row kernels of all forms, under a sample of each algorithm.
+#[test]
+fn rows_of_every_kind_are_valid() {
+    let mut texts = Seen::new();
+    let gpu = Caps { subgroups: true, subgroup_size: [16, 32], ..Caps::default() };
+    for (number, case) in rows::cases().into_iter().enumerate() {
+        let (spec, sizes) = (case.spec(), case.sizes());
+        for caps in devices().into_iter().chain([gpu.clone()]) {
+            let legal = contractions::legal(&spec, &sizes, &caps);
+            for schedule in legal.iter().skip(number % 9).step_by(9) {
+                check(&format!("rows {number}"), &spec, schedule, &sizes, &caps, &mut texts);
+            }
+        }
+    }
+    assert!(texts.len() > 100, "few texts: {}", texts.len());
+}
+
 /// Sizes under which schedules are chosen: small, odd, large.
 fn size_sets(params: usize) -> Vec<Vec<i64>> {
     [1, 3, 64, 300].iter().map(|&size| vec![size; params]).collect()
@@ -467,9 +485,10 @@ fn kernels_of_the_corpus_are_valid_under_every_schedule() {
                     }
                 }
                 assert!(!schedules.is_empty(), "{name}: {} has no schedule", kernel.label);
-                // The texts of contractions and of attention are long and many, and their knobs say much the same: each
+                // The texts of contractions, attention and rows are long or many, and their knobs say much the same: each
                 // seventh, and so every value of each.
-                let each = if ["gemm", "attention"].contains(&kernel.spec.family()) { 7 } else { 1 };
+                let each =
+                    if ["gemm", "attention", "reduce"].contains(&kernel.spec.family()) { 7 } else { 1 };
                 for (schedule, sizes) in schedules.iter().step_by(each) {
                     let label = format!("{name}, {}", kernel.label);
                     check(&label, &kernel.spec, schedule, sizes, &caps, &mut texts);

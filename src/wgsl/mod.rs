@@ -127,6 +127,9 @@ pub fn pass_label(label: &str, number: usize, count: usize) -> String {
 pub fn render(label: &str, spec: &KernelSpec, schedule: &Schedule, target: Target) -> Result<Rendered> {
     match (&spec.body, schedule) {
         (Body::Map { len, value }, Schedule::Map(s)) => map::render(label, spec, len, value, s, target),
+        (Body::Reduce { .. }, Schedule::Reduce(s)) if s.parts > 1 => {
+            Err(Error::limit(label, format!("schedule {schedule} takes several passes")))
+        }
         (Body::Reduce { rows, stages, result }, Schedule::Reduce(s)) => {
             reduce::render(label, spec, rows, stages, result, s, target)
         }
@@ -156,6 +159,7 @@ pub fn render(label: &str, spec: &KernelSpec, schedule: &Schedule, target: Targe
 pub const SKELETONS: &[(&str, &str)] = &[
     ("map.wgsl", map::SKELETON),
     ("reduce.wgsl", reduce::SHARED),
+    ("reduce_subgroup.wgsl", reduce::SUBGROUP),
     ("reduce_serial.wgsl", reduce::SERIAL),
     ("gemm.wgsl", contract::SKELETON),
     ("gemm_tiled.wgsl", tiled::SKELETON),

@@ -21,6 +21,8 @@ pub struct Scope<'a> {
     used: RefCell<Vec<Access>>,
     helpers: BTreeSet<&'static str>,
     slots: String,
+    /// Other regions of the skeleton, by name.
+    regions: BTreeMap<String, String>,
     output_width: usize,
 }
 
@@ -67,6 +69,7 @@ impl<'a> Scope<'a> {
             used: RefCell::default(),
             helpers: BTreeSet::new(),
             slots: String::new(),
+            regions: BTreeMap::new(),
             output_width: 1,
         }
     }
@@ -140,6 +143,11 @@ impl<'a> Scope<'a> {
     pub fn text(&mut self, text: &str) {
         self.slots.push_str(text);
         self.slots.push('\n');
+    }
+
+    /// The text of a region of the skeleton that only it has.
+    pub fn region(&mut self, name: String, text: String) {
+        self.regions.insert(name, text);
     }
 
     /// `fn name() -> i32` that returns a size.
@@ -240,8 +248,9 @@ impl<'a> Scope<'a> {
         }
         let words: String = words.into_iter().map(|function| format!("{function}\n")).collect();
         let helpers = helper_text(self.helpers) + &words;
-        let regions =
-            [("bindings", text), ("knobs", knobs), ("slot", format!("{helpers}{}", self.slots))].into();
+        let mut regions = self.regions;
+        let slots = format!("{helpers}{}", self.slots);
+        regions.extend([("bindings", text), ("knobs", knobs), ("slot", slots)].map(|(n, t)| (n.into(), t)));
         let body = fill(file, skeleton, &Fill { regions, counts })?;
         let uses_f16 = body.contains("f16>") || body.contains("f16(");
         let mut enable = String::new();
