@@ -75,7 +75,7 @@ impl Linear {
     fn weight(&self, p: &Program, [expert, row, column]: [&Idx; 3]) -> Expr {
         let row_at = [expert.clone(), row.clone()];
         let Some(codes) = &self.codes else {
-            return p.load(self.weights, &[&row_at[..], &[column.clone()]].concat());
+            return p.load(self.weights, &[expert.clone(), row.clone(), column.clone()]);
         };
         let code = unpacked(p, self.weights, &row_at, column, codes.bits).cast(DType::F32);
         let place = match &codes.block {
