@@ -17,6 +17,8 @@ mod operand;
 mod passes;
 mod peaks;
 mod reduce;
+mod row_parts;
+mod rows;
 mod schedule;
 mod space;
 mod spec;
@@ -25,7 +27,7 @@ mod subgroup;
 mod tiled;
 mod work;
 
-pub use crate::ir::ConvVar;
+pub use crate::ir::{Combine, ConvVar};
 pub use attention::{AttentionSchedule, FusedSchedule};
 pub(crate) use attention::{columns, stride};
 pub use caps::{AdapterKind, Caps, CooperativeSize};
@@ -42,6 +44,7 @@ pub(crate) use operand::{consecutive, in_fours};
 pub use passes::{Pass, Slot, passes};
 pub use peaks::Peaks;
 pub use reduce::ReduceSchedule;
+pub(crate) use rows::{RowReads, positions as row_positions, stores_fours};
 pub use schedule::{Schedule, Sizes, grid, size};
 pub use space::{
     MOST_CANDIDATES, Space, broken_rule, candidates, default_schedule, estimate_ns, points, space,

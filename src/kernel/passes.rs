@@ -4,6 +4,7 @@
 
 use super::attention_passes;
 use super::caps::Caps;
+use super::row_parts;
 use super::schedule::{Schedule, Sizes};
 use super::spec::{Body, KernelSpec};
 use super::split_k;
@@ -41,6 +42,7 @@ pub fn passes(spec: &KernelSpec, schedule: &Schedule, sizes: Sizes, caps: &Caps)
         (Body::Contract(body), _) if schedule.split_k() > 1 => {
             Some(split_k::passes(spec, body, schedule, sizes, caps))
         }
+        (Body::Reduce { .. }, Schedule::Reduce(s)) if s.parts > 1 => row_parts::passes(spec, s, sizes, caps),
         (Body::Attention(body), Schedule::Attention(s)) => {
             attention_passes::passes(spec, body, s, sizes, caps)
         }

@@ -98,7 +98,7 @@ impl Schedule {
     pub(super) fn algorithm(&self) -> &'static str {
         match self {
             Schedule::Map(_) => "map",
-            Schedule::Reduce(_) => "reduce",
+            Schedule::Reduce(s) => s.algorithm(),
             Schedule::Contract(s) if s.split_k > 1 => "gemm in parts",
             Schedule::Contract(_) => "gemm",
             Schedule::Tiled(s) if s.split_k > 1 => "gemm_tiled in parts",
@@ -122,7 +122,7 @@ impl std::fmt::Display for Schedule {
             Schedule::Map(s) => {
                 write!(f, "workgroup={} per_invocation={} vector={}", s.workgroup, s.per_invocation, s.vector)
             }
-            Schedule::Reduce(s) => write!(f, "lanes={} rows={}", s.lanes, s.rows),
+            Schedule::Reduce(s) => s.fmt(f),
             Schedule::Contract(s) => {
                 let ContractSchedule { group_m, group_n, micro_m, micro_n4, split_k } = s;
                 let micro_n = micro_n4 * 4;

@@ -118,7 +118,9 @@ pub fn broken_rule(
 ) -> Option<&'static str> {
     match (&spec.body, schedule) {
         (Body::Map { len, value }, Schedule::Map(s)) => map::broken_rule(spec, len, value, s, caps),
-        (Body::Reduce { stages, .. }, Schedule::Reduce(s)) => reduce::broken_rule(stages, s, caps),
+        (Body::Reduce { rows, stages, result }, Schedule::Reduce(s)) => {
+            reduce::broken_rule(rows, stages, result, s, sizes, caps)
+        }
         (Body::Contract(body), Schedule::Contract(s)) => contract::broken_rule(body, s, sizes, caps),
         (Body::Contract(body), Schedule::Tiled(s)) => tiled::broken_rule(body, s, sizes, caps),
         (Body::Contract(body), Schedule::Subgroup(s)) => subgroup::broken_rule(body, s, sizes, caps),
@@ -139,7 +141,7 @@ pub fn estimate_ns(spec: &KernelSpec, schedule: &Schedule, sizes: Sizes, caps: &
     match (&spec.body, schedule) {
         (Body::Map { len, .. }, Schedule::Map(s)) => map::estimate_ns(len, s, sizes, caps, peaks),
         (Body::Reduce { rows, stages, result }, Schedule::Reduce(s)) => {
-            reduce::estimate_ns(rows, reduce::longest(stages, result, sizes), s, sizes, caps, peaks)
+            reduce::estimate_ns(rows, stages, result, s, sizes, caps, peaks)
         }
         (Body::Contract(body), Schedule::Contract(s)) => contract::estimate_ns(body, s, sizes, caps, peaks),
         (Body::Contract(body), Schedule::Tiled(s)) => tiled::estimate_ns(body, s, sizes, caps, peaks),
