@@ -11,6 +11,9 @@
 
 //#knobs
 const ROWS: u32 = 64u;
+const VECTOR: i32 = 1;
+const KEPT: i32 = 1;
+const j0: i32 = 0;
 //#end
 
 //#each s STAGES
@@ -19,12 +22,18 @@ var<private> stat_s0: Stat_s0;
 
 //#slot
 alias Stat_s0 = f32;
+// What is kept of one position.
+struct Here { v0: f32 }
+fn positions() -> i32 { return i32(arrayLength(&t0)); }
 fn rows() -> i32 { return 1; }
 fn extent_s0() -> i32 { return i32(arrayLength(&t0)); }
 fn identity_s0() -> Stat_s0 { return 0.0; }
+fn look(row: i32, r: i32) -> Here { return Here(t0[r]); }
+fn kept_s0(row: i32, r: i32, here: Here) -> Stat_s0 { return here.v0; }
 fn value_s0(row: i32, r: i32) -> Stat_s0 { return t0[r]; }
 fn combine_s0(a: Stat_s0, b: Stat_s0) -> Stat_s0 { return a + b; }
 fn result_extent() -> i32 { return 1; }
+fn kept_store(row: i32, r: i32, here: Here) { result[row] = stat_s0; }
 fn store(row: i32, r: i32) { result[row] = stat_s0; }
 //#end
 
@@ -38,13 +47,26 @@ fn main(
     if (row >= rows()) {
         return;
     }
+    //#each j KEPT
+    let r_j0 = j0 * VECTOR;
+    let at_j0 = max(min(r_j0, positions() - VECTOR), 0);
+    let here_j0 = look(row, at_j0);
+    //#end
     //#each s STAGES
     stat_s0 = identity_s0();
-    for (var r = 0; r < extent_s0(); r++) {
+    //#each j KEPT
+    stat_s0 = select(stat_s0, combine_s0(stat_s0, kept_s0(row, at_j0, here_j0)), r_j0 < extent_s0());
+    //#end
+    for (var r = KEPT * VECTOR; r < extent_s0(); r += VECTOR) {
         stat_s0 = combine_s0(stat_s0, value_s0(row, r));
     }
     //#end
-    for (var r = 0; r < result_extent(); r++) {
+    //#each j KEPT
+    if (r_j0 < result_extent()) {
+        kept_store(row, r_j0, here_j0);
+    }
+    //#end
+    for (var r = KEPT * VECTOR; r < result_extent(); r += VECTOR) {
         store(row, r);
     }
 }

@@ -3,14 +3,14 @@
 mod support;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use half::f16;
 use support::contractions::{self, Contraction};
+use support::kernels;
 use tilewright::DType;
-use tilewright::gpu::{Binding, Buffer, Device, Dispatch, Readback, Recording};
-use tilewright::kernel::{Schedule, Slot, default_schedule, grid, size};
-use tilewright::wgsl::{Bound, Dialect, Target, render_passes};
+use tilewright::gpu::{Buffer, Device};
+use tilewright::kernel::{Schedule, default_schedule};
+use tilewright::wgsl::{Dialect, Target, render_passes};
 
 /// Whole multiples of 1/64 in +-1, so that f16 holds them exactly.
 fn made_up(len: usize, seed: u32) -> Vec<f32> {
@@ -30,52 +30,10 @@ fn bytes(values: &[f32], dtype: DType, caps_f16: bool) -> Vec<u8> {
     }
 }
 
-/// The output of one schedule, from memory filled with NaN.
+/// The output of one schedule.
 fn run(device: &Device, case: &Contraction, schedule: &Schedule, inputs: &[Buffer]) -> Vec<f32> {
-    let (caps, spec, sizes) = (device.caps(), case.spec(), case.sizes());
-    let buffer = |len: usize| {
-        let buffer = device.buffer("out", (4 * len) as u64).unwrap();
-        device.write(&buffer, 0, &vec![0xff; 4 * len]).unwrap();
-        buffer
-    };
-    let params = device.uniform("params", 16).unwrap();
-    let mut words: Vec<u8> = sizes.iter().flat_map(|&s| (s as i32).to_le_bytes()).collect();
-    words.resize(16, 0);
-    device.write(&params, 0, &words).unwrap();
-    let output = buffer(case.batch * case.m * case.n);
-    let target = Target { floats: caps.floats(), dialect: Dialect::Naga };
-    let passes = render_passes("contraction", &spec, schedule, &sizes, caps, target).unwrap();
-    let scratch: Vec<Buffer> = passes
-        .iter()
-        .filter(|(pass, _)| matches!(pass.output, Slot::Scratch(_)))
-        .map(|(pass, _)| buffer(size(&pass.len, &sizes) as usize))
-        .collect();
-    let mut dispatches = Vec::new();
-    for (pass, rendered) in &passes {
-        let memory = |slot: Slot| match slot {
-            Slot::Input(i) => &inputs[i],
-            Slot::Scratch(i) => &scratch[i],
-            Slot::Output => &output,
-        };
-        let bindings: Vec<Binding> = rendered
-            .bound
-            .iter()
-            .map(|bound| match bound {
-                Bound::Input(i) => memory(pass.inputs[*i]),
-                Bound::Output => memory(pass.output),
-                Bound::Params => &params,
-            })
-            .map(Binding::whole)
-            .collect();
-        let kernel = device.kernel(&rendered.shader).unwrap();
-        let bindings = Arc::new(device.bind(&kernel, &bindings).unwrap());
-        let workgroups = grid("contraction", &pass.spec, &pass.schedule, &sizes, caps).unwrap();
-        dispatches.push(Dispatch { kernel, bindings, workgroups });
-    }
-    let size_bytes = output.size_bytes();
-    let readbacks = vec![Readback { buffer: output, offset_bytes: 0, size_bytes }];
-    let read = device.run(&Recording { dispatches, readbacks }).unwrap();
-    read[0].chunks_exact(4).map(|word| f32::from_le_bytes(word.try_into().unwrap())).collect()
+    let words = kernels::run(device, &case.spec(), schedule, &case.sizes(), inputs);
+    words.into_iter().map(f32::from_bits).collect()
 }
 
 #[test]
@@ -106,7 +64,7 @@ fn every_kind_of_schedule_computes_the_product() {
         let mut sample = contractions::legal(&spec, &sizes, caps);
         if !all {
             sample = one_of_each_kind(&case.label(number), sample, |schedule| {
-                let target = Target { floats: caps.floats(), dialect: Dialect::Naga };
+                let target = Target::new(caps, Dialect::Naga);
                 let passes = render_passes("contraction", &spec, schedule, &sizes, caps, target).unwrap();
                 passes.iter().map(|(_, rendered)| rendered.shader.source.len()).sum()
             });
@@ -121,7 +79,7 @@ fn every_kind_of_schedule_computes_the_product() {
         }
     }
     support::say!("contractions: {kinds:?}");
-    let mut wanted = vec!["Contract", "Tiled", "Gemv"];
+    let mut wanted = vec!["Contract", "Tiled", "Gemv", "Apart"];
     if std::env::var("TILEWRIGHT_COOPERATIVE").is_ok_and(|v| v == "1") {
         wanted.push("Cooperative");
     }

@@ -44,7 +44,7 @@ fn kernel_text(net: &Net, output: &str, schedule: &Schedule) -> String {
     let plan = net.plan(&caps());
     let step = plan.steps.iter().find(|step| plan.tensors[step.output].name == output).unwrap();
     let spec = &plan.kernels[step.kernel].spec;
-    let target = Target { floats: caps().floats(), dialect: Dialect::Browser };
+    let target = Target::new(&caps(), Dialect::Browser);
     let text = render(output, spec, schedule, target).unwrap().shader.source;
     format!("// {schedule}\n{text}")
 }
@@ -82,9 +82,11 @@ fn kernel_of_a_map() {
 #[test]
 fn kernel_of_rows() {
     let net = corpus::feed_forward();
-    let schedule = |lanes, rows| Schedule::Reduce(ReduceSchedule { lanes, rows });
+    let schedule = |lanes, rows| Schedule::Reduce(ReduceSchedule::plain(lanes, rows));
     compare("reduce.wgsl", &kernel_text(&net, "norm", &schedule(64, 1)));
     compare("reduce_serial.wgsl", &kernel_text(&net, "norm", &schedule(1, 64)));
+    let kept = ReduceSchedule { vector: 4, kept: 1, subgroups: true, ..ReduceSchedule::plain(16, 4) };
+    compare("reduce_subgroup.wgsl", &kernel_text(&net, "norm", &Schedule::Reduce(kept)));
 }
 
 #[test]

@@ -105,7 +105,7 @@ fn a_wrong_candidate_cannot_win() {
     let net =
         Net::new().input("x", DType::F32, "4 300").node("ReduceSum", "x", "y", &[]).output("y", DType::F32);
     let (spec, inputs, output) = kernel(&net, "reduce", &device);
-    let schedule = |lanes| Schedule::Reduce(ReduceSchedule { lanes, rows: 1 });
+    let schedule = |lanes| Schedule::Reduce(ReduceSchedule::plain(lanes, 1));
     let list = [schedule(64), schedule(7), schedule(32)];
     let mut bench = Bench::new(&device, "reduce", &spec, &[], &inputs, output).unwrap();
     let trials = search(&mut bench, &list, &everything(), &mut |_| {}).unwrap();
@@ -274,7 +274,7 @@ fn a_candidate_that_takes_too_long_is_recorded_and_the_race_goes_on() {
     }
     let device = device().apart().unwrap();
     let (spec, inputs, output) = kernel(&long_row(), "reduce", &device);
-    let schedule = |lanes, rows| Schedule::Reduce(ReduceSchedule { lanes, rows });
+    let schedule = |lanes, rows| Schedule::Reduce(ReduceSchedule::plain(lanes, rows));
     let mut bench = Bench::new(&device, "reduce", &spec, &[], &inputs, output).unwrap();
     bench.output(&schedule(64, 1)).unwrap();
     bench.set_limit(Duration::from_millis(1));

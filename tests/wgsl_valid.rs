@@ -12,7 +12,7 @@ use naga::valid::{Capabilities, ShaderStages, SubgroupOperationSet, ValidationFl
 use naga::{
     Binding, BuiltIn, Expression, Function, Handle, Literal, LocalVariable, Module, Statement, TypeInner,
 };
-use support::{contractions, corpus};
+use support::{contractions, corpus, rows};
 use tilewright::DType;
 use tilewright::expr::{Binary, Expr, HELPERS, Idx, Unary};
 use tilewright::ir::Combine;
@@ -49,7 +49,8 @@ fn faults_with(text: &str, f16: bool, f64: bool) -> Vec<String> {
     for (name, function, is_entry) in entries.chain(functions) {
         let mut fault = |what: String| faults.push(format!("{name}: {what}"));
         // Numbers of 64 bits are shifted by up to 63.
-        if !(f64 && name.contains("f64")) {
+        let of_64_bits = ["f64", "four_", "words_"].iter().any(|part| name.contains(part));
+        if !(f64 && of_64_bits) {
             constants(&module, function, &mut fault);
         }
         arguments(&module, function, &mut fault);
@@ -299,7 +300,8 @@ fn enables(text: &str, f16: bool, fault: &mut dyn FnMut(String)) {
 }
 
 fn subgroup_operations(text: &str) -> bool {
-    text.contains("subgroupAdd(") || text.contains("subgroupBroadcast(")
+    let names = ["Add", "Mul", "Max", "Min", "Broadcast"];
+    names.iter().any(|name| text.contains(&format!("subgroup{name}(")))
 }
 
 fn assert_valid(label: &str, text: &str, f16: bool) {
@@ -313,12 +315,12 @@ fn check(label: &str, spec: &KernelSpec, schedule: &Schedule, sizes: &[i64], cap
     for pass in passes(spec, schedule, sizes, caps) {
         let mut texts = Vec::new();
         // Browsers have no cooperative matrices of naga's form.
-        let dialects = match schedule {
+        let dialects = match &pass.schedule {
             Schedule::Cooperative(_) => vec![Dialect::Naga],
             _ => vec![Dialect::Naga, Dialect::Browser],
         };
         for dialect in dialects {
-            let target = Target { floats: caps.floats(), dialect };
+            let target = Target::new(caps, dialect);
             let rendered = render("kernel", &pass.spec, &pass.schedule, target)
                 .unwrap_or_else(|e| panic!("{label}: {e}"));
             assert_eq!(rendered.shader.bindings.len(), rendered.bound.len(), "{label}");
@@ -330,14 +332,19 @@ fn check(label: &str, spec: &KernelSpec, schedule: &Schedule, sizes: &[i64], cap
             let text = rendered.shader.source;
             let enabled = dialect == Dialect::Browser && subgroup_operations(&text);
             assert_eq!(text.contains(ENABLE_SUBGROUPS), enabled, "{label}, {dialect:?}");
+            assert!(
+                target.words64 || !text.contains("u64>;") && !text.contains("u64>>;"),
+                "{label}, {dialect:?}: 64-bit words"
+            );
             if dialect == Dialect::Browser && !seen.contains(&text) {
                 write_for_browsers(&pass.spec, &pass.schedule, &text);
             }
-            texts.push(text);
+            texts.push((text, target.words64));
         }
         texts.dedup();
-        for text in texts.into_iter().filter(|text| seen.insert(text.clone())) {
-            assert_valid(&label, &text, caps.f16);
+        for (text, words64) in texts.into_iter().filter(|(text, _)| seen.insert(text.clone())) {
+            let faults = faults_with(&text, caps.f16, words64);
+            assert!(faults.is_empty(), "{label}: {}\n{text}", faults.join("\n"));
             workgroup(&label, &text, caps);
         }
     }
@@ -378,9 +385,10 @@ fn workgroup(label: &str, text: &str, caps: &Caps) {
     assert!(caps.subgroups || !subgroup_operations(text), "{label}: subgroup operations");
 }
 
-/// Devices: what WebGPU promises everywhere, and one with 16-bit floats and subgroups.
+/// Devices: what WebGPU promises everywhere, and software with 16-bit floats, 64-bit integers and subgroups.
 fn devices() -> [Caps; 2] {
-    let software = Caps { f16: true, cpu: true, subgroups: true, subgroup_size: [8, 8], ..Caps::default() };
+    let software =
+        Caps { f16: true, i64: true, cpu: true, subgroups: true, subgroup_size: [8, 8], ..Caps::default() };
     [Caps::default(), software]
 }
 
@@ -410,9 +418,26 @@ fn contractions_of_every_kind_are_valid() {
             }
         }
     }
-    for kind in ["Contract", "Tiled", "Subgroup", "Cooperative", "Gemv"] {
+    for kind in ["Contract", "Tiled", "Subgroup", "Cooperative", "Gemv", "Apart"] {
         assert!(kinds.get(kind).is_some_and(|&n| n >= 10), "few schedules of a kind: {kinds:?}");
     }
+}
+
+/// Row kernels of all forms, under a sample of each algorithm.
+#[test]
+fn rows_of_every_kind_are_valid() {
+    let mut texts = Seen::new();
+    let gpu = Caps { subgroups: true, subgroup_size: [16, 32], ..Caps::default() };
+    for (number, case) in rows::cases().into_iter().enumerate() {
+        let (spec, sizes) = (case.spec(), case.sizes());
+        for caps in devices().into_iter().chain([gpu.clone()]) {
+            let legal = contractions::legal(&spec, &sizes, &caps);
+            for schedule in legal.iter().skip(number % 9).step_by(9) {
+                check(&format!("rows {number}"), &spec, schedule, &sizes, &caps, &mut texts);
+            }
+        }
+    }
+    assert!(texts.len() > 100, "few texts: {}", texts.len());
 }
 
 /// Sizes under which schedules are chosen: small, odd, large.
@@ -460,9 +485,10 @@ fn kernels_of_the_corpus_are_valid_under_every_schedule() {
                     }
                 }
                 assert!(!schedules.is_empty(), "{name}: {} has no schedule", kernel.label);
-                // The texts of contractions and of attention are long and many, and their knobs say much the same: each
+                // The texts of contractions, attention and rows are long or many, and their knobs say much the same: each
                 // seventh, and so every value of each.
-                let each = if ["gemm", "attention"].contains(&kernel.spec.family()) { 7 } else { 1 };
+                let each =
+                    if ["gemm", "attention", "reduce"].contains(&kernel.spec.family()) { 7 } else { 1 };
                 for (schedule, sizes) in schedules.iter().step_by(each) {
                     let label = format!("{name}, {}", kernel.label);
                     check(&label, &kernel.spec, schedule, sizes, &caps, &mut texts);
@@ -598,7 +624,7 @@ fn element(source: u32, dtype: DType) -> Expr {
 /// What is wrong with a kernel under its default schedule.
 fn default_faults(label: &str, spec: &KernelSpec, all: &mut Vec<String>) {
     for caps in devices() {
-        let target = Target { floats: caps.floats(), dialect: Dialect::Browser };
+        let target = Target::new(&caps, Dialect::Browser);
         let schedule = default_schedule(spec, &[], &caps);
         match render_passes("kernel", spec, &schedule, &[], &caps, target) {
             Ok(passes) => {
@@ -750,7 +776,7 @@ fn rendering_is_the_same_every_time() {
         let texts = || -> Vec<String> {
             let caps = Caps::default();
             let plan = net.plan(&caps);
-            let target = Target { floats: Default::default(), dialect: Dialect::Browser };
+            let target = Target::new(&Caps::default(), Dialect::Browser);
             let text = |spec: &KernelSpec| {
                 let sizes = vec![5; spec.params];
                 let schedule = default_schedule(spec, &sizes, &caps);

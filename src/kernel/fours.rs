@@ -1,4 +1,4 @@
-//! Which reads of an expression are of four neighbours at once.
+//! Which reads of an expression are of four neighbours at once, or of a place of their own.
 
 use std::collections::HashSet;
 
@@ -44,18 +44,34 @@ pub fn starts_four(idx: &Idx, var: u32) -> bool {
     along == 1 && aligned
 }
 
-/// A read of four neighbours.
-#[derive(Clone, Debug, PartialEq)]
+/// A read of four neighbours, or of one element.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Four {
     /// The input.
     pub input: usize,
-    /// Where the first of them lies.
+    /// Where the (first) element lies.
     pub offset: Idx,
 }
 
 /// `value` with its reads of four neighbours along `var` as arguments from `first` on, and these reads. Those under a
 /// condition stay as they are: unconditional, they might be of elements that do not exist.
 pub fn take(value: &Expr, var: u32, first: u32, allowed: impl Fn(DType) -> bool) -> (Expr, Vec<Four>) {
+    take_where(value, first, |dtype, offset| allowed(dtype) && starts_four(offset, var))
+}
+
+/// The same for single reads of a place that depends on `var`.
+pub fn take_singles(value: &Expr, var: u32, first: u32) -> (Expr, Vec<Four>) {
+    take_where(value, first, |_, offset| {
+        let (mut along, mut plain) = (false, true);
+        offset.visit(&mut |atom| {
+            along |= matches!(atom, Atom::Var(v) if v.id == var);
+            plain &= !matches!(atom, Atom::Data(..));
+        });
+        along && plain
+    })
+}
+
+fn take_where(value: &Expr, first: u32, allowed: impl Fn(DType, &Idx) -> bool) -> (Expr, Vec<Four>) {
     let mut conditional = HashSet::new();
     value.visit(&mut |e| {
         if let Node::Select(_, a, b) = e.node() {
@@ -68,24 +84,23 @@ pub fn take(value: &Expr, var: u32, first: u32, allowed: impl Fn(DType) -> bool)
             }
         }
     });
-    let mut taker = Take { var, first, allowed, conditional, found: Vec::new() };
+    let mut taker = Take { first, allowed, conditional, found: Vec::new() };
     let value = value.rewrite(&mut taker);
     (value, taker.found)
 }
 
 struct Take<F> {
-    var: u32,
     first: u32,
     allowed: F,
     conditional: HashSet<Expr>,
     found: Vec<Four>,
 }
 
-impl<F: Fn(DType) -> bool> Rewrite for Take<F> {
+impl<F: Fn(DType, &Idx) -> bool> Rewrite for Take<F> {
     fn load(&mut self, source: u32, dtype: DType, at: Vec<Idx>) -> Expr {
         let load = Expr::load(source, dtype, at.clone());
         let [offset] = at.as_slice() else { return load };
-        if self.conditional.contains(&load) || !(self.allowed)(dtype) || !starts_four(offset, self.var) {
+        if self.conditional.contains(&load) || !(self.allowed)(dtype, offset) {
             return load;
         }
         let four = Four { input: source as usize, offset: offset.clone() };

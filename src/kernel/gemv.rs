@@ -136,7 +136,7 @@ pub fn broken_rule(body: &ContractBody, s: &GemvSchedule, sizes: Sizes, caps: &C
         Some("workgroups of fewer than 32 or more than 256 invocations")
     } else if s.reduction == Reduction::Subgroup && !caps.subgroups {
         Some("no subgroup operations")
-    } else if s.reduction == Reduction::Subgroup && !(s.along_k(body) && whole_subgroups(s, caps)) {
+    } else if s.reduction == Reduction::Subgroup && !(s.along_k(body) && whole_subgroups(s.lanes_k, caps)) {
         Some("a sum shared by less than whole subgroups")
     } else if 4 * i64::from(s.lanes_k) >= 2 * k.max(4) {
         Some("half of the invocations beyond the end of the sum")
@@ -153,10 +153,10 @@ pub fn broken_rule(body: &ContractBody, s: &GemvSchedule, sizes: Sizes, caps: &C
     }
 }
 
-/// Whether the invocations that share a sum are whole subgroups of any size that the device has.
-fn whole_subgroups(s: &GemvSchedule, caps: &Caps) -> bool {
+/// Whether so many invocations, which share a sum, are whole subgroups of any size that the device has.
+pub(super) fn whole_subgroups(lanes: u32, caps: &Caps) -> bool {
     let [smallest, largest] = caps.subgroup_size;
-    smallest >= 4 && largest >= smallest && s.lanes_k >= largest
+    smallest >= 4 && largest >= smallest && lanes >= largest
 }
 
 /// Reads at their cost, products at peak speed, as much of the device as there are invocations for, and the steps in

@@ -3,6 +3,7 @@
 //! A family of kernels has a file for its knobs: their points, the rules that cut them, an estimate that orders what is
 //! left, and a sound default.
 
+mod apart;
 mod attention;
 mod attention_passes;
 mod caps;
@@ -13,10 +14,13 @@ mod depthwise;
 mod fours;
 mod gemv;
 mod map;
+mod moved;
 mod operand;
 mod passes;
 mod peaks;
 mod reduce;
+mod row_parts;
+mod rows;
 mod schedule;
 mod space;
 mod spec;
@@ -25,7 +29,8 @@ mod subgroup;
 mod tiled;
 mod work;
 
-pub use crate::ir::ConvVar;
+pub use crate::ir::{Combine, ConvVar};
+pub use apart::{ApartSchedule, Operand};
 pub use attention::{AttentionSchedule, FusedSchedule};
 pub(crate) use attention::{columns, stride};
 pub use caps::{AdapterKind, Caps, CooperativeSize};
@@ -42,6 +47,7 @@ pub(crate) use operand::{consecutive, in_fours};
 pub use passes::{Pass, Slot, passes};
 pub use peaks::Peaks;
 pub use reduce::ReduceSchedule;
+pub(crate) use rows::{RowReads, positions as row_positions, stores_fours};
 pub use schedule::{Schedule, Sizes, grid, size};
 pub use space::{
     MOST_CANDIDATES, Space, broken_rule, candidates, default_schedule, estimate_ns, points, space,

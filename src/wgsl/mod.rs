@@ -17,6 +17,7 @@ mod scope;
 mod subgroup;
 mod template;
 mod tiled;
+mod words;
 
 use crate::error::{Error, Result};
 use crate::expr::Floats;
@@ -64,6 +65,15 @@ pub struct Target {
     pub floats: Floats,
     /// The compiler that will read it.
     pub dialect: Dialect,
+    /// Whether four neighbours are read and stored as 64-bit words: on CPU adapters that have them.
+    pub words64: bool,
+}
+
+impl Target {
+    /// For a device with `caps`. Browsers' WGSL has no 64-bit words.
+    pub fn new(caps: &Caps, dialect: Dialect) -> Target {
+        Target { floats: caps.floats(), dialect, words64: caps.cpu && caps.i64 && dialect == Dialect::Naga }
+    }
 }
 
 /// WGSL as its compilers want it; they differ in the `enable` lines.
@@ -117,10 +127,16 @@ pub fn pass_label(label: &str, number: usize, count: usize) -> String {
 pub fn render(label: &str, spec: &KernelSpec, schedule: &Schedule, target: Target) -> Result<Rendered> {
     match (&spec.body, schedule) {
         (Body::Map { len, value }, Schedule::Map(s)) => map::render(label, spec, len, value, s, target),
+        (Body::Reduce { .. }, Schedule::Reduce(s)) if s.parts > 1 => {
+            Err(Error::limit(label, format!("schedule {schedule} takes several passes")))
+        }
         (Body::Reduce { rows, stages, result }, Schedule::Reduce(s)) => {
             reduce::render(label, spec, rows, stages, result, s, target)
         }
         (Body::Contract(_), _) if schedule.split_k() != 1 => {
+            Err(Error::limit(label, format!("schedule {schedule} takes several passes")))
+        }
+        (Body::Contract(_) | Body::Conv(_), Schedule::Apart(_)) => {
             Err(Error::limit(label, format!("schedule {schedule} takes several passes")))
         }
         (Body::Contract(body), Schedule::Contract(s)) => contract::render(label, spec, body, s, target),
@@ -146,6 +162,7 @@ pub fn render(label: &str, spec: &KernelSpec, schedule: &Schedule, target: Targe
 pub const SKELETONS: &[(&str, &str)] = &[
     ("map.wgsl", map::SKELETON),
     ("reduce.wgsl", reduce::SHARED),
+    ("reduce_subgroup.wgsl", reduce::SUBGROUP),
     ("reduce_serial.wgsl", reduce::SERIAL),
     ("gemm.wgsl", contract::SKELETON),
     ("gemm_tiled.wgsl", tiled::SKELETON),

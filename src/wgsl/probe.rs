@@ -18,7 +18,7 @@ const ROUNDS: u32 = 64;
 /// None for a skeleton that is whole.
 pub fn probe_copy(vectors: bool) -> Result<Shader> {
     let item = if vectors { "vec4<u32>" } else { "u32" };
-    let regions = [("knobs", format!("alias Item = {item};\n"))].into();
+    let regions = [("knobs".into(), format!("alias Item = {item};\n"))].into();
     let source = fill("probe_copy.wgsl", COPY, &Fill { regions, ..Fill::default() })?;
     let bindings = vec![BindingKind::Read, BindingKind::ReadWrite];
     Ok(Shader { label: format!("copy probe in {item}"), source, bindings })
@@ -33,7 +33,8 @@ pub fn probe_fma(f16: bool, vectors: u32) -> Result<Shader> {
     let (enable, real) = if f16 { ("enable f16;\n", "f16") } else { ("", "f32") };
     let mut knobs = format!("const ROUNDS: u32 = {ROUNDS}u;\nalias Real = {real};\n");
     (0..vectors).for_each(|i| knobs += &format!("const v{i}: u32 = {i}u;\n"));
-    let fills = Fill { regions: [("knobs", knobs)].into(), counts: [("VECTORS", vectors as usize)].into() };
+    let fills =
+        Fill { regions: [("knobs".into(), knobs)].into(), counts: [("VECTORS", vectors as usize)].into() };
     Ok(Shader {
         label: format!("{real} probe"),
         source: format!("{enable}{}", fill("probe_fma.wgsl", FMA, &fills)?),

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::template::{Fill, fill};
-use super::{BindingKind, Bound, Dialect, Rendered, Shader, Target};
+use super::{BindingKind, Bound, Dialect, Rendered, Shader, Target, words};
 use crate::error::Result;
 use crate::expr::{Expr, Floats, HELPERS, Idx, Names, Printer, device_type};
 use crate::kernel::{KernelSpec, storage_bytes, storage_type};
@@ -21,6 +21,8 @@ pub struct Scope<'a> {
     used: RefCell<Vec<Access>>,
     helpers: BTreeSet<&'static str>,
     slots: String,
+    /// Other regions of the skeleton, by name.
+    regions: BTreeMap<String, String>,
     output_width: usize,
 }
 
@@ -67,6 +69,7 @@ impl<'a> Scope<'a> {
             used: RefCell::default(),
             helpers: BTreeSet::new(),
             slots: String::new(),
+            regions: BTreeMap::new(),
             output_width: 1,
         }
     }
@@ -94,17 +97,22 @@ impl<'a> Scope<'a> {
     pub fn vector_load(&self, input: usize, offset: &str) -> String {
         let dtype = self.spec.inputs[input];
         let name = self.binding(input, 4);
+        let storage = storage_type(dtype, self.target.floats);
         let text = format!("{name}[{offset} / 4]");
-        match (storage_type(dtype, self.target.floats), dtype) {
+        let text = if self.target.words64 { format!("four_{storage}({text})") } else { text };
+        match (storage, dtype) {
             (_, DType::Bool) => format!("({text} != vec4<u32>(0u))"),
             ("f16", _) => format!("vec4<f32>({text})"),
             _ => text,
         }
     }
 
-    /// Store whole vectors: the output is bound as an array of them.
-    pub fn widen_output(&mut self) {
+    /// Four values of the output's storage type as an entry of the output, which is bound as an array of such.
+    pub fn vector_store(&mut self, values: &[String]) -> String {
         self.output_width = 4;
+        let ty = self.output_type();
+        let vector = format!("vec4<{ty}>({})", values.join(", "));
+        if self.target.words64 { format!("words_{ty}({vector})") } else { vector }
     }
 
     /// A value as the output's storage type.
@@ -135,6 +143,11 @@ impl<'a> Scope<'a> {
     pub fn text(&mut self, text: &str) {
         self.slots.push_str(text);
         self.slots.push('\n');
+    }
+
+    /// The text of a region of the skeleton that only it has.
+    pub fn region(&mut self, name: String, text: String) {
+        self.regions.insert(name, text);
     }
 
     /// `fn name() -> i32` that returns a size.
@@ -199,17 +212,28 @@ impl<'a> Scope<'a> {
         let line = |text: &mut String, number: usize, rest: String| {
             text.push_str(&format!("@group(0) @binding({number}) {rest};\n"));
         };
-        let array = |ty: &str, width: usize| {
-            if width == 1 { format!("array<{ty}>") } else { format!("array<vec{width}<{ty}>>") }
+        let mut words = BTreeSet::new();
+        let words64 = self.target.words64;
+        let array = |ty: &str, width: usize| match width {
+            1 => format!("array<{ty}>"),
+            _ if words64 => format!("array<{}>", words::entry(ty)),
+            _ => format!("array<vec{width}<{ty}>>"),
         };
         let mut used = self.used.borrow().clone();
         used.sort_unstable();
         for (input, width) in used {
-            let ty = array(storage_type(self.spec.inputs[input], self.target.floats), width);
+            let storage = storage_type(self.spec.inputs[input], self.target.floats);
+            if words64 && width == 4 {
+                words.insert(words::read(storage));
+            }
+            let ty = array(storage, width);
             let name = if width == 1 { format!("t{input}") } else { format!("t{input}v") };
             line(&mut text, bound.len(), format!("var<storage, read> {name}: {ty}"));
             kinds.push(BindingKind::Read);
             bound.push(Bound::Input(input));
+        }
+        if words64 && self.output_width == 4 {
+            words.insert(words::store(self.output_type()));
         }
         let ty = array(self.output_type(), self.output_width);
         line(&mut text, bound.len(), format!("var<storage, read_write> result: {ty}"));
@@ -222,9 +246,11 @@ impl<'a> Scope<'a> {
             kinds.push(BindingKind::Uniform);
             bound.push(Bound::Params);
         }
-        let helpers = helper_text(self.helpers);
-        let regions =
-            [("bindings", text), ("knobs", knobs), ("slot", format!("{helpers}{}", self.slots))].into();
+        let words: String = words.into_iter().map(|function| format!("{function}\n")).collect();
+        let helpers = helper_text(self.helpers) + &words;
+        let mut regions = self.regions;
+        let slots = format!("{helpers}{}", self.slots);
+        regions.extend([("bindings", text), ("knobs", knobs), ("slot", slots)].map(|(n, t)| (n.into(), t)));
         let body = fill(file, skeleton, &Fill { regions, counts })?;
         let uses_f16 = body.contains("f16>") || body.contains("f16(");
         let mut enable = String::new();

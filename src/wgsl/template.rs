@@ -3,7 +3,8 @@
 //! - `//#bindings`, `//#knobs`, `//#slot` ... `//#end`: replaced by the renderer's text. What stands there
 //!   makes the raw file valid WGSL.
 //! - `//#each x COUNT` ... `//#end`: repeated for x = 0, 1, .. below COUNT; in the i-th copy the part `x0` of
-//!   every identifier becomes `xi` (`sum_m0_n0` within `each m` gives `sum_m1_n0`).
+//!   every identifier becomes `xi` (`sum_m0_n0` within `each m` gives `sum_m1_n0`). A region that is replaced may have
+//!   such a part in its name, too, and so a text of its own in each copy.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +14,7 @@ use crate::error::{Error, Result};
 #[derive(Default)]
 pub struct Fill {
     /// Text by region, as `slot`.
-    pub regions: BTreeMap<&'static str, String>,
+    pub regions: BTreeMap<String, String>,
     /// Copies by count name, as `MICRO_M`.
     pub counts: BTreeMap<&'static str, usize>,
 }
@@ -43,10 +44,9 @@ fn block(name: &str, lines: &[&str], fill: &Fill, out: &mut String) -> Result<()
                 let count = fill.counts.get(count).copied();
                 let count =
                     count.ok_or_else(|| Error::parse(name, format!("no count for //#{directive}")))?;
-                let mut copy = String::new();
-                block(name, body, fill, &mut copy)?;
                 for index in 0..count {
-                    out.push_str(&rename(&copy, variable, index));
+                    let copy = rename(&body.join("\n"), variable, index);
+                    block(name, &copy.lines().collect::<Vec<_>>(), fill, out)?;
                 }
             }
             (Some(region), None, None) => {
@@ -111,7 +111,7 @@ mod tests {
         let filled = fill(
             "test",
             skeleton,
-            &Fill { regions: [("knobs", "new\n".into())].into(), counts: [("M", 2), ("N", 1)].into() },
+            &Fill { regions: [("knobs".into(), "new\n".into())].into(), counts: [("M", 2), ("N", 1)].into() },
         );
         assert_eq!(filled.unwrap(), "new\nsum_m0_n0 = m0 + am0;\nsum_m1_n0 = m1 + am0;\n");
     }

@@ -1,4 +1,4 @@
-// lanes=1 rows=64
+// lanes=1 rows=64 vector=1 kept=0 subgroups=0 parts=1
 // stat_s[row] = combine over r of value_s(row, r), for s = 0, 1, ..: each may use the ones before it
 // then per row, or per (row, r), a result made from the statistics.
 //
@@ -13,6 +13,8 @@ struct Params { p0: i32, p1: i32 }
 @group(0) @binding(4) var<uniform> params: Params;
 
 const ROWS: u32 = 64u;
+const VECTOR: i32 = 1;
+const KEPT: i32 = 0;
 
 var<private> stat_s0: Stat_s0;
 var<private> stat_s1: Stat_s1;
@@ -27,12 +29,12 @@ fn extent_s0() -> i32 {
 fn identity_s0() -> f32 {
     return 0.0f;
 }
+fn combine_s0(a: Stat_s0, b: Stat_s0) -> Stat_s0 {
+    return (a + b);
+}
 fn value_s0(row: i32, r: i32) -> f32 {
     let x1 = t0[(row * 64 + r)];
     return x1;
-}
-fn combine_s0(a: Stat_s0, b: Stat_s0) -> Stat_s0 {
-    return (a + b);
 }
 alias Stat_s1 = f32;
 fn extent_s1() -> i32 {
@@ -41,12 +43,12 @@ fn extent_s1() -> i32 {
 fn identity_s1() -> f32 {
     return 0.0f;
 }
+fn combine_s1(a: Stat_s1, b: Stat_s1) -> Stat_s1 {
+    return (a + b);
+}
 fn value_s1(row: i32, r: i32) -> f32 {
     let x1 = t0[(row * 64 + r)];
     return ((x1 - (stat_s0 / 64.0f)) * (x1 - (stat_s0 / 64.0f)));
-}
-fn combine_s1(a: Stat_s1, b: Stat_s1) -> Stat_s1 {
-    return (a + b);
 }
 fn result_extent() -> i32 {
     return 64;
@@ -73,14 +75,14 @@ fn main(
         return;
     }
     stat_s0 = identity_s0();
-    for (var r = 0; r < extent_s0(); r++) {
+    for (var r = KEPT * VECTOR; r < extent_s0(); r += VECTOR) {
         stat_s0 = combine_s0(stat_s0, value_s0(row, r));
     }
     stat_s1 = identity_s1();
-    for (var r = 0; r < extent_s1(); r++) {
+    for (var r = KEPT * VECTOR; r < extent_s1(); r += VECTOR) {
         stat_s1 = combine_s1(stat_s1, value_s1(row, r));
     }
-    for (var r = 0; r < result_extent(); r++) {
+    for (var r = KEPT * VECTOR; r < result_extent(); r += VECTOR) {
         store(row, r);
     }
 }

@@ -4,7 +4,9 @@
 pub mod compare;
 pub mod contractions;
 pub mod corpus;
+pub mod kernels;
 pub mod net;
+pub mod rows;
 
 use std::fs::File;
 use std::io::BufReader;
