@@ -1,4 +1,4 @@
-// Builds dist/: the WASM core, the package as two ES modules, and its declarations. Prints sizes and fails above the
+// Builds dist/: the WASM core, the package as ES modules, and its declarations. Prints sizes and fails above the
 // bound. `node build.mjs` from anywhere; `make web` installs what it needs first.
 import { execFileSync } from 'node:child_process';
 import fs from 'node:fs';
@@ -29,12 +29,13 @@ run(bin('wasm-opt'), ['-Oz', ...features, path.join(dist, 'core/core_bg.wasm'), 
 fs.rmSync(path.join(dist, 'core/core_bg.wasm'));
 
 const entries = ['index', 'worker'].filter((name) => fs.existsSync(path.join(here, `src/${name}.ts`)));
-run(bin('esbuild'), [...entries.map((name) => `src/${name}.ts`), '--bundle', '--format=esm', '--target=es2022', '--minify',
-  '--sourcemap', '--log-level=warning', '--outdir=dist'], here);
+run(bin('esbuild'), [...entries.map((name) => `src/${name}.ts`), '--bundle', '--splitting', '--chunk-names=shared', '--format=esm',
+  '--target=es2022', '--minify', '--sourcemap', '--log-level=warning', '--outdir=dist'], here);
 run(bin('tsc'), [], here);
 fs.writeFileSync(path.join(dist, 'index.d.ts'), "export * from './types/index.js';\n");
 
-const sizes = ['core.wasm', ...entries.map((name) => `${name}.js`)].map((name) => {
+// What both entries use is in a module of its own.
+const sizes = ['core.wasm', 'shared.js', ...entries.map((name) => `${name}.js`)].map((name) => {
   const bytes = fs.readFileSync(path.join(dist, name));
   return { name, bytes: bytes.length, gzip: gzipSync(bytes, { level: 9 }).length };
 });
