@@ -25,6 +25,7 @@ mod spec;
 mod split_k;
 mod subgroup;
 mod tiled;
+mod transpose;
 mod work;
 
 pub use crate::ir::{Combine, ConvVar};
@@ -55,4 +56,6 @@ pub use spec::{
 };
 pub use subgroup::SubgroupSchedule;
 pub use tiled::TiledSchedule;
+pub(crate) use transpose::Across;
+pub use transpose::TransposeSchedule;
 pub use work::{Limit, Work};
