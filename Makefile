@@ -6,7 +6,7 @@ CARGO_FLAGS := $(if $(CI),--locked)
 # The demo's question goes through the environment, so that it may contain any character.
 export QUERY
 
-.PHONY: help demo setup test-data test lint test-models test-coop test-differential bless-onnx bench web test-web test-dropin serve
+.PHONY: help demo setup test-data test lint test-models test-coop test-differential bless-onnx bench web wgsl test-web test-dropin test-bundlers test-firefox serve
 
 help:
 	@echo 'make demo [QUERY="..."]   build the sentence encoder, search 200 sentences by meaning'
@@ -14,6 +14,9 @@ help:
 	@echo 'make lint                 of that, formatting, lints, wasm32 and documentation'
 	@echo 'make web                  the npm package, in web/dist'
 	@echo 'make test-web             of the tests, those in a browser; ONLY=TEXT picks some'
+	@echo 'make test-dropin          @huggingface/transformers on the package'
+	@echo 'make test-bundlers        pages built with Vite and webpack; Node with Dawn'
+	@echo 'make test-firefox         kernels and networks in Firefox'
 	@echo 'make serve                the demo page, on http://localhost:8080'
 	@echo 'make test-models          all eight networks and their quantized variants, all cases, in release mode'
 	@echo 'make test-coop            matrix products by cooperative matrices, on a Mesa 26 unpacked into target/mesa'
@@ -56,7 +59,12 @@ web/node_modules/.package-lock.json: web/package-lock.json
 web: setup web/node_modules/.package-lock.json
 	node web/build.mjs
 
-test-web: web test-data
+# Kernels as browsers get them, for the browser's own compiler.
+wgsl:
+	@rm -rf target/web/wgsl
+	TILEWRIGHT_WGSL=$(CURDIR)/target/web/wgsl cargo test $(CARGO_FLAGS) --features cli --test wgsl_valid
+
+test-web: web wgsl test-data
 	node web/tests/run.mjs
 
 serve: web
@@ -87,3 +95,12 @@ bench:
 test-dropin: web test-data
 	cd web/tests/dropin && npm ci --silent --ignore-scripts
 	node web/tests/dropin/run.mjs
+
+# Pages built with Vite and webpack, and programs under Node with Dawn, which also compiles every kernel.
+test-bundlers: web wgsl test-data
+	cd web/tests/bundlers && npm ci --silent --ignore-scripts
+	node web/tests/bundlers/run.mjs
+
+# What Debian's Firefox makes of the package; it says where it stops.
+test-firefox: web wgsl test-data
+	node web/tests/firefox/run.mjs

@@ -59,7 +59,7 @@ fn rendering(c: &mut Criterion) {
     let mut group = c.benchmark_group("render");
     for (name, spec) in &kernels {
         let schedule = &candidates(spec, &vec![64; spec.params], &Caps::default())[0];
-        let target = Target { floats: Default::default(), dialect: Dialect::Naga };
+        let target = Target::new(&Caps::default(), Dialect::Naga);
         group.bench_function(*name, |b| {
             b.iter(|| render("kernel", black_box(spec), schedule, target).unwrap())
         });

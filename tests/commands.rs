@@ -88,7 +88,7 @@ fn a_run_that_went_through_words_gives_what_a_session_gives() {
     let mut recorder = Recorder {
         plan: &plan,
         caps,
-        target: Target { floats: caps.floats(), dialect: Dialect::Naga },
+        target: Target::new(caps, Dialect::Naga),
         choose: &|spec, sizes| default_schedule(spec, sizes, caps),
         kernels: &mut kernels,
     };

@@ -64,7 +64,7 @@ fn every_kind_of_schedule_computes_the_product() {
         let mut sample = contractions::legal(&spec, &sizes, caps);
         if !all {
             sample = one_of_each_kind(&case.label(number), sample, |schedule| {
-                let target = Target { floats: caps.floats(), dialect: Dialect::Naga };
+                let target = Target::new(caps, Dialect::Naga);
                 let passes = render_passes("contraction", &spec, schedule, &sizes, caps, target).unwrap();
                 passes.iter().map(|(_, rendered)| rendered.shader.source.len()).sum()
             });

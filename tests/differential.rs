@@ -1,6 +1,7 @@
-//! Random models of one node, against ONNX Runtime on the CPU: attributes, dtypes, shapes with zeros and broadcasts.
+//! Random models of one node, against ONNX Runtime on the CPU, or a formula where it lacks the operator: attributes,
+//! dtypes, shapes with zeros and broadcasts.
 //!
-//! `tools/differential.py` makes a case from an operator, a seed and the largest size, and says what ONNX Runtime gives.
+//! `tools/differential` makes a case from an operator, a seed and the largest size, and says what ONNX Runtime gives.
 //! All operators take turns for 20 seconds, always with the same seeds; `TILEWRIGHT_DIFFERENTIAL=SECONDS,SEED` goes on
 //! longer and begins elsewhere (`make test-differential`). A case that fails is made again with smaller sizes, and the
 //! smallest that fails is added to `tests/differential/saved.txt`, which every run repeats first.
@@ -47,7 +48,7 @@ impl Oracle {
         let python = root.join("target/venv/bin/python");
         assert!(python.exists(), "{} is missing: run `make setup`", python.display());
         let mut process = Command::new(python)
-            .arg(root.join("tools/differential.py"))
+            .arg(root.join("tools/differential"))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -57,10 +58,10 @@ impl Oracle {
     }
 
     fn ask(&mut self, line: &str) -> String {
-        writeln!(self.ask, "{line}").expect("tools/differential.py listens");
+        writeln!(self.ask, "{line}").expect("tools/differential listens");
         let mut answer = String::new();
-        self.answer.read_line(&mut answer).expect("tools/differential.py answers");
-        assert!(!answer.is_empty(), "tools/differential.py ended at {line:?}");
+        self.answer.read_line(&mut answer).expect("tools/differential answers");
+        assert!(!answer.is_empty(), "tools/differential ended at {line:?}");
         answer.trim().to_owned()
     }
 }

@@ -44,7 +44,7 @@ fn kernel_text(net: &Net, output: &str, schedule: &Schedule) -> String {
     let plan = net.plan(&caps());
     let step = plan.steps.iter().find(|step| plan.tensors[step.output].name == output).unwrap();
     let spec = &plan.kernels[step.kernel].spec;
-    let target = Target { floats: caps().floats(), dialect: Dialect::Browser };
+    let target = Target::new(&caps(), Dialect::Browser);
     let text = render(output, spec, schedule, target).unwrap().shader.source;
     format!("// {schedule}\n{text}")
 }

@@ -67,14 +67,26 @@ fn unit_tests() -> String {
     tests.collect()
 }
 
+/// What makes random nodes.
+fn random_nodes() -> String {
+    let folder = support::root().join("tools/differential");
+    let files = std::fs::read_dir(folder).expect("tools/differential").flatten();
+    let is_python = |path: &std::path::PathBuf| path.extension().is_some_and(|end| end == "py");
+    files.map(|file| file.path()).filter(is_python).map(|path| support::read_text(&path)).collect()
+}
+
+fn full_name(domain: &str, name: &str) -> String {
+    if domain.is_empty() { name.to_owned() } else { format!("{domain}.{name}") }
+}
+
 fn table() -> String {
     let (coverage, units) = (onnx_cases(), unit_tests());
-    let random = support::read_text(&support::root().join("tools/differential.py"));
+    let random = random_nodes();
     let mut text = String::from(
         "# Operators\n\n\
          Made by `TILEWRIGHT_BLESS=1 cargo test --features cli --test operators` from the rows of `src/ops` and from\n\
          what tests them. *Dtypes* are those of its inputs and outputs in ONNX's cases that pass. *Tests*: the number of\n\
-         these cases; `random` where random nodes are compared with ONNX Runtime (`tools/differential.py`); `unit` where\n\
+         these cases; `random` where random nodes are compared with ONNX Runtime (`tools/differential`); `unit` where\n\
          tests beside the code name it. An operator serves every opset from *since* on.\n",
     );
     for (family, operators) in FAMILIES {
@@ -93,10 +105,8 @@ fn table() -> String {
             if cases > 0 {
                 tests.push(cases.to_string());
             }
-            let quoted = match op.domain {
-                "" => format!("\"{}\"", op.name),
-                domain => format!("\"{domain}.{}\"", op.name),
-            };
+            let name = full_name(op.domain, op.name);
+            let quoted = format!("\"{name}\"");
             if random.contains(&quoted) {
                 tests.push("random".into());
             }
@@ -105,8 +115,6 @@ fn table() -> String {
             {
                 tests.push("unit".into());
             }
-            let name =
-                if op.domain.is_empty() { op.name.to_owned() } else { format!("{}.{}", op.domain, op.name) };
             let doc = op.doc.replace('|', "\\|");
             text += &format!("| {name} | {} | {doc} | {dtypes} | {} |\n", op.since, tests.join(", "));
         }
@@ -126,5 +134,20 @@ fn the_table_of_operators_is_true() {
         support::read_text(&path),
         text,
         "docs/operators.md says something else: TILEWRIGHT_BLESS=1 cargo test --features cli --test operators"
+    );
+}
+
+#[test]
+fn every_operator_is_made_at_random_or_listed_with_the_reason() {
+    let random = random_nodes();
+    let all = FAMILIES.iter().flat_map(|(_, operators)| *operators);
+    let names = all.map(|op| full_name(op.domain, op.name));
+    let missing: BTreeSet<String> = names.filter(|name| !random.contains(&format!("\"{name}\""))).collect();
+    let rows = support::rows(&support::root().join("tests/differential/unreached.txt"));
+    assert!(rows.iter().all(|row| row.len() > 1), "unreached.txt: want an operator and the reason");
+    let listed: BTreeSet<String> = rows.into_iter().map(|mut row| row.swap_remove(0)).collect();
+    assert_eq!(
+        missing, listed,
+        "left: not in tools/differential; right: in tests/differential/unreached.txt"
     );
 }

@@ -891,7 +891,7 @@ fn programs_are_planned_and_rendered_alike_every_time() {
             for kernel in &plan.kernels {
                 let sizes = vec![3; kernel.spec.params];
                 for schedule in candidates(&kernel.spec, &sizes, &caps).iter().take(3) {
-                    let target = Target { floats: caps.floats(), dialect: Dialect::Browser };
+                    let target = Target::new(&caps, Dialect::Browser);
                     let passes =
                         render_passes(&kernel.label, &kernel.spec, schedule, &sizes, &caps, target).unwrap();
                     text.extend(passes.into_iter().map(|(_, pass)| pass.shader.source));

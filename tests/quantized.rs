@@ -4,8 +4,10 @@ mod support;
 
 use support::compare;
 use support::net::{Net, int, made_up};
-use tilewright::kernel::Caps;
-use tilewright::plan::{Origin, Plan, SymbolValues};
+use tilewright::graph::Graph;
+use tilewright::kernel::{Body, Caps};
+use tilewright::ops::Known;
+use tilewright::plan::{Origin, Plan, SymbolValues, plan};
 use tilewright::{DType, Tensor};
 
 /// Bytes of constants, whether uploaded or computed when a session starts.
@@ -114,4 +116,71 @@ fn a_packed_constant_may_be_an_output() {
     let zeros = Tensor::from_slice(&[8, 16], &[0i8; 128]).unwrap();
     let got = net.session().unwrap().run(&[("x", &zeros)]).unwrap();
     assert_eq!((&got["y"], &got["w"]), (&w, &w));
+}
+
+/// A network's plan at these input shapes, and the bytes that a run of it holds: constants, inputs and arenas.
+fn network(graph: &Graph, shapes: &[Vec<usize>]) -> (Plan, u64) {
+    let plan = plan(graph, &Known::default(), &Caps::default()).expect("a plan");
+    let layout = plan.layout(&plan.symbol_values(shapes), &Caps::default()).expect("a layout");
+    let is_held = |t: &usize| !matches!(plan.tensors[*t].origin, Origin::Run);
+    let held: u64 = (0..plan.tensors.len()).filter(is_held).map(|t| layout.size_bytes[t]).sum();
+    let peak = held + layout.arena_bytes.iter().sum::<u64>();
+    (plan, peak)
+}
+
+fn open(name: &str) -> Graph {
+    tilewright::onnx::open(&support::test_data(&format!("models/{name}.onnx"))).expect("a model")
+}
+
+#[test]
+fn weights_of_dequantized_networks_take_their_own_size() {
+    let all = std::env::var("TILEWRIGHT_MODELS").is_ok_and(|which| which == "all");
+    let text = vec![vec![1, 16]; 3];
+    let networks = [("mobilenetv2", vec![vec![1, 3, 224, 224]], true), ("minilm", text, all)];
+    for (name, shapes, _) in networks.into_iter().filter(|(_, _, is_run)| *is_run) {
+        let graph = open(&format!("{name}-qdq"));
+        let (plan, peak) = network(&graph, &shapes);
+        // What counts: the large ones, which the quantized model holds in 8 bits.
+        let large: Vec<_> = graph.initializers.values().filter(|w| w.len() >= 1 << 12).collect();
+        let codes: usize = large.iter().filter(|w| w.dtype().bits() == 8).map(|w| w.len()).sum();
+        assert!(codes > 1 << 20, "{name}: {codes} weights in 8 bits");
+
+        // None is written out as floats when the session starts, and none is uploaded as such.
+        let layout = plan.layout(&plan.symbol_values(&shapes), &Caps::default()).expect("a layout");
+        let mut held = 0;
+        for (i, tensor) in plan.tensors.iter().enumerate() {
+            match &tensor.origin {
+                Origin::Weight(_) => held += layout.size_bytes[i],
+                Origin::Once => {
+                    assert!(layout.size_bytes[i] < 1 << 12, "{name}: {} is computed", tensor.name)
+                }
+                Origin::Input(_) | Origin::Run => {}
+            }
+        }
+        let stored: usize = graph.initializers.values().map(|w| w.bytes().len()).sum();
+        assert!(held as usize <= stored + 16 * plan.tensors.len(), "{name}: {held} bytes of {stored}");
+
+        // Products and convolutions read the packed words themselves.
+        let packed = |t: &usize| {
+            matches!(plan.tensors[*t].origin, Origin::Weight(_)) && plan.tensors[*t].dtype == DType::U32
+        };
+        let is_product = |body: &Body| match body {
+            Body::Contract(_) | Body::Conv(_) => true,
+            Body::Map { .. } | Body::Reduce { .. } | Body::Attention(_) => false,
+        };
+        let steps = plan.steps.iter().filter(|step| is_product(&plan.kernels[step.kernel].spec.body));
+        let read: u64 =
+            steps.flat_map(|s| s.inputs.iter().filter(|t| packed(t))).map(|t| layout.size_bytes[*t]).sum();
+        let tables: usize = match name {
+            // Its table of embeddings is read by a map.
+            "minilm" => 30522 * 384,
+            _ => 0,
+        };
+        assert!(read as usize + tables >= codes * 99 / 100, "{name}: products read {read} of {codes} bytes");
+
+        let (_, full) = network(&open(name), &shapes);
+        let saved = full as i64 - peak as i64;
+        assert!(saved >= 2 * codes as i64, "{name}: {peak} bytes at peak, {full} in float32");
+        support::say!("{name}: {peak} bytes at peak, {full} in float32");
+    }
 }

@@ -4,7 +4,9 @@
 
 mod support;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::Path;
 
 use naga::valid::{Capabilities, ShaderStages, SubgroupOperationSet, ValidationFlags, Validator};
 use naga::{
@@ -47,7 +49,8 @@ fn faults_with(text: &str, f16: bool, f64: bool) -> Vec<String> {
     for (name, function, is_entry) in entries.chain(functions) {
         let mut fault = |what: String| faults.push(format!("{name}: {what}"));
         // Numbers of 64 bits are shifted by up to 63.
-        if !(f64 && name.contains("f64")) {
+        let of_64_bits = ["f64", "four_", "words_"].iter().any(|part| name.contains(part));
+        if !(f64 && of_64_bits) {
             constants(&module, function, &mut fault);
         }
         arguments(&module, function, &mut fault);
@@ -317,7 +320,7 @@ fn check(label: &str, spec: &KernelSpec, schedule: &Schedule, sizes: &[i64], cap
             _ => vec![Dialect::Naga, Dialect::Browser],
         };
         for dialect in dialects {
-            let target = Target { floats: caps.floats(), dialect };
+            let target = Target::new(caps, dialect);
             let rendered = render("kernel", &pass.spec, &pass.schedule, target)
                 .unwrap_or_else(|e| panic!("{label}: {e}"));
             assert_eq!(rendered.shader.bindings.len(), rendered.bound.len(), "{label}");
@@ -329,14 +332,36 @@ fn check(label: &str, spec: &KernelSpec, schedule: &Schedule, sizes: &[i64], cap
             let text = rendered.shader.source;
             let enabled = dialect == Dialect::Browser && subgroup_operations(&text);
             assert_eq!(text.contains(ENABLE_SUBGROUPS), enabled, "{label}, {dialect:?}");
-            texts.push(text);
+            assert!(
+                target.words64 || !text.contains("u64>;") && !text.contains("u64>>;"),
+                "{label}, {dialect:?}: 64-bit words"
+            );
+            if dialect == Dialect::Browser && !seen.contains(&text) {
+                write_for_browsers(&pass.spec, &pass.schedule, &text);
+            }
+            texts.push((text, target.words64));
         }
         texts.dedup();
-        for text in texts.into_iter().filter(|text| seen.insert(text.clone())) {
-            assert_valid(&label, &text, caps.f16);
+        for (text, words64) in texts.into_iter().filter(|(text, _)| seen.insert(text.clone())) {
+            let faults = faults_with(&text, caps.f16, words64);
+            assert!(faults.is_empty(), "{label}: {}\n{text}", faults.join("\n"));
             workgroup(&label, &text, caps);
         }
     }
+}
+
+/// Leave a text to the browser's compiler (`web/tests/wgsl.test.mjs`) in the folder `TILEWRIGHT_WGSL`, if it is set. The
+/// file's name begins with skeleton and dtypes, so that a sample can have some of each.
+fn write_for_browsers(spec: &KernelSpec, schedule: &Schedule, text: &str) {
+    let Some(folder) = std::env::var_os("TILEWRIGHT_WGSL") else { return };
+    let dtypes: BTreeSet<&str> = spec.inputs.iter().chain([&spec.output]).map(|dtype| dtype.name()).collect();
+    let dtypes: Vec<&str> = dtypes.into_iter().collect();
+    let kind = contractions::kind(schedule);
+    let mut hasher = DefaultHasher::new();
+    text.hash(&mut hasher);
+    let name = format!("{kind}.{}.{:016x}.wgsl", dtypes.join("-"), hasher.finish());
+    let file = Path::new(&folder).join(name);
+    std::fs::create_dir_all(&folder).and_then(|()| std::fs::write(file, text)).unwrap();
 }
 
 /// Texts that were checked before.
@@ -360,9 +385,10 @@ fn workgroup(label: &str, text: &str, caps: &Caps) {
     assert!(caps.subgroups || !subgroup_operations(text), "{label}: subgroup operations");
 }
 
-/// Devices: what WebGPU promises everywhere, and one with 16-bit floats and subgroups.
+/// Devices: what WebGPU promises everywhere, and software with 16-bit floats, 64-bit integers and subgroups.
 fn devices() -> [Caps; 2] {
-    let software = Caps { f16: true, cpu: true, subgroups: true, subgroup_size: [8, 8], ..Caps::default() };
+    let software =
+        Caps { f16: true, i64: true, cpu: true, subgroups: true, subgroup_size: [8, 8], ..Caps::default() };
     [Caps::default(), software]
 }
 
@@ -614,10 +640,13 @@ fn element(source: u32, dtype: DType) -> Expr {
 /// What is wrong with a kernel under its default schedule.
 fn default_faults(label: &str, spec: &KernelSpec, all: &mut Vec<String>) {
     for caps in devices() {
-        let target = Target { floats: caps.floats(), dialect: Dialect::Browser };
+        let target = Target::new(&caps, Dialect::Browser);
         let schedule = default_schedule(spec, &[], &caps);
         match render_passes("kernel", spec, &schedule, &[], &caps, target) {
             Ok(passes) => {
+                for (pass, rendered) in &passes {
+                    write_for_browsers(&pass.spec, &pass.schedule, &rendered.shader.source);
+                }
                 let found = passes.iter().flat_map(|(_, pass)| faults(&pass.shader.source, caps.f16));
                 all.extend(found.map(|fault| format!("{label}: {fault}")));
             }
@@ -763,7 +792,7 @@ fn rendering_is_the_same_every_time() {
         let texts = || -> Vec<String> {
             let caps = Caps::default();
             let plan = net.plan(&caps);
-            let target = Target { floats: Default::default(), dialect: Dialect::Browser };
+            let target = Target::new(&Caps::default(), Dialect::Browser);
             let text = |spec: &KernelSpec| {
                 let sizes = vec![5; spec.params];
                 let schedule = default_schedule(spec, &sizes, &caps);

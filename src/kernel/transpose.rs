@@ -191,18 +191,18 @@ mod tests {
         let p0 = || Idx::sym("p0");
         let n = |value: i64| Idx::from(value);
         // Shape, order of axes, then width, height and step.
-        let rows: [(Vec<Idx>, &[usize], Option<[Idx; 3]>); 7] = [
-            (vec![n(6), n(8)], &[1, 0], Some([n(6), n(8), n(6)])),
-            (vec![n(6), n(8)], &[0, 1], None),
-            (vec![p0(), n(8)], &[1, 0], Some([p0(), n(8), p0()])),
-            (vec![n(6), p0()], &[1, 0], Some([n(6), p0(), n(6)])),
-            (vec![n(5), n(6), n(8)], &[2, 1, 0], Some([n(5), n(8), n(30)])),
+        let rows = [
+            (vec![n(6), n(8)], vec![1, 0], Some([n(6), n(8), n(6)])),
+            (vec![n(6), n(8)], vec![0, 1], None),
+            (vec![p0(), n(8)], vec![1, 0], Some([p0(), n(8), p0()])),
+            (vec![n(6), p0()], vec![1, 0], Some([n(6), p0(), n(6)])),
+            (vec![n(5), n(6), n(8)], vec![2, 1, 0], Some([n(5), n(8), n(30)])),
             // As of keys: the middle axes change places, and the last one with what came to stand before it.
-            (vec![n(2), p0(), n(4), n(16)], &[0, 2, 3, 1], Some([p0(), n(64), p0()])),
-            (vec![n(2), p0(), n(4), n(16)], &[0, 2, 1, 3], None),
+            (vec![n(2), p0(), n(4), n(16)], vec![0, 2, 3, 1], Some([p0(), n(64), p0()])),
+            (vec![n(2), p0(), n(4), n(16)], vec![0, 2, 1, 3], None),
         ];
         for (shape, axes, want) in rows {
-            let out: Vec<Idx> = axes.iter().map(|&axis| shape[axis].clone()).collect();
+            let out: Vec<Idx> = axes.iter().map(|&axis: &usize| shape[axis].clone()).collect();
             let len = numel(&shape);
             let place = unflatten(&Idx::var(0, &len), &out);
             let mut from = place.clone();

@@ -176,7 +176,7 @@ pub(super) fn gelu(x: &Expr) -> Expr {
 }
 
 /// `x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3)))`.
-fn gelu_tanh(x: &Expr) -> Expr {
+pub(super) fn gelu_tanh(x: &Expr) -> Expr {
     let root = (2.0 / std::f64::consts::PI).sqrt();
     x * 0.5 * (((x * x * x * 0.044715 + x) * root).tanh() + 1.0)
 }

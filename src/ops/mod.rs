@@ -27,12 +27,14 @@ mod linear_attention;
 mod loss;
 mod math;
 mod matmul;
+mod moe;
 mod nbits;
 mod ngrams;
 mod norm;
 mod pad;
 mod pool;
 mod prefix;
+mod qlinear;
 mod quantize;
 mod random;
 mod recurrent;
@@ -113,6 +115,8 @@ pub const FAMILIES: &[(&str, &[OpDef])] = &[
     ("Fusions", fused::OPS),
     ("Fused attention", fused_attention::OPS),
     ("Weights in blocks", nbits::OPS),
+    ("Mixtures of experts", moe::OPS),
+    ("Quantized operators", qlinear::OPS),
     ("Control flow", control::OPS),
     ("Recurrent networks", recurrent::OPS),
 ];

@@ -75,7 +75,7 @@ fn range(dtype: DType) -> Option<(f64, f64)> {
 }
 
 /// `x - zero point` in int32, of elements `[x, zero point]`.
-fn centred(e: &[Expr]) -> Expr {
+pub(super) fn centred(e: &[Expr]) -> Expr {
     e[0].cast(DType::I32) - e[1].cast(DType::I32)
 }
 
@@ -87,7 +87,7 @@ fn requantized(e: &[Expr]) -> Expr {
 }
 
 /// `x` clamped to the range of `dtype`, and converted.
-fn saturated(x: Expr, dtype: DType) -> Expr {
+pub(super) fn saturated(x: Expr, dtype: DType) -> Expr {
     let Some((low, high)) = range(dtype) else { return x.cast(dtype) };
     x.larger(low).smaller(high).cast(dtype)
 }

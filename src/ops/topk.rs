@@ -39,21 +39,27 @@ fn top_k(cx: &mut Cx) -> Lowering {
     if k.as_const().zip(shape[axis].as_const()).is_some_and(|(k, len)| k > len) {
         return Err(cx.error(format!("k={k} of an axis of {}", shape[axis])));
     }
-    let ranks = ranks(cx.program, x, axis, largest);
-    let mut out = shape.clone();
-    out[axis] = k;
-    let positions = cx.program.reduction(out.clone(), vec![shape[axis].clone()], Combine::Max, |p, o, r| {
-        let mut at = o.to_vec();
-        at[axis] = r[0].clone();
-        let found = p.load(ranks, &at).equals(Expr::index(o[axis].clone(), DType::I32));
-        found.select(&Expr::index(r[0].clone(), DType::I32), &Expr::int(DType::I32, 0))
-    });
+    let positions = first(cx.program, x, axis, k, largest);
+    let out = cx.program.shape(positions).to_vec();
     let at = vars(0, &out);
     let mut source = at.clone();
     source[axis] = cx.program.load(positions, &at).to_position(&shape[axis]);
     let values = cx.program.load(x, &source);
     let values = cx.program.map(out, values);
     Ok(vec![values, cx.program.cast(positions, DType::I64)])
+}
+
+/// The positions of the `k` largest or smallest elements of each row, in order, as int32.
+pub(super) fn first(p: &mut Program, x: ValueId, axis: usize, k: Idx, largest: bool) -> ValueId {
+    let ranks = ranks(p, x, axis, largest);
+    let mut out = p.shape(x).to_vec();
+    let len = std::mem::replace(&mut out[axis], k);
+    p.reduction(out, vec![len], Combine::Max, |p, o, r| {
+        let mut at = o.to_vec();
+        at[axis] = r[0].clone();
+        let found = p.load(ranks, &at).equals(Expr::index(o[axis].clone(), DType::I32));
+        found.select(&Expr::index(r[0].clone(), DType::I32), &Expr::int(DType::I32, 0))
+    })
 }
 
 /// How many elements of its row come before each element.

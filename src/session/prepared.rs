@@ -375,7 +375,7 @@ impl Prepared {
         record(&mut Recorder {
             plan: &self.plan,
             caps,
-            target: Target { floats: caps.floats(), dialect: Dialect::Naga },
+            target: Target::new(caps, Dialect::Naga),
             choose: &choose,
             kernels: &mut self.kernels,
         })

@@ -106,7 +106,7 @@ impl<'a> Bench<'a> {
     /// As [`wgsl::render_passes`].
     pub fn identity(&self, schedule: &Schedule) -> Result<Vec<(String, [u32; 3])>> {
         let caps = self.device.caps();
-        let target = Target { floats: caps.floats(), dialect: Dialect::Naga };
+        let target = Target::new(caps, Dialect::Naga);
         wgsl::render_passes(self.label, self.spec, schedule, self.sizes, caps, target)?
             .into_iter()
             .map(|(pass, rendered)| {
@@ -131,7 +131,7 @@ impl<'a> Bench<'a> {
             return Ok(done.clone());
         }
         let caps = self.device.caps();
-        let target = Target { floats: caps.floats(), dialect: Dialect::Naga };
+        let target = Target::new(caps, Dialect::Naga);
         let mut scratch: HashMap<usize, Buffer> = HashMap::new();
         let mut dispatches = Vec::new();
         for (pass, rendered) in

@@ -354,6 +354,6 @@ fn recorder<T>(
     kernels: &mut Kernels,
     record: impl FnOnce(&mut Recorder) -> Result<T>,
 ) -> Result<T> {
-    let target = Target { floats: caps.floats(), dialect: Dialect::Browser };
+    let target = Target::new(&caps, Dialect::Browser);
     record(&mut Recorder { plan, caps, target, choose, kernels })
 }

@@ -147,8 +147,7 @@ fn store(scope: &mut Scope, spec: &KernelSpec, body: &AttentionBody) {
             };
             let text = if in_fours(&body.n) && scope.has_vectors(spec.output) {
                 let values: Vec<String> = (0..4).map(value).collect();
-                let vector = format!("vec4<{}>({})", scope.output_type(), values.join(", "));
-                scope.widen_output();
+                let vector = scope.vector_store(&values);
                 format!("    result[first / 4] = {vector};\n")
             } else {
                 (0..4).map(|i| within(i, &format!("result[first + {i}] = {};", value(i)))).collect()

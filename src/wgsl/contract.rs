@@ -69,8 +69,7 @@ pub fn store(scope: &mut Scope, spec: &KernelSpec, body: &ContractBody) {
     debug_assert_eq!(scope.device_type(spec.output), ty);
     if in_fours(&body.n) && scope.has_vectors(spec.output) {
         let values: Vec<String> = (0..4).map(|i| value(scope, i)).collect();
-        let vector = format!("vec4<{}>({})", scope.output_type(), values.join(", "));
-        scope.widen_output();
+        let vector = scope.vector_store(&values);
         return scope.text(&format!("{signature} {{\n    {offset}\n    result[first / 4] = {vector};\n}}"));
     }
     let mut text = format!("{signature} {{\n    {offset}\n");

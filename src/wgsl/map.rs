@@ -55,7 +55,6 @@ fn store_fours(scope: &mut Scope, value: &Expr) {
         scope.narrow(&format!("value(i + {i}{lanes})"))
     };
     let elements: Vec<String> = ["x", "y", "z", "w"].into_iter().enumerate().map(element).collect();
-    let vector = format!("vec4<{}>({})", scope.output_type(), elements.join(", "));
-    scope.widen_output();
+    let vector = scope.vector_store(&elements);
     scope.text(&format!("fn store(i: i32) {{\n{loads}    result[i / 4] = {vector};\n}}"));
 }

@@ -18,6 +18,7 @@ mod subgroup;
 mod template;
 mod tiled;
 mod transpose;
+mod words;
 
 use crate::error::{Error, Result};
 use crate::expr::Floats;
@@ -65,6 +66,15 @@ pub struct Target {
     pub floats: Floats,
     /// The compiler that will read it.
     pub dialect: Dialect,
+    /// Whether four neighbours are read and stored as 64-bit words: on CPU adapters that have them.
+    pub words64: bool,
+}
+
+impl Target {
+    /// For a device with `caps`. Browsers' WGSL has no 64-bit words.
+    pub fn new(caps: &Caps, dialect: Dialect) -> Target {
+        Target { floats: caps.floats(), dialect, words64: caps.cpu && caps.i64 && dialect == Dialect::Naga }
+    }
 }
 
 /// WGSL as its compilers want it; they differ in the `enable` lines.

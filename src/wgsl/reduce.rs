@@ -230,9 +230,8 @@ impl Passes<'_> {
         let elements = self.elements(self.stages, "result");
         let elements: Vec<String> = elements.iter().map(|element| self.scope.narrow(element)).collect();
         let body = if self.schedule.vector == 4 && self.stores_vectors(at, value.dtype()) {
-            self.scope.widen_output();
-            let ty = self.scope.output_type();
-            format!("result[place(row, r) / 4] = vec4<{ty}>({});", elements.join(", "))
+            let vector = self.scope.vector_store(&elements);
+            format!("result[place(row, r) / 4] = {vector};")
         } else {
             let store = |(i, text): (usize, &String)| format!("result[place(row, r + {i})] = {text};");
             let stores: Vec<String> = elements.iter().enumerate().map(store).collect();

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::template::{Fill, fill};
-use super::{BindingKind, Bound, Dialect, Rendered, Shader, Target};
+use super::{BindingKind, Bound, Dialect, Rendered, Shader, Target, words};
 use crate::error::Result;
 use crate::expr::{Expr, Floats, HELPERS, Idx, Names, Printer, device_type};
 use crate::kernel::{KernelSpec, storage_bytes, storage_type};
@@ -97,17 +97,22 @@ impl<'a> Scope<'a> {
     pub fn vector_load(&self, input: usize, offset: &str) -> String {
         let dtype = self.spec.inputs[input];
         let name = self.binding(input, 4);
+        let storage = storage_type(dtype, self.target.floats);
         let text = format!("{name}[{offset} / 4]");
-        match (storage_type(dtype, self.target.floats), dtype) {
+        let text = if self.target.words64 { format!("four_{storage}({text})") } else { text };
+        match (storage, dtype) {
             (_, DType::Bool) => format!("({text} != vec4<u32>(0u))"),
             ("f16", _) => format!("vec4<f32>({text})"),
             _ => text,
         }
     }
 
-    /// Store whole vectors: the output is bound as an array of them.
-    pub fn widen_output(&mut self) {
+    /// Four values of the output's storage type as an entry of the output, which is bound as an array of such.
+    pub fn vector_store(&mut self, values: &[String]) -> String {
         self.output_width = 4;
+        let ty = self.output_type();
+        let vector = format!("vec4<{ty}>({})", values.join(", "));
+        if self.target.words64 { format!("words_{ty}({vector})") } else { vector }
     }
 
     /// A value as the output's storage type.
@@ -207,17 +212,28 @@ impl<'a> Scope<'a> {
         let line = |text: &mut String, number: usize, rest: String| {
             text.push_str(&format!("@group(0) @binding({number}) {rest};\n"));
         };
-        let array = |ty: &str, width: usize| {
-            if width == 1 { format!("array<{ty}>") } else { format!("array<vec{width}<{ty}>>") }
+        let mut words = BTreeSet::new();
+        let words64 = self.target.words64;
+        let array = |ty: &str, width: usize| match width {
+            1 => format!("array<{ty}>"),
+            _ if words64 => format!("array<{}>", words::entry(ty)),
+            _ => format!("array<vec{width}<{ty}>>"),
         };
         let mut used = self.used.borrow().clone();
         used.sort_unstable();
         for (input, width) in used {
-            let ty = array(storage_type(self.spec.inputs[input], self.target.floats), width);
+            let storage = storage_type(self.spec.inputs[input], self.target.floats);
+            if words64 && width == 4 {
+                words.insert(words::read(storage));
+            }
+            let ty = array(storage, width);
             let name = if width == 1 { format!("t{input}") } else { format!("t{input}v") };
             line(&mut text, bound.len(), format!("var<storage, read> {name}: {ty}"));
             kinds.push(BindingKind::Read);
             bound.push(Bound::Input(input));
+        }
+        if words64 && self.output_width == 4 {
+            words.insert(words::store(self.output_type()));
         }
         let ty = array(self.output_type(), self.output_width);
         line(&mut text, bound.len(), format!("var<storage, read_write> result: {ty}"));
@@ -230,7 +246,8 @@ impl<'a> Scope<'a> {
             kinds.push(BindingKind::Uniform);
             bound.push(Bound::Params);
         }
-        let helpers = helper_text(self.helpers);
+        let words: String = words.into_iter().map(|function| format!("{function}\n")).collect();
+        let helpers = helper_text(self.helpers) + &words;
         let mut regions = self.regions;
         let slots = format!("{helpers}{}", self.slots);
         regions.extend([("bindings", text), ("knobs", knobs), ("slot", slots)].map(|(n, t)| (n.into(), t)));

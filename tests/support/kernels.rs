@@ -25,7 +25,7 @@ pub fn run(
     words.resize(16, 0);
     device.write(&params, 0, &words).unwrap();
     let output = buffer(size(&spec.output_len(), sizes) as usize);
-    let target = Target { floats: caps.floats(), dialect: Dialect::Naga };
+    let target = Target::new(caps, Dialect::Naga);
     let passes = render_passes("kernel", spec, schedule, sizes, caps, target).unwrap();
     let scratch: Vec<Buffer> = passes
         .iter()

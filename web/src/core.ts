@@ -154,13 +154,16 @@ function baseUrl(): string {
   return (globalThis as { location?: Location }).location?.href ?? import.meta.url;
 }
 
-/** Node has no fetch for files. */
-async function fileBytes(url: URL): Promise<Uint8Array<ArrayBuffer>> {
-  const module = ['node', 'fs/promises'].join(':'); // so that bundlers for browsers leave it alone
-  const files = (await import(/* @vite-ignore */ /* webpackIgnore: true */ module)) as {
-    readFile(url: URL): Promise<Uint8Array<ArrayBuffer>>;
-  };
+/** Node has no fetch for files. Its module is asked for in this way as bundlers for browsers would look for an import. */
+function fileBytes(url: URL): Promise<Uint8Array<ArrayBuffer>> {
+  const { process } = globalThis as { process?: { getBuiltinModule?(name: 'node:fs/promises'): Files } };
+  const files = process?.getBuiltinModule?.('node:fs/promises');
+  if (files === undefined) throw new Error('files can be read under Node 20.16 and later only');
   return files.readFile(url);
+}
+
+interface Files {
+  readFile(url: URL): Promise<Uint8Array<ArrayBuffer>>;
 }
 
 /** What a call into the core threw; its own errors come as `kind`, a line break, `message`. */

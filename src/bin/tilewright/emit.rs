@@ -20,7 +20,7 @@ pub fn emit(args: &EmitArgs) -> Result<()> {
         TextTarget::Naga => Dialect::Naga,
         TextTarget::Browser => Dialect::Browser,
     };
-    let target = Target { floats: machine.caps.floats(), dialect };
+    let target = Target::new(&machine.caps, dialect);
     let mut spaces = planned.spaces(&machine.caps);
     if wanted.is_some() {
         spaces.iter_mut().for_each(|space| add_others(space, &machine.caps));
@@ -144,7 +144,10 @@ mod tests {
         }
         for (text, want) in [
             ("speed=9", "unknown knob \"speed\"; the knobs are: lanes, rows"),
-            ("rows=2,lanes=64", "lanes=64,rows=1\n  lanes=128,rows=1\n  lanes=32,rows=2"),
+            (
+                "rows=2,lanes=64",
+                "\n  lanes=128,rows=1,vector=1,kept=0,subgroups=0,parts=1\n  lanes=32,rows=2",
+            ),
         ] {
             let error = choose(&candidates, &parse(text).unwrap()).unwrap_err().to_string();
             assert!(error.contains(want), "{error}");

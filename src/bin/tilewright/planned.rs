@@ -274,7 +274,7 @@ impl Planned {
     /// # Errors
     /// As [`wgsl::render`].
     pub fn kernels(&self, caps: &Caps) -> Result<Vec<KernelSource>, Error> {
-        let target = Target { floats: caps.floats(), dialect: Dialect::Naga };
+        let target = Target::new(caps, Dialect::Naga);
         let mut found: Vec<(usize, KernelSource)> = Vec::new();
         for step in &self.plan.steps {
             let kernel = &self.plan.kernels[step.kernel];
