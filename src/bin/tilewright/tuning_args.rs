@@ -37,7 +37,8 @@ const SHAPE_HELP: &str = "The operation's sizes, by its --op:
   attention  M=,K=[,B=,D=]                       M queries, K keys of size D, B heads
   softmax    ROWS=,COLS=                         over each row
   layernorm  ROWS=,COLS=                         over each row
-  map        N=                                  gelu of each element";
+  map        N=                                  gelu of each element
+  transpose  ROWS=,COLS=[,B=]                    rows and columns exchanged, B times";
 
 /// Which file of records is used.
 #[derive(Args, Clone, Debug, Default)]
