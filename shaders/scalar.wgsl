@@ -149,9 +149,13 @@ fn tw_bf16(x: f32) -> f32 {
     return select(bitcast<f32>(rounded), x, tw_is_nan(x));
 }
 
-// Round to the nearest float16, ties to even; beyond its range, infinity; NaN stays NaN.
+// Round to the nearest float16, ties to even; beyond its range, infinity; NaN stays NaN. quantizeToF16 may truncate, and
+// does on SwiftShader.
 fn tw_f16(x: f32) -> f32 {
-    let rounded = quantizeToF16(clamp(x, -65504.0, 65504.0));
+    let bits = bitcast<u32>(x);
+    let normal = bitcast<f32>((bits + 0xfffu + ((bits >> 13u) & 1u)) & 0xffffe000u);
+    // Below 2^-14, multiples of 2^-24.
+    let rounded = select(normal, round(x * 16777216.0) / 16777216.0, abs(x) < 6.103515625e-5);
     let limited = select(rounded, sign(x) * tw_bits(0x7f800000u), abs(x) >= 65520.0);
     return select(limited, x, tw_is_nan(x));
 }

@@ -3,7 +3,7 @@
 mod support;
 
 use support::compare;
-use support::net::{Net, int, made_up};
+use support::net::{Net, int, made_up, text};
 use tilewright::graph::Graph;
 use tilewright::kernel::{Body, Caps};
 use tilewright::ops::Known;
@@ -105,6 +105,67 @@ fn a_packed_convolution_gives_what_an_unpacked_one_gives() {
     }
 }
 
+/// Weights of `bits` bits in blocks of 16: all constants, as exporters have them.
+#[test]
+fn products_of_blocks_read_packed_constants() {
+    for bits in [2usize, 3, 4, 5, 8] {
+        let (n, blocks) = (24, 4);
+        let attributes = [
+            int("K", 16 * blocks as i64),
+            int("N", n as i64),
+            int("bits", bits as i64),
+            int("block_size", 16),
+        ];
+        let net = Net::new()
+            .input("x", DType::F32, &format!("3 {}", 16 * blocks))
+            .weight("w", &codes(DType::U8, &[n, blocks, 2 * bits], 3))
+            .floats("scale", &[n, blocks])
+            .weight("zero", &codes(DType::U8, &[n, (blocks * bits).div_ceil(8)], 4))
+            .node("com.microsoft.MatMulNBits", "x w scale zero", "y", &attributes)
+            .output("y", DType::F32);
+        let plan = net.plan(&Caps::default());
+        let (got, packed) = (constant_bytes(&plan), n * blocks * (2 * bits + 4 + 1));
+        assert!(got <= packed as u64, "{bits} bits: {got} bytes, want {packed}\n{plan}");
+        if !support::skip_gpu("products of blocks") {
+            check(&net, made_up(&[3, 16 * blocks], 9), &format!("{bits} bits"));
+        }
+    }
+}
+
+/// The chosen experts' weights are read from among all, packed.
+#[test]
+fn experts_read_packed_constants() {
+    let [tokens, experts, hidden, inner] = [5usize, 4, 32, 48];
+    for bits in [2usize, 4, 8] {
+        let attributes = [
+            int("k", 2),
+            int("expert_weight_bits", bits as i64),
+            int("block_size", 16),
+            int("normalize_routing_weights", 1),
+            text("activation_type", "silu"),
+        ];
+        let weights = |columns: usize| columns * bits / 8;
+        let net = Net::new()
+            .input("x", DType::F32, &format!("{tokens} {hidden}"))
+            .floats("router", &[hidden, experts])
+            .weight("w1", &codes(DType::U8, &[experts, inner, weights(hidden)], 3))
+            .floats("scale1", &[experts, inner, hidden / 16])
+            .weight("w2", &codes(DType::U8, &[experts, hidden, weights(inner)], 4))
+            .floats("scale2", &[experts, hidden, inner / 16])
+            .node("MatMul", "x router", "probs", &[])
+            .node("com.microsoft.QMoE", "x probs w1 scale1 - w2 scale2", "y", &attributes)
+            .output("y", DType::F32);
+        let plan = net.plan(&Caps::default());
+        let scales = 4 * 2 * experts * inner * hidden / 16 + 4 * hidden * experts;
+        let packed = 2 * experts * inner * hidden * bits / 8 + scales;
+        let got = constant_bytes(&plan);
+        assert!(got <= packed as u64, "{bits} bits: {got} bytes, want {packed}\n{plan}");
+        if !support::skip_gpu("experts") {
+            check(&net, made_up(&[tokens, hidden], 9), &format!("{bits} bits"));
+        }
+    }
+}
+
 #[test]
 fn a_packed_constant_may_be_an_output() {
     if support::skip_gpu("a packed output") {
@@ -135,8 +196,7 @@ fn open(name: &str) -> Graph {
 #[test]
 fn weights_of_dequantized_networks_take_their_own_size() {
     let all = std::env::var("TILEWRIGHT_MODELS").is_ok_and(|which| which == "all");
-    let text = vec![vec![1, 16]; 3];
-    let networks = [("mobilenetv2", vec![vec![1, 3, 224, 224]], true), ("minilm", text, all)];
+    let networks = [("mobilenetv2", vec![vec![1, 3, 224, 224]], true), ("minilm", vec![vec![1, 16]; 3], all)];
     for (name, shapes, _) in networks.into_iter().filter(|(_, _, is_run)| *is_run) {
         let graph = open(&format!("{name}-qdq"));
         let (plan, peak) = network(&graph, &shapes);

@@ -18,7 +18,7 @@ pub use eval::{Env, apply_binary, apply_cast, eval, eval_idx};
 pub use index::{Atom, Idx, Var, flatten, numel, unflatten, vars};
 pub use minifloat::{Format, format};
 pub use operators::Operand;
-pub use print::{HELPERS, Names, Printer, has_f64};
+pub use print::{HELPERS, Names, Printer};
 pub use registers::{Floats, Register, device_type};
 pub use scalar::{Binary, Const, Expr, Node, Rewrite, Unary, rewrite_idx};
 pub use value::{Value, read_element, write_element};

@@ -14,7 +14,8 @@ use crate::tensor::DType;
 pub const HELPERS: &str = concat!(
     include_str!("../../shaders/scalar.wgsl"),
     include_str!("../../shaders/int64.wgsl"),
-    include_str!("../../shaders/float64.wgsl")
+    include_str!("../../shaders/float64.wgsl"),
+    include_str!("../../shaders/float64_functions.wgsl")
 );
 
 /// What the leaves are called in the kernel at hand.
@@ -233,9 +234,8 @@ impl<'a> Printer<'a> {
                 Text::Plain(text) => text,
             };
         }
-        if register == Register::F64 && !has_f64(op) {
-            let narrow = self.unary(op, &format!("f32({x})"), DType::F32);
-            return format!("f64({narrow})");
+        if let (Register::F64, Some(name)) = (register, wide_function(op)) {
+            return self.call(name, x);
         }
         let ty = register.wgsl();
         let builtin = |name: &str| format!("{name}({x})");
@@ -328,10 +328,7 @@ impl<'a> Printer<'a> {
             (Binary::Mod, _) => infix("%"),
             (Binary::Pow, "i32") => wrap(dtype, self.call_text("tw_ipow", &x, &y)),
             (Binary::Pow, "u32") => wrap(dtype, self.call_text("tw_upow", &x, &y)),
-            (Binary::Pow, "f64") => {
-                let narrow = self.call("tw_pow", &format!("f32({x}), f32({y})"));
-                format!("f64({narrow})")
-            }
+            (Binary::Pow, "f64") => self.call_text("tw_pow64", &x, &y),
             (Binary::Pow, _) => self.call("tw_pow", &format!("{x}, {y}")),
             (Binary::Min, _) => format!("min({x}, {y})"),
             (Binary::Max, _) => format!("max({x}, {y})"),
@@ -433,8 +430,8 @@ impl<'a> Printer<'a> {
     }
 }
 
-/// Whether a device with 64-bit floats has the function for them. Vulkan has no other.
-pub fn has_f64(op: Unary) -> bool {
+/// What computes a function of 64-bit floats that Vulkan has not.
+fn wide_function(op: Unary) -> Option<&'static str> {
     match op {
         Unary::Neg
         | Unary::Abs
@@ -448,22 +445,22 @@ pub fn has_f64(op: Unary) -> bool {
         | Unary::BitNot
         | Unary::IsNan
         | Unary::IsPosInf
-        | Unary::IsNegInf => true,
-        Unary::Exp
-        | Unary::Log
-        | Unary::Sin
-        | Unary::Cos
-        | Unary::Tan
-        | Unary::Asin
-        | Unary::Acos
-        | Unary::Atan
-        | Unary::Sinh
-        | Unary::Cosh
-        | Unary::Tanh
-        | Unary::Asinh
-        | Unary::Acosh
-        | Unary::Atanh
-        | Unary::Erf => false,
+        | Unary::IsNegInf => None,
+        Unary::Exp => Some("tw_exp64"),
+        Unary::Log => Some("tw_log64"),
+        Unary::Sin => Some("tw_sin64"),
+        Unary::Cos => Some("tw_cos64"),
+        Unary::Tan => Some("tw_tan64"),
+        Unary::Asin => Some("tw_asin64"),
+        Unary::Acos => Some("tw_acos64"),
+        Unary::Atan => Some("tw_atan64"),
+        Unary::Sinh => Some("tw_sinh64"),
+        Unary::Cosh => Some("tw_cosh64"),
+        Unary::Tanh => Some("tw_tanh64"),
+        Unary::Asinh => Some("tw_asinh64"),
+        Unary::Acosh => Some("tw_acosh64"),
+        Unary::Atanh => Some("tw_atanh64"),
+        Unary::Erf => Some("tw_erf64"),
     }
 }
 

@@ -142,18 +142,16 @@ fn attention(cx: &mut Cx) -> Lowering {
     let mode = cx.int_or("qk_matmul_output_mode", 0)?;
 
     let p = &mut *cx.program;
-    let dtype = p.dtype(q);
     let raw = scores(p, q, k)?;
+    // 16-bit scores are not rounded, and neither is the scale.
+    let (raw, dtype) = widen(p, raw);
     let scaled = p.unary(raw, |e| e * scale.cast(e.dtype()));
     let capped = match softcap > 0.0 {
         true => p.unary(scaled, |e| (e / softcap).tanh() * softcap),
         false => scaled,
     };
     let masked = masked(p, capped, q, &mask);
-    let (wide, _) = match precision {
-        Some(precision) => (p.cast(masked, precision), dtype),
-        None => widen(p, masked),
-    };
+    let wide = p.cast(masked, precision.unwrap_or(p.dtype(masked)));
     let row = [p.rank(wide) - 1];
     let softmax = if mask.may_hide_rows() { softmax_masked } else { softmax };
     let weights = softmax(p, wide, &row)?;
@@ -162,7 +160,6 @@ fn attention(cx: &mut Cx) -> Lowering {
     let factors = p.cast(weights, precise);
     let y = weighted(p, factors, v);
     let y = p.cast(y, dtype);
-    let weights = p.cast(weights, dtype);
     let shape = |p: &Program, last: ValueId, axis: usize| {
         let q = p.shape(q);
         vec![q[0].clone(), q[1].clone(), q[2].clone(), p.shape(last)[axis].clone()]
@@ -182,6 +179,7 @@ fn attention(cx: &mut Cx) -> Lowering {
         _ => scaled,
     };
     let score_shape = shape(p, k, 2);
+    let shown = p.cast(shown, dtype);
     let shown = p.reshape(shown, score_shape)?;
     Ok(vec![y, k, v, shown])
 }
@@ -198,7 +196,7 @@ fn flex_attention(cx: &mut Cx) -> Lowering {
     let p = &mut *cx.program;
     let raw = scores(p, q, k)?;
     let grouped = p.shape(raw).to_vec();
-    let scaled = p.unary(raw, |e| (e * scale.cast(e.dtype())).cast(precision));
+    let scaled = p.unary(raw, |e| e.cast(precision) * scale.cast(precision));
     let shape =
         vec![p.shape(q)[0].clone(), p.shape(q)[1].clone(), p.shape(q)[2].clone(), p.shape(k)[2].clone()];
     let scaled = p.reshape(scaled, shape)?;

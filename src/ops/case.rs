@@ -47,6 +47,8 @@ pub struct Case<'a> {
     pub outputs: usize,
     /// Where the node leaves inputs out, among them and behind.
     pub omitted: Vec<usize>,
+    /// How many inputs at the end are read by the node's subgraphs alone.
+    pub captured: usize,
 }
 
 impl<'a> Case<'a> {
@@ -58,6 +60,7 @@ impl<'a> Case<'a> {
             inputs: inputs.into(),
             outputs: 1,
             omitted: vec![],
+            captured: 0,
         }
     }
 
@@ -66,6 +69,11 @@ impl<'a> Case<'a> {
         let missing = inputs.iter().enumerate().filter(|(_, input)| input.is_none());
         self.omitted = missing.map(|(i, _)| i).collect();
         self.inputs = inputs.into_iter().flatten().collect();
+        self
+    }
+
+    pub fn captured(mut self, count: usize) -> Self {
+        self.captured = count;
         self
     }
 
@@ -90,6 +98,7 @@ impl<'a> Case<'a> {
         let names: Vec<String> = (0..self.outputs).map(|i| format!("y{i}")).collect();
         let mut wired: Vec<String> = (0..self.inputs.len()).map(|i| format!("x{i}")).collect();
         self.omitted.iter().for_each(|&i| wired.insert(i, String::new()));
+        wired.truncate(wired.len() - self.captured);
         let node = Node {
             name: "node".into(),
             domain: domain.into(),

@@ -20,14 +20,14 @@ pub const OPS: &[OpDef] = &[
     op(
         "Loop",
         1,
-        "a body repeated at most 64 times; a condition or number of times that is computed is read back",
+        "a body repeated at most 4096 times; a condition or number of times that is computed is read back",
         repeat,
     ),
-    op("Scan", 8, "a body repeated over at most 64 slices of its inputs", scan),
+    op("Scan", 8, "a body repeated over at most 4096 slices of its inputs", scan),
 ];
 
-/// Repetitions at the most.
-const MOST: usize = 64;
+/// Repetitions at the most. A plan of so many small bodies takes some seconds to make.
+const MOST: usize = 4096;
 
 fn graph<'a>(cx: &Cx<'a>, name: &str) -> Result<&'a Graph, Stop> {
     match cx.node.attributes.get(name) {
@@ -105,9 +105,12 @@ fn repeat(cx: &mut Cx) -> Lowering {
         collect(cx, &mut collected, slices, &[])?;
         done += 1;
     }
-    let wanted = step.outputs.len().saturating_sub(carried.len() + 1);
-    if collected.is_empty() && wanted > 0 {
-        return Err(cx.unsupported("values collected over no repetitions"));
+    if done == 0 {
+        let number = cx.program.scalar(Expr::int(DType::I64, 0));
+        let going = cx.program.scalar(Expr::bool(true));
+        let inputs = [vec![number, going], carried.clone()].concat();
+        let empty = no_slices(cx, step, &inputs, carried.len() + 1, &[])?;
+        carried.extend(empty);
     }
     carried.extend(collected.into_iter().map(|slices| join(cx.program, slices, 0)));
     Ok(carried)
@@ -123,6 +126,32 @@ fn collect(cx: &mut Cx, lists: &mut Vec<Vec<ValueId>>, slices: &[ValueId], axes:
         lists[i].push(cx.program.reshape(slice, shape)?);
     }
     Ok(())
+}
+
+/// What is collected over no repetitions: the outputs of `step` behind the first `skipped`, none of them, with an axis of
+/// 0 in front, or at `axes`. The body is lowered for their dtypes and shapes alone, and nothing reads it.
+fn no_slices(
+    cx: &mut Cx,
+    step: &Graph,
+    inputs: &[ValueId],
+    skipped: usize,
+    axes: &[i64],
+) -> Result<Vec<ValueId>, Stop> {
+    if step.outputs.len() <= skipped {
+        return Ok(vec![]);
+    }
+    let guards = cx.program.guards.len();
+    let outputs = body(cx, step, inputs)?;
+    cx.program.guards.truncate(guards);
+    let mut empty = Vec::new();
+    for (i, &slice) in outputs[skipped..].iter().enumerate() {
+        let mut shape = cx.program.shape(slice).to_vec();
+        let axis = cx.axis(axes.get(i).copied().unwrap_or(0), shape.len() + 1)?;
+        shape.insert(axis, Idx::from(0i64));
+        let zero = Expr::int(DType::I32, 0).cast(cx.program.dtype(slice));
+        empty.push(cx.program.map(shape, zero));
+    }
+    Ok(empty)
 }
 
 /// Before opset 9 every input has a batch axis in front, and a sequence runs on its own.
@@ -177,22 +206,33 @@ fn scan_over(cx: &mut Cx, inputs: Vec<ValueId>, directions: &str) -> Lowering {
         return Err(cx.error("wants at least one scanned input"));
     };
     let len = cx.program.known_size(&cx.program.shape(first)[axis])?;
-    if len == 0 || len > MOST {
-        return Err(cx.unsupported(format!("{len} repetitions; 1 to {MOST} are")));
+    if len > MOST {
+        return Err(cx.unsupported(format!("{len} repetitions; at most {MOST} are")));
     }
-    let mut collected: Vec<Vec<ValueId>> = Vec::new();
-    for t in 0..len {
-        let mut values = carried.clone();
+    // What the body is given for slice `t`.
+    let slices = |cx: &mut Cx, carried: &[ValueId], t: usize| {
+        let mut values = carried.to_vec();
         for ((&x, &axis), &reversed) in scanned.iter().zip(&axes).zip(&reversed) {
             let mut shape = cx.program.shape(x).to_vec();
             shape.remove(axis);
-            let place = Idx::from(if reversed != 0 { len - 1 - t } else { t });
+            let place = Idx::from(if reversed != 0 { len.saturating_sub(1 + t) } else { t });
             values.push(cx.program.view(x, shape, |i| {
                 let mut at = i.to_vec();
                 at.insert(axis, place);
                 at
             }));
         }
+        values
+    };
+    if len == 0 {
+        let values = slices(cx, &carried, 0);
+        let empty = no_slices(cx, step, &values, states, &out_axes)?;
+        carried.extend(empty);
+        return Ok(carried);
+    }
+    let mut collected: Vec<Vec<ValueId>> = Vec::new();
+    for t in 0..len {
+        let values = slices(cx, &carried, t);
         let kept = values.iter().chain(collected.iter().flatten()).copied();
         let all = body(cx, step, &values).map_err(|stop| stop.keeping(kept))?;
         carried = all[..states].to_vec();
@@ -256,6 +296,49 @@ mod tests {
         let inputs = [t(&[], &[3i64]), t(&[], &[true]), f32s(&[1], &[1.0])];
         let want = [f32s(&[1], &[8.0]), f32s(&[3, 1], &[2.0, 4.0, 8.0])];
         Case::new("Loop", &attributes, inputs).outputs(2).gives(want);
+    }
+
+    /// `v = v / 2 + 1`, collected.
+    fn halving() -> Attribute {
+        let nodes: &[(&str, &[&str], &str)] = &[
+            ("Mul", &["v", "x3"], "half"),
+            ("Add", &["half", "x4"], "w"),
+            ("Identity", &["going"], "on"),
+            ("Identity", &["w"], "seen"),
+        ];
+        body(&["i", "going", "v"], nodes, &["on", "w", "seen"])
+    }
+
+    #[test]
+    fn loops_without_and_with_many_repetitions() {
+        // The recurrence itself, in float32; the value tends to 2.
+        for count in [0i64, 1, 100, 1000] {
+            let next = |v: &f32| Some(v / 2.0 + 1.0);
+            let all: Vec<f32> = std::iter::successors(Some(0f32), next).take(count as usize + 1).collect();
+            let (value, seen) = (all[count as usize], &all[1..]);
+            let inputs = [t(&[], &[count]), t(&[], &[true]), f32s(&[1], &[0.0])];
+            let inputs = inputs.into_iter().chain([f32s(&[], &[0.5]), f32s(&[], &[1.0])]).collect::<Vec<_>>();
+            let want = [f32s(&[1], &[value]), f32s(&[count as usize, 1], seen)];
+            Case::new("Loop", &[("body", halving())], inputs).captured(2).outputs(2).gives(want);
+        }
+    }
+
+    #[test]
+    fn loops_with_too_many_repetitions() {
+        let inputs = [t(&[], &[5000i64]), t(&[], &[true]), f32s(&[1], &[0.0])];
+        let inputs = inputs.into_iter().chain([f32s(&[], &[0.5]), f32s(&[], &[1.0])]).collect::<Vec<_>>();
+        let refusal = Case::new("Loop", &[("body", halving())], inputs).captured(2).outputs(2).refusal();
+        assert!(refusal.contains("Loop \"node\": more than 4096 repetitions"), "{refusal}");
+    }
+
+    #[test]
+    fn a_scan_over_nothing() {
+        let nodes: &[(&str, &[&str], &str)] = &[("Add", &["s", "x"], "sum"), ("Identity", &["sum"], "seen")];
+        let attributes =
+            [("body", body(&["s", "x"], nodes, &["sum", "seen"])), ("num_scan_inputs", Attribute::Int(1))];
+        let inputs = [f32s(&[2], &[3.0, 4.0]), f32s(&[0, 2], &[])];
+        let want = [f32s(&[2], &[3.0, 4.0]), f32s(&[0, 2], &[])];
+        Case::new("Scan", &attributes, inputs).outputs(2).gives(want);
     }
 
     #[test]

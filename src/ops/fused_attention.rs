@@ -4,10 +4,10 @@ use super::attention::{append, head, scores, split_heads, weighted};
 use super::join::join;
 use super::matmul::matmul;
 use super::reduce::widen;
-use super::softmax::{softmax, softmax_masked};
+use super::softmax::softmax;
 use super::{Cx, OpDef};
 use crate::expr::{Expr, Idx, vars};
-use crate::ir::{Program, Stop, ValueId};
+use crate::ir::{Combine, Program, Stop, ValueId};
 use crate::tensor::DType;
 
 type Lowering = Result<Vec<ValueId>, Stop>;
@@ -31,8 +31,8 @@ pub const OPS: &[OpDef] = &[
     ),
     ms(
         "GroupQueryAttention",
-        "causal attention with grouped heads, a cache and rotary embeddings; sinks, quantized and window-sized \
-         caches are not supported",
+        "causal attention with grouped heads, a cache, rotary embeddings and sinks; quantized and window-sized caches \
+         are not supported",
         group_query,
     ),
 ];
@@ -49,15 +49,46 @@ fn number(i: &Idx) -> Expr {
     Expr::index(i.clone(), DType::I32)
 }
 
+/// A score beside those of the keys that takes its share of the softmax and has no value.
+#[derive(Clone, Copy)]
+enum Sink {
+    /// 0 for all heads.
+    Zero,
+    /// One number per query head.
+    PerHead(ValueId),
+}
+
+/// The softmax of rows `[batch, key head, group.., query, key]` with a sink.
+fn softmax_with(p: &mut Program, x: ValueId, sink: Sink) -> Result<ValueId, Stop> {
+    let shape = p.shape(x).to_vec();
+    let last = shape.len() - 1;
+    let at = vars(0, &shape[..last]);
+    let sink = match sink {
+        Sink::Zero => Expr::float(DType::F32, 0.0),
+        Sink::PerHead(sinks) => {
+            p.load(sinks, &[head(&at[1], &at[2..last - 1], &shape[2..last - 1])]).cast(DType::F32)
+        }
+    };
+    let top = p.reduce(x, &[last], false, Combine::Max, Expr::clone)?;
+    let larger = p.load(top, &at).larger(&sink);
+    let top = p.map(shape[..last].to_vec(), larger);
+    let powers = p.along(x, &[last], &[top], |x, m| (x - &m[0]).exp());
+    let sum = p.reduce(powers, &[last], false, Combine::Sum, Expr::clone)?;
+    let whole = p.load(sum, &at) + (sink - p.load(top, &at)).exp();
+    let whole = p.map(shape[..last].to_vec(), whole);
+    Ok(p.along(powers, &[last], &[whole], |e, whole| e / &whole[0]))
+}
+
 /// `f(scaled score, place)` softmaxed and applied to the values: `[B, S, H * D]`.
 fn attend(
     p: &mut Program,
     [q, k, v]: [ValueId; 3],
     scale: &Expr,
-    may_hide_rows: bool,
+    sink: Option<Sink>,
     f: impl FnOnce(&Program, Expr, &Place) -> Expr,
 ) -> Result<ValueId, Stop> {
     let raw = scores(p, q, k)?;
+    let (raw, dtype) = widen(p, raw);
     let shape = p.shape(raw).to_vec();
     let at = vars(0, &shape);
     let last = shape.len() - 1;
@@ -70,9 +101,10 @@ fn attend(
     let score = p.load(raw, &at);
     let body = f(p, &score * scale.cast(score.dtype()), &place);
     let masked = p.map(shape, body);
-    let (wide, dtype) = widen(p, masked);
-    let softmax = if may_hide_rows { softmax_masked } else { softmax };
-    let weights = softmax(p, wide, &[last])?;
+    let weights = match sink {
+        Some(sink) => softmax_with(p, masked, sink)?,
+        None => softmax(p, masked, &[last])?,
+    };
     let weights = p.cast(weights, dtype);
     let y = weighted(p, weights, v);
     let [b, h, s, _] = p.shape(q) else { return Err(p.error("queries want four axes")) };
@@ -140,7 +172,7 @@ fn multi_head(cx: &mut Cx) -> Lowering {
         return Err(cx.error("key_padding_mask wants 1 to 3 axes"));
     }
     let scale = scale(cx, q)?;
-    let y = attend(cx.program, [q, k, v], &scale, false, |p, mut score, at| {
+    let y = attend(cx.program, [q, k, v], &scale, None, |p, mut score, at| {
         let dtype = score.dtype();
         if let Some(mask) = padding {
             score = padded(p, score, mask, filter, at);
@@ -211,7 +243,7 @@ fn projected(cx: &mut Cx) -> Lowering {
     let filter = cx.float_or("mask_filter_value", -10000.0)?;
     let causal = cx.int_or("unidirectional", 0)? != 0;
     let scale = scale(cx, q)?;
-    let y = attend(cx.program, [q, k, v], &scale, false, |p, mut score, at| {
+    let y = attend(cx.program, [q, k, v], &scale, None, |p, mut score, at| {
         if let Some(mask) = padding {
             score = padded(p, score, mask, filter, at);
         }
@@ -231,16 +263,16 @@ fn projected(cx: &mut Cx) -> Lowering {
     Ok(vec![y, present])
 }
 
-/// The element of a bias of four axes that broadcasts over the scores.
+/// The element of a bias of four axes that broadcasts over the scores, which are float32.
 fn added(p: &Program, bias: ValueId, at: &Place) -> Expr {
-    p.load_broadcast(bias, &[at.batch.clone(), at.head.clone(), at.query.clone(), at.key.clone()])
+    let at = [at.batch.clone(), at.head.clone(), at.query.clone(), at.key.clone()];
+    p.load_broadcast(bias, &at).cast(DType::F32)
 }
 
 fn group_query(cx: &mut Cx) -> Lowering {
-    let names =
-        [(11, "head_sink"), (12, "k_scale"), (13, "v_scale"), (14, "q_norm_weight"), (15, "k_norm_weight")];
+    let names = [(12, "k_scale"), (13, "v_scale"), (14, "q_norm_weight"), (15, "k_norm_weight")];
     refuse(cx, &names, &[])?;
-    let attributes = [("smooth_softmax", 0), ("sliding_window_cache", 0), ("qk_output", 0), ("causal", 1)];
+    let attributes = [("sliding_window_cache", 0), ("qk_output", 0), ("causal", 1)];
     refuse(cx, &[(16, "query_seqlens")], &attributes)?;
     let (heads, kv_heads) = (cx.int_or("num_heads", 0)?, cx.int_or("kv_num_heads", 0)?);
     let (lengths, total) = (cx.input(5)?, cx.program.sizes(cx.input(6)?)?);
@@ -275,6 +307,11 @@ fn group_query(cx: &mut Cx) -> Lowering {
     }
     let (softcap, window) = (cx.float_or("softcap", 0.0)?, cx.int_or("local_window_size", -1)?);
     let (bias, past) = (cx.optional(10), cx.optional(3).zip(cx.optional(4)));
+    let sink = match cx.optional(11) {
+        Some(sinks) => Some(Sink::PerHead(sinks)),
+        None if cx.int_or("smooth_softmax", 0)? > 0 => Some(Sink::Zero),
+        None => None,
+    };
     let scale = scale(cx, q)?;
     let p = &mut *cx.program;
     let cached = |p: &mut Program, past: ValueId, new: ValueId| {
@@ -297,7 +334,7 @@ fn group_query(cx: &mut Cx) -> Lowering {
         Some((key, value)) => (cached(p, key, k), cached(p, value, v)),
         None => (k, v),
     };
-    let y = attend(p, [q, k, v], &scale, false, |p, score, at| {
+    let y = attend(p, [q, k, v], &scale, sink, |p, score, at| {
         let hidden = Expr::float(score.dtype(), f64::NEG_INFINITY);
         let mut score = if softcap > 0.0 { (&score / softcap).tanh() * softcap } else { score };
         if let Some(bias) = bias {

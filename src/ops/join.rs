@@ -138,7 +138,8 @@ fn slice(cx: &mut Cx) -> Lowering {
     })])
 }
 
-/// Numpy's rules for `start:end:step` of an axis of size `d`.
+/// Numpy's rules for `start:end:step` of an axis of size `d`, but that backwards a start before the axis is its first
+/// element.
 fn cut(cx: &mut Cx, d: &Idx, start: &Idx, end: &Idx, step: i64) -> Result<Cut, Stop> {
     let (zero, one) = (Idx::from(0i64), Idx::from(1i64));
     if step == 0 {
@@ -164,7 +165,11 @@ fn cut(cx: &mut Cx, d: &Idx, start: &Idx, end: &Idx, step: i64) -> Result<Cut, S
         return Ok(Cut { start: first, step, size: size.div_ceil(&Idx::from(step)) });
     }
     // One more than the first and last positions: of an empty axis, those would be negative.
-    let first = (&from_front(start, d) + &one).smaller(d);
+    let mut first = &from_front(start, d) + &one;
+    if start.as_const().is_none_or(|start| start < -1) {
+        first = first.larger(&d.smaller(&one));
+    }
+    let first = first.smaller(d);
     let last = (&from_front(end, d) + &one).larger(&zero);
     let size = (&first - &last).larger(&zero).div_ceil(&Idx::from(-step));
     Ok(Cut { start: &first - &one, step, size })
@@ -207,11 +212,12 @@ mod tests {
         case.gives([t(&[3], &[0f32, 1., 2.]), t(&[3], &[3f32, 4., 5.]), t(&[1], &[6f32])]);
     }
 
-    /// Numpy's `x[start:end:step]`, as the list of positions taken.
+    /// `x[start:end:step]` as ONNX has it, as the list of positions taken.
     fn taken(len: i64, start: i64, end: i64, step: i64) -> Vec<f32> {
-        let (low, high) = if step > 0 { (0, len) } else { (-1, len - 1) };
-        let place = |p: i64| (if p < 0 { p.saturating_add(len) } else { p }).clamp(low, high);
-        let (mut at, end) = (place(start), place(end));
+        let front = |p: i64| if p < 0 { p.saturating_add(len) } else { p };
+        let high = if step > 0 { len } else { len - 1 };
+        let mut at = front(start).clamp(0, high);
+        let end = front(end).clamp(if step > 0 { 0 } else { -1 }, high);
         let mut found = Vec::new();
         while (step > 0 && at < end) || (step < 0 && at > end) {
             found.push(at as f32);

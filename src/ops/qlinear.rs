@@ -61,8 +61,19 @@ fn real(cx: &mut Cx, i: usize) -> Result<ValueId, Stop> {
     }
 }
 
-/// `y` by the scale and zero point that are inputs `i` and `i + 1`; without a zero point, the first input's dtype.
+/// When the zero point is added, which decides ties where it is odd.
+#[derive(PartialEq)]
+enum Shift {
+    BeforeRounding,
+    AfterRounding,
+}
+
 fn quantized(cx: &mut Cx, y: ValueId, i: usize) -> Lowering {
+    quantized_by(cx, y, i, Shift::AfterRounding)
+}
+
+/// `y` by the scale and zero point that are inputs `i` and `i + 1`; without a zero point, the first input's dtype.
+fn quantized_by(cx: &mut Cx, y: ValueId, i: usize, shift: Shift) -> Lowering {
     let (scale, zero) = (cx.input(i)?, cx.optional(i + 1));
     let dtype = match zero {
         Some(zero) => cx.program.dtype(zero),
@@ -70,16 +81,22 @@ fn quantized(cx: &mut Cx, y: ValueId, i: usize) -> Lowering {
     };
     let operands: Vec<ValueId> = [y, scale].into_iter().chain(zero).collect();
     let quantize = |e: &[Expr]| {
-        let steps = (&e[0] / &e[1]).rounded();
-        saturated(e.get(2).map_or(steps.clone(), |zero| steps + zero.cast(DType::F32)), dtype)
+        let steps = &e[0] / &e[1];
+        let shifted = match (e.get(2).map(|zero| zero.cast(DType::F32)), &shift) {
+            (Some(zero), Shift::BeforeRounding) => (steps + zero).rounded(),
+            (Some(zero), Shift::AfterRounding) => steps.rounded() + zero,
+            (None, _) => steps.rounded(),
+        };
+        saturated(shifted, dtype)
     };
     Ok(vec![cx.program.elementwise(&operands, quantize)?])
 }
 
+/// As ONNX Runtime does it, which has the zero point added before it rounds.
 fn binary(cx: &mut Cx, op: Binary) -> Lowering {
     let (a, b) = (real(cx, 0)?, real(cx, 3)?);
     let y = cx.program.binary(op, a, b)?;
-    quantized(cx, y, 6)
+    quantized_by(cx, y, 6, Shift::BeforeRounding)
 }
 
 /// Inputs: A, its scale and zero point, B, its scales and zero points (one, or one per column), C in int32, y's scale

@@ -22,7 +22,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
-use crate::expr::{Binary, Expr, Idx, Node, has_f64};
+use crate::expr::{Expr, Idx, Node};
 use crate::graph::Graph;
 use crate::ir::{Def, Guard, Program, Stop, ValueId};
 use crate::kernel::{Caps, KernelSpec};
@@ -162,21 +162,18 @@ pub fn plan(graph: &Graph, known: &Known, caps: &Caps) -> Result<Plan, Stop> {
 
 /// What a device lacks of float64 is computed in float32, which is for the user to allow. Bits cannot be.
 fn refuse_f64(plan: &Plan, native: bool, allowed: bool) -> Result<()> {
+    if native {
+        return Ok(());
+    }
     let lacks = |e: &Expr| match e.node() {
-        Node::Bits(_, a) if !native && (a.dtype() == DType::F64 || e.dtype() == DType::F64) => {
-            Some("the bits of float64".into())
-        }
-        _ if allowed => None,
-        _ if e.dtype() != DType::F64 || e.as_const().is_some() => None,
-        _ if !native => Some("float64".into()),
-        Node::Unary(op, _) if !has_f64(*op) => Some(format!("float64 {op:?}")),
-        Node::Binary(Binary::Pow, ..) => Some("float64 Pow".into()),
-        _ => None,
+        Node::Bits(_, a) if a.dtype() == DType::F64 || e.dtype() == DType::F64 => Some("the bits of float64"),
+        _ if allowed || e.dtype() != DType::F64 || e.as_const().is_some() => None,
+        _ => Some("float64"),
     };
     for step in &plan.steps {
-        let mut found: Option<String> = None;
+        let mut found = None;
         for expr in plan.kernels[step.kernel].spec.exprs() {
-            expr.visit(&mut |e| found = found.take().or_else(|| lacks(e)));
+            expr.visit(&mut |e| found = found.or_else(|| lacks(e)));
         }
         if let Some(what) = found {
             let name = &plan.tensors[step.output].name;

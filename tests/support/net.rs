@@ -104,7 +104,8 @@ impl Net {
         self.weight(name, &Tensor::from_slice(&[values.len()], values).unwrap())
     }
 
-    /// A node; inputs and outputs are words. Named after its first output.
+    /// A node; inputs and outputs are words. Named after its first output. `op` may name its domain, as
+    /// `com.microsoft.MoE`.
     pub fn node(mut self, op: &str, inputs: &str, outputs: &str, attributes: &[Attribute]) -> Net {
         // `-` is an omitted input.
         let words = |text: &str| -> Vec<String> {
@@ -113,8 +114,10 @@ impl Net {
                 .collect()
         };
         let output = words(outputs);
+        let (domain, op) = op.rsplit_once('.').unwrap_or(("", op));
         self.0.node.push(NodeProto {
             op_type: op.into(),
+            domain: domain.into(),
             name: output.first().cloned().unwrap_or_default(),
             input: words(inputs),
             output,
@@ -132,10 +135,10 @@ impl Net {
 
     /// The model file.
     pub fn bytes(&self) -> Vec<u8> {
-        let opset = OperatorSetIdProto { domain: String::new(), version: 20 };
+        let opset = |domain: &str, version| OperatorSetIdProto { domain: domain.into(), version };
+        let opset_import = vec![opset("", 20), opset("com.microsoft", 1)];
         let graph = Some(self.0.clone());
-        ModelProto { ir_version: 9, graph, opset_import: vec![opset], ..ModelProto::default() }
-            .encode_to_vec()
+        ModelProto { ir_version: 9, graph, opset_import, ..ModelProto::default() }.encode_to_vec()
     }
 
     /// The model as the reader gives it.

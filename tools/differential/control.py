@@ -37,7 +37,7 @@ def _(d):
 def _(d):
     # y = y * 0.5 + x3, until its first element is above a bound, or so many times; each y is an output, too.
     shape = d.full(1, 2)
-    count, bounded = d.int(0, 6), d.bool()
+    count, bounded = d.int(0, 80) if d.int(0, 9) == 0 else d.int(0, 6), d.bool()
     nodes = [
         constant("half", F32(0.5)),
         helper.make_node("Mul", ["y", "half"], ["less"]),
@@ -62,7 +62,7 @@ def _(d):
 @op("Scan")
 def _(d):
     # A running sum of the slices of x1, and their products with it.
-    length, shape = d.int(1, 6), d.full(0, 2)
+    length, shape = d.int(1, 80) if d.int(0, 9) == 0 else d.int(1, 6), d.full(0, 2)
     inputs = [value("sum", TensorProto.FLOAT, shape), value("slice", TensorProto.FLOAT, shape)]
     outputs = [value("next", TensorProto.FLOAT, shape), value("each", TensorProto.FLOAT, shape)]
     nodes = [helper.make_node("Add", ["sum", "slice"], ["next"]), helper.make_node("Mul", ["next", "slice"], ["each"])]

@@ -117,6 +117,11 @@ def _(d):
     if d.bool():
         attributes["softcap"] = 2.0
     total = np.array(past + new, I32)
+    sinks = d.int(0, 3)
+    if sinks == 1:
+        attributes["smooth_softmax"] = 1
+    if sinks == 2:
+        tables += [None] * (4 - len(tables)) + [d.tensor([kv * group])]
     # What lies behind a row's own keys in the new caches is left open.
     d.compared = 3 if batch == 1 else 1
     return [q, k, v, *caches, lengths.astype(I32), total, *tables], attributes, 3
