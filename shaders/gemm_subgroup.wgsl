@@ -18,7 +18,7 @@
 //#end
 
 //#knobs
-const SUBGROUP: u32 = 8u;
+const SUBGROUP: u32 = 1u;
 const GROUPS: u32 = 1u;
 const ROWS: u32 = 1u;
 const MICRO_N4: u32 = 1u;
@@ -101,16 +101,22 @@ fn main(
             //#end
             //#end
         }
-        //#each r ROWS
-        //#each l SUBGROUP
-        if (m + i32(r0 * SUBGROUP + l0) < size_m()) {
+        // In a loop, so that the epilogue stands there once: compiling it for every row takes longer than all the rest.
+        var sums = array<vec4<Sum>, ROWS * SUBGROUP * MICRO_N4>(
+            //#each r ROWS
+            //#each l SUBGROUP
             //#each n MICRO_N4
-            if (n + i32(n0 * SUBGROUP) * 4 < size_n()) {
-                store(b, m + i32(r0 * SUBGROUP + l0), n + i32(n0 * SUBGROUP) * 4, sum_r0_l0_n0);
-            }
+            sum_r0_l0_n0,
             //#end
+            //#end
+            //#end
+        );
+        for (var i = 0; i < i32(ROWS * SUBGROUP * MICRO_N4); i++) {
+            let row = m + i / i32(MICRO_N4);
+            let column = n + i % i32(MICRO_N4) * i32(SUBGROUP) * 4;
+            if ((row < size_m()) & (column < size_n())) {
+                store(b, row, column, sums[i]);
+            }
         }
-        //#end
-        //#end
     }
 }

@@ -315,7 +315,7 @@ fn check(label: &str, spec: &KernelSpec, schedule: &Schedule, sizes: &[i64], cap
     for pass in passes(spec, schedule, sizes, caps) {
         let mut texts = Vec::new();
         // Browsers have no cooperative matrices of naga's form.
-        let dialects = match schedule {
+        let dialects = match &pass.schedule {
             Schedule::Cooperative(_) => vec![Dialect::Naga],
             _ => vec![Dialect::Naga, Dialect::Browser],
         };
@@ -418,7 +418,7 @@ fn contractions_of_every_kind_are_valid() {
             }
         }
     }
-    for kind in ["Contract", "Tiled", "Subgroup", "Cooperative", "Gemv"] {
+    for kind in ["Contract", "Tiled", "Subgroup", "Cooperative", "Gemv", "Apart"] {
         assert!(kinds.get(kind).is_some_and(|&n| n >= 10), "few schedules of a kind: {kinds:?}");
     }
 }

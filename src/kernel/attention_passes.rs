@@ -11,11 +11,12 @@
 
 use super::attention::{AttentionSchedule, FusedSchedule};
 use super::caps::Caps;
+use super::moved::Moved;
 use super::passes::{Pass, Slot};
 use super::schedule::{Schedule, Sizes};
 use super::space::default_schedule;
 use super::spec::{AttentionBody, AttentionResult, Body, ContractBody, KernelSpec, RowResult, Stage};
-use crate::expr::{Atom, Binary, Expr, Idx, Rewrite, unflatten};
+use crate::expr::{Binary, Expr, Idx, unflatten};
 use crate::ir::Combine;
 use crate::tensor::DType;
 
@@ -80,18 +81,14 @@ pub fn unfused(spec: &KernelSpec, body: &AttentionBody) -> Option<Unfused> {
     let [b, query] = [Idx::var(0, batch), Idx::var(1, m)];
     let f32 = DType::F32;
     let kernel = |pass: &Moved, output, body| {
-        let dtype = |slot: &Slot| match slot {
-            Slot::Input(i) => spec.inputs[*i],
-            Slot::Output | Slot::Scratch(_) => f32,
-        };
-        let spec =
-            KernelSpec { inputs: pass.inputs.iter().map(dtype).collect(), output, params: spec.params, body };
+        let spec = KernelSpec { inputs: pass.dtypes(spec, f32), output, params: spec.params, body };
         (spec, pass.inputs.clone())
     };
 
     // The keys become the columns of a contraction, the head size its sum.
     let zero = Idx::from(0i64);
-    let mut moved = Moved::new(vec![], [&b, &query, &zero, &Idx::var(2, k), &Idx::var(3, d)]);
+    let mut moved =
+        Moved::new(vec![], [&b, &query, &zero, &Idx::var(2, k), &Idx::var(3, d)].map(Idx::clone).into());
     let contract = ContractBody {
         batch: batch.clone(),
         m: m.clone(),
@@ -112,12 +109,15 @@ pub fn unfused(spec: &KernelSpec, body: &AttentionBody) -> Option<Unfused> {
         Stage { extent: k.clone(), combine: Combine::Max, value: score },
         Stage { extent: k.clone(), combine: Combine::Sum, value: weight.clone() },
     ];
-    let mut moved = Moved::new(vec![Slot::Scratch(0)], [&zero; 5]);
+    let mut moved = Moved::new(vec![Slot::Scratch(0)], vec![zero.clone(); 5]);
     moved.args = vec![weight, Expr::arg(1, f32)];
     let result = RowResult::PerElement { extent: k.clone(), at, value: mean.rewrite(&mut moved) };
     let weights = kernel(&moved, f32, Body::Reduce { rows, stages, result });
 
-    let mut moved = Moved::new(vec![Slot::Scratch(1)], [&b, &query, &Idx::var(2, n), &Idx::var(3, k), &zero]);
+    let mut moved = Moved::new(
+        vec![Slot::Scratch(1)],
+        vec![b.clone(), query.clone(), Idx::var(2, n), Idx::var(3, k), zero],
+    );
     let at = &(&(&(&b * m) + &query) * k) + &Idx::var(3, k);
     let contract = ContractBody {
         batch: batch.clone(),
@@ -142,8 +142,8 @@ fn split(spec: &KernelSpec, body: &AttentionBody, parts: u32) -> Option<(Part, P
     let outer = Idx::var(0, &batches);
     let first = &outer.div(batch) * &chunk;
     let key = (&first + &Idx::var(3, &chunk)).smaller(&(k - &Idx::from(1i64)));
-    let all: Vec<Slot> = (0..spec.inputs.len()).map(Slot::Input).collect();
-    let variables = [&outer.rem(batch), &Idx::var(1, m), &Idx::var(2, n), &key, &Idx::var(4, &body.d)];
+    let all = Moved::all(spec);
+    let variables = vec![outer.rem(batch), Idx::var(1, m), Idx::var(2, n), key, Idx::var(4, &body.d)];
     let mut moved = Moved::new(all.clone(), variables);
     let partial = AttentionBody {
         batch: batches,
@@ -173,18 +173,15 @@ fn split(spec: &KernelSpec, body: &AttentionBody, parts: u32) -> Option<(Part, P
         stage(Combine::Sum, faded(read(&(n + &Idx::from(1i64))))),
         stage(Combine::Sum, faded(read(&at[2]))),
     ];
-    let mut moved = Moved::new(vec![], [&zero; 5]);
+    let mut moved = Moved::new(vec![], vec![zero.clone(); 5]);
     moved.args = vec![Expr::arg(2, f32), Expr::arg(1, f32)];
     let mean = mean.rewrite(&mut moved).cast(*dtype);
-    let mut moved = Moved::new(vec![Slot::Scratch(0)], [&at[0], &at[1], &at[2], &zero, &zero]);
+    let mut moved =
+        Moved::new(vec![Slot::Scratch(0)], [&at[0], &at[1], &at[2], &zero, &zero].map(Idx::clone).into());
     moved.args = vec![mean];
     let result = RowResult::PerRow(epilogue.rewrite(&mut moved));
-    let inputs = moved.inputs.iter().map(|slot| match slot {
-        Slot::Input(i) => spec.inputs[*i],
-        Slot::Output | Slot::Scratch(_) => f32,
-    });
     let combined = KernelSpec {
-        inputs: inputs.collect(),
+        inputs: moved.dtypes(spec, f32),
         output: spec.output,
         params: spec.params,
         body: Body::Reduce { rows, stages, result },
@@ -195,41 +192,4 @@ fn split(spec: &KernelSpec, body: &AttentionBody, parts: u32) -> Option<(Part, P
 /// The largest score of a row, or the lowest finite number: what is hidden altogether weighs nothing.
 fn floor(top: &Expr) -> Expr {
     top.binary(Binary::Max, &Expr::float(DType::F32, f32::MIN as f64))
-}
-
-/// Replaces the body's loop variables and arguments; its inputs are numbered in the order of first use.
-struct Moved {
-    inputs: Vec<Slot>,
-    vars: [Idx; 5],
-    args: Vec<Expr>,
-}
-
-impl Moved {
-    fn new(inputs: Vec<Slot>, vars: [&Idx; 5]) -> Moved {
-        Moved { inputs, vars: vars.map(Idx::clone), args: Vec::new() }
-    }
-}
-
-impl Rewrite for Moved {
-    fn load(&mut self, source: u32, dtype: DType, at: Vec<Idx>) -> Expr {
-        let slot = Slot::Input(source as usize);
-        let position = self.inputs.iter().position(|&input| input == slot).unwrap_or_else(|| {
-            self.inputs.push(slot);
-            self.inputs.len() - 1
-        });
-        Expr::load(position as u32, dtype, at)
-    }
-
-    fn atom(&mut self, atom: &Atom) -> Option<Idx> {
-        match atom {
-            Atom::Var(var) => self.vars.get(var.id as usize).cloned(),
-            Atom::Sym(_) | Atom::Div(..) | Atom::Mod(..) | Atom::Min(..) | Atom::Max(..) | Atom::Data(..) => {
-                None
-            }
-        }
-    }
-
-    fn arg(&mut self, number: u32, dtype: DType) -> Expr {
-        self.args.get(number as usize).cloned().unwrap_or_else(|| Expr::arg(number, dtype))
-    }
 }

@@ -90,7 +90,7 @@ pub fn broken_rule(
         Some("workgroups of fewer than 32 or more than 256 invocations")
     } else if caps.cpu && s.group_m * s.group_n > 32 {
         Some(ONE_CORE)
-    } else if registers(s) > if caps.cpu { 1024 } else { 160 } {
+    } else if registers(s) > if caps.cpu { 416 } else { 160 } {
         Some("more registers than an invocation has, by estimate")
     } else if tile_m >= 2 * m || tile_n >= 2 * n.max(4) {
         Some("a tile twice as large as the output")

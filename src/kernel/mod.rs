@@ -3,6 +3,7 @@
 //! A family of kernels has a file for its knobs: their points, the rules that cut them, an estimate that orders what is
 //! left, and a sound default.
 
+mod apart;
 mod attention;
 mod attention_passes;
 mod caps;
@@ -13,6 +14,7 @@ mod depthwise;
 mod fours;
 mod gemv;
 mod map;
+mod moved;
 mod operand;
 mod passes;
 mod peaks;
@@ -28,6 +30,7 @@ mod tiled;
 mod work;
 
 pub use crate::ir::{Combine, ConvVar};
+pub use apart::{ApartSchedule, Operand};
 pub use attention::{AttentionSchedule, FusedSchedule};
 pub(crate) use attention::{columns, stride};
 pub use caps::{AdapterKind, Caps, CooperativeSize};

@@ -2,8 +2,10 @@
 //! memory. The passes are ordinary kernels, so a family that splits its work needs no skeleton of its own for the
 //! rest.
 
+use super::apart;
 use super::attention_passes;
 use super::caps::Caps;
+use super::moved::Moved;
 use super::row_parts;
 use super::schedule::{Schedule, Sizes};
 use super::spec::{Body, KernelSpec};
@@ -42,6 +44,7 @@ pub fn passes(spec: &KernelSpec, schedule: &Schedule, sizes: Sizes, caps: &Caps)
         (Body::Contract(body), _) if schedule.split_k() > 1 => {
             Some(split_k::passes(spec, body, schedule, sizes, caps))
         }
+        (Body::Contract(_) | Body::Conv(_), Schedule::Apart(s)) => apart::passes(spec, s, sizes, caps),
         (Body::Reduce { .. }, Schedule::Reduce(s)) if s.parts > 1 => row_parts::passes(spec, s, sizes, caps),
         (Body::Attention(body), Schedule::Attention(s)) => {
             attention_passes::passes(spec, body, s, sizes, caps)
@@ -55,7 +58,7 @@ pub fn passes(spec: &KernelSpec, schedule: &Schedule, sizes: Sizes, caps: &Caps)
         vec![Pass {
             spec: spec.clone(),
             schedule: schedule.clone(),
-            inputs: (0..spec.inputs.len()).map(Slot::Input).collect(),
+            inputs: Moved::all(spec),
             output: Slot::Output,
             len: spec.output_len(),
         }]

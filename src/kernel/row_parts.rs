@@ -6,12 +6,13 @@
 //! ```
 
 use super::caps::Caps;
+use super::moved::Moved;
 use super::passes::{Pass, Slot};
 use super::reduce::ReduceSchedule;
 use super::schedule::{Schedule, Sizes, size};
 use super::space::default_schedule;
 use super::spec::{Body, KernelSpec, RowResult, Stage};
-use crate::expr::{Atom, Binary, Expr, Idx, Rewrite};
+use crate::expr::{Binary, Expr, Idx};
 use crate::tensor::DType;
 
 /// Rows are not cut into parts shorter than this ...
@@ -56,7 +57,7 @@ pub fn passes(spec: &KernelSpec, s: &ReduceSchedule, sizes: Sizes, caps: &Caps) 
     let all = rows * &parts;
     let (outer, inner) = (Idx::var(0, &all), Idx::var(1, &chunk));
     let position = &(&outer.rem(&parts) * &chunk) + &inner;
-    let mut within = Vars { first: None, vars: [outer.div(&parts), position.clone()] };
+    let mut within = Moved::new(Moved::all(spec), vec![outer.div(&parts), position.clone()]);
     let value = stage.value.rewrite(&mut within);
     // The last parts are shorter where the row does not divide.
     let value = if &chunk * &parts == stage.extent {
@@ -76,13 +77,12 @@ pub fn passes(spec: &KernelSpec, s: &ReduceSchedule, sizes: Sizes, caps: &Caps) 
         ..spec.clone()
     };
     let row = Idx::var(0, rows);
-    let mut last = Vars { first: Some(Vec::new()), vars: [row.clone(), Idx::from(0i64)] };
+    let mut last = Moved::new(vec![Slot::Scratch(0)], vec![row.clone(), Idx::from(0i64)]);
     let result = RowResult::PerRow(result.rewrite(&mut last));
-    let read = last.first.unwrap_or_default();
     let at = &(&row * &parts) + &Idx::var(1, &parts);
     let stage = Stage { extent: parts, combine: stage.combine, value: Expr::load(0, dtype, vec![at]) };
     let whole = KernelSpec {
-        inputs: std::iter::once(dtype).chain(read.iter().map(|&i| spec.inputs[i])).collect(),
+        inputs: last.dtypes(spec, dtype),
         output: spec.output,
         params: spec.params,
         body: Body::Reduce { rows: rows.clone(), stages: vec![stage], result },
@@ -90,43 +90,16 @@ pub fn passes(spec: &KernelSpec, s: &ReduceSchedule, sizes: Sizes, caps: &Caps) 
     let first = Pass {
         spec: partial,
         schedule: Schedule::Reduce(ReduceSchedule { parts: 1, ..s.clone() }),
-        inputs: (0..spec.inputs.len()).map(Slot::Input).collect(),
+        inputs: within.inputs,
         output: Slot::Scratch(0),
         len: all,
     };
     let second = Pass {
         schedule: default_schedule(&whole, sizes, caps),
         spec: whole,
-        inputs: std::iter::once(Slot::Scratch(0)).chain(read.into_iter().map(Slot::Input)).collect(),
+        inputs: last.inputs,
         output: Slot::Output,
         len: rows.clone(),
     };
     Some(vec![first, second])
-}
-
-/// Replaces the loop variables; where `first` collects, loads are numbered anew behind the scratch.
-struct Vars {
-    first: Option<Vec<usize>>,
-    vars: [Idx; 2],
-}
-
-impl Rewrite for Vars {
-    fn load(&mut self, source: u32, dtype: DType, at: Vec<Idx>) -> Expr {
-        let Some(inputs) = &mut self.first else { return Expr::load(source, dtype, at) };
-        let source = source as usize;
-        let position = inputs.iter().position(|&i| i == source).unwrap_or_else(|| {
-            inputs.push(source);
-            inputs.len() - 1
-        });
-        Expr::load(position as u32 + 1, dtype, at)
-    }
-
-    fn atom(&mut self, atom: &Atom) -> Option<Idx> {
-        match atom {
-            Atom::Var(var) => self.vars.get(var.id as usize).cloned(),
-            Atom::Sym(_) | Atom::Div(..) | Atom::Mod(..) | Atom::Min(..) | Atom::Max(..) | Atom::Data(..) => {
-                None
-            }
-        }
-    }
 }

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::apart::ApartSchedule;
 use super::attention::AttentionSchedule;
 use super::caps::Caps;
 use super::contract::ContractSchedule;
@@ -43,6 +44,8 @@ pub enum Schedule {
     Depthwise(DepthwiseSchedule),
     /// For [`Body::Attention`].
     Attention(AttentionSchedule),
+    /// For a [`Body::Contract`] or [`Body::Conv`] with an operand that is more than a read.
+    Apart(ApartSchedule),
 }
 
 impl Schedule {
@@ -58,7 +61,8 @@ impl Schedule {
             | Schedule::Gemv(_)
             | Schedule::Conv(_)
             | Schedule::Depthwise(_)
-            | Schedule::Attention(_) => 1,
+            | Schedule::Attention(_)
+            | Schedule::Apart(_) => 1,
         }
     }
 
@@ -74,7 +78,8 @@ impl Schedule {
             | Schedule::Gemv(_)
             | Schedule::Attention(_)
             | Schedule::Conv(_)
-            | Schedule::Depthwise(_)) => other,
+            | Schedule::Depthwise(_)
+            | Schedule::Apart(_)) => other,
         }
     }
 
@@ -90,7 +95,8 @@ impl Schedule {
             | Schedule::Reduce(_)
             | Schedule::Conv(_)
             | Schedule::Depthwise(_)
-            | Schedule::Attention(_) => None,
+            | Schedule::Attention(_)
+            | Schedule::Apart(_) => None,
         }
     }
 
@@ -112,6 +118,25 @@ impl Schedule {
             Schedule::Conv(_) => "direct",
             Schedule::Depthwise(_) => "depthwise",
             Schedule::Attention(s) => s.algorithm(),
+            Schedule::Apart(s) => s.algorithm(),
+        }
+    }
+
+    /// Whether its text is so long that a CPU adapter's compiler takes about a second for it: more than 32 vectors of
+    /// sums, each with its own statements.
+    pub(super) fn compiles_slowly(&self) -> bool {
+        match self {
+            Schedule::Contract(s) => s.micro_m * s.micro_n4 > 32,
+            Schedule::Subgroup(s) => s.sums() > 32,
+            Schedule::Apart(s) => s.rest.compiles_slowly(),
+            Schedule::Map(_)
+            | Schedule::Reduce(_)
+            | Schedule::Tiled(_)
+            | Schedule::Cooperative(_)
+            | Schedule::Gemv(_)
+            | Schedule::Conv(_)
+            | Schedule::Depthwise(_)
+            | Schedule::Attention(_) => false,
         }
     }
 }
@@ -148,6 +173,7 @@ impl std::fmt::Display for Schedule {
                 write!(f, "depthwise group={} micro_h={} micro_w={}", s.group, s.micro_h, s.micro_w)
             }
             Schedule::Attention(s) => s.fmt(f),
+            Schedule::Apart(s) => s.fmt(f),
         }
     }
 }

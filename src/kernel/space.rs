@@ -6,7 +6,7 @@ use super::caps::Caps;
 use super::peaks::Peaks;
 use super::schedule::{Schedule, Sizes};
 use super::spec::{Body, ConvBody, KernelSpec};
-use super::{attention, contract, conv, cooperative, depthwise, gemv, map, reduce, subgroup, tiled};
+use super::{apart, attention, contract, conv, cooperative, depthwise, gemv, map, reduce, subgroup, tiled};
 
 /// Candidates that are left at the most.
 pub const MOST_CANDIDATES: usize = 64;
@@ -24,8 +24,12 @@ pub struct Space {
     pub kept: Vec<Schedule>,
 }
 
-/// The points of the knobs of a kernel's family, legal or not.
+/// The points of the knobs of a kernel's family, legal or not, and those with an operand apart.
 pub fn points(spec: &KernelSpec, sizes: Sizes, caps: &Caps, peaks: &Peaks) -> Vec<Schedule> {
+    [fused_points(spec, sizes, caps, peaks), apart::points(spec, sizes, caps, peaks)].concat()
+}
+
+fn fused_points(spec: &KernelSpec, sizes: Sizes, caps: &Caps, peaks: &Peaks) -> Vec<Schedule> {
     match &spec.body {
         Body::Map { .. } => map::points(),
         Body::Reduce { .. } => reduce::points(),
@@ -41,8 +45,17 @@ pub fn points(spec: &KernelSpec, sizes: Sizes, caps: &Caps, peaks: &Peaks) -> Ve
 
 /// The space of a kernel at these sizes; `peaks` are for the order. Never empty: the default is a legal schedule.
 pub fn space(spec: &KernelSpec, sizes: Sizes, caps: &Caps, peaks: &Peaks) -> Space {
+    cut(spec, points(spec, sizes, caps, peaks), sizes, caps, peaks)
+}
+
+/// The space without operands apart.
+pub(super) fn fused_space(spec: &KernelSpec, sizes: Sizes, caps: &Caps, peaks: &Peaks) -> Space {
+    cut(spec, fused_points(spec, sizes, caps, peaks), sizes, caps, peaks)
+}
+
+/// What the rules leave of `points`, in order.
+fn cut(spec: &KernelSpec, points: Vec<Schedule>, sizes: Sizes, caps: &Caps, peaks: &Peaks) -> Space {
     let default = default_schedule(spec, sizes, caps);
-    let points = points(spec, sizes, caps, peaks);
     let mut space = Space { raw: points.len(), removed: Vec::new(), kept: vec![default] };
     let mut legal: Vec<(f64, Schedule)> = Vec::new();
     for point in points {
@@ -51,7 +64,9 @@ pub fn space(spec: &KernelSpec, sizes: Sizes, caps: &Caps, peaks: &Peaks) -> Spa
             None => legal.push((estimate_ns(spec, &point, sizes, caps, peaks), point)),
         }
     }
-    legal.sort_by(|a, b| a.0.total_cmp(&b.0));
+    // A CPU adapter compiles large tiles for longer than it measures them: they come last.
+    let slow = |schedule: &Schedule| caps.cpu && schedule.compiles_slowly();
+    legal.sort_by(|a, b| slow(&a.1).cmp(&slow(&b.1)).then(a.0.total_cmp(&b.0)));
     // Estimates hardly compare one algorithm with another: the best of each comes first.
     let mut seen = BTreeSet::new();
     let (first, rest): (Vec<_>, Vec<_>) = legal.into_iter().partition(|(_, s)| seen.insert(s.algorithm()));
@@ -129,6 +144,7 @@ pub fn broken_rule(
         (Body::Conv(body), Schedule::Conv(s)) => conv::broken_rule(body, s, sizes, caps),
         (Body::Conv(body), Schedule::Depthwise(s)) => depthwise::broken_rule(body, s, sizes, caps),
         (Body::Attention(body), Schedule::Attention(s)) => attention::broken_rule(spec, body, s, sizes, caps),
+        (Body::Contract(_) | Body::Conv(_), Schedule::Apart(s)) => apart::broken_rule(spec, s, sizes, caps),
         (
             Body::Map { .. } | Body::Reduce { .. } | Body::Contract(_) | Body::Conv(_) | Body::Attention(_),
             _,
@@ -154,6 +170,9 @@ pub fn estimate_ns(spec: &KernelSpec, schedule: &Schedule, sizes: Sizes, caps: &
         (Body::Conv(body), Schedule::Depthwise(s)) => depthwise::estimate_ns(body, s, sizes, caps, peaks),
         (Body::Attention(body), Schedule::Attention(s)) => {
             attention::estimate_ns(spec, body, s, sizes, caps, peaks)
+        }
+        (Body::Contract(_) | Body::Conv(_), Schedule::Apart(s)) => {
+            apart::estimate_ns(spec, s, sizes, caps, peaks)
         }
         (
             Body::Map { .. } | Body::Reduce { .. } | Body::Contract(_) | Body::Conv(_) | Body::Attention(_),

@@ -42,7 +42,7 @@ impl SubgroupSchedule {
     }
 
     /// Vectors of sums per invocation.
-    fn sums(&self) -> u32 {
+    pub fn sums(&self) -> u32 {
         self.rows * self.subgroup * self.micro_n4
     }
 }

@@ -136,6 +136,9 @@ pub fn render(label: &str, spec: &KernelSpec, schedule: &Schedule, target: Targe
         (Body::Contract(_), _) if schedule.split_k() != 1 => {
             Err(Error::limit(label, format!("schedule {schedule} takes several passes")))
         }
+        (Body::Contract(_) | Body::Conv(_), Schedule::Apart(_)) => {
+            Err(Error::limit(label, format!("schedule {schedule} takes several passes")))
+        }
         (Body::Contract(body), Schedule::Contract(s)) => contract::render(label, spec, body, s, target),
         (Body::Contract(body), Schedule::Tiled(s)) => tiled::render(label, spec, body, s, target),
         (Body::Contract(body), Schedule::Subgroup(s)) => subgroup::render(label, spec, body, s, target),

@@ -159,11 +159,22 @@ export function turn(): Promise<void> {
   });
 }
 
+/** The promise's result, or the signal's reason. */
+export function until<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+  if (signal === undefined) return promise;
+  const { promise: aborted, reject } = Promise.withResolvers<never>();
+  const abort = () => reject(signal.reason);
+  if (signal.aborted) abort();
+  signal.addEventListener('abort', abort, { once: true });
+  promise.catch(() => {}); // nobody waits for it any more once the signal has spoken
+  return Promise.race([promise, aborted]).finally(() => signal.removeEventListener('abort', abort));
+}
+
 /** Gives the page a turn whenever work has held it for some milliseconds. */
 export class Turns {
   #since = performance.now();
 
-  constructor(private readonly signal?: AbortSignal | undefined) {}
+  constructor(readonly signal?: AbortSignal | undefined) {}
 
   async due(): Promise<void> {
     this.signal?.throwIfAborted();

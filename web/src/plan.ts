@@ -2,7 +2,7 @@
 import type { Core, KernelText, Output } from './core.js';
 import type { NumericType } from './dtype.js';
 import { TilewrightError } from './error.js';
-import { type Gpu, scoped, type Turns } from './gpu.js';
+import { type Gpu, scoped, type Turns, until } from './gpu.js';
 import { compile } from './kernels.js';
 import { type Place, STORAGE_USAGE, type Weights, write } from './weights.js';
 import { type Commands, CONSTANT, decode, INPUT, memory, PARAMETERS, type Range } from './words.js';
@@ -62,6 +62,7 @@ export class HostPlan {
   readonly #memory = new Map<number, Place>();
   readonly #owned = new Map<number, GPUBuffer>();
   readonly #pipelines: GPUComputePipeline[] = [];
+  #ready: Promise<void> = Promise.resolve();
 
   private constructor(
     private readonly gpu: Gpu,
@@ -69,24 +70,33 @@ export class HostPlan {
     readonly number: number,
   ) {}
 
-  /** Uploads a plan's constants and computes what depends on them alone. */
+  /** Begins to upload a plan's constants; what depends on them alone is computed once they are there. */
   static async make(gpu: Gpu, core: Core, number: number, weights: Weights, preparing: Preparing): Promise<HostPlan> {
     const plan = new HostPlan(gpu, core, number);
-    const constants = await weights.upload(core, number, preparing.turns, preparing.onUpload);
-    for (const [tensor, place] of constants) plan.#memory.set(memory(CONSTANT, tensor), place);
+    const { places, written } = await weights.upload(core, number, preparing.onUpload);
+    written.catch(() => {}); // it is awaited in `ready`
+    for (const [tensor, place] of places) plan.#memory.set(memory(CONSTANT, tensor), place);
     const commands = decode(await core.once(number));
-    if (commands.dispatches.length > 0) {
-      const { dispatches, parameters } = await plan.realise(commands, preparing);
-      await scoped(gpu, 'what depends on constants alone', () => {
-        const encoder = gpu.device.createCommandEncoder();
-        const pass = encoder.beginComputePass();
-        replay(pass, dispatches);
-        pass.end();
-        gpu.device.queue.submit([encoder.finish()]);
-      });
-      parameters?.destroy();
-    }
+    const once = commands.dispatches.length === 0 ? undefined : await plan.realise(commands, preparing);
+    plan.#ready = written.then(() => (once === undefined ? undefined : plan.#runOnce(once)));
+    plan.#ready.catch(() => {}); // it is awaited by those who want the plan
     return plan;
+  }
+
+  /** When all constants are there. Meanwhile kernels can be compiled. */
+  get ready(): Promise<void> {
+    return this.#ready;
+  }
+
+  async #runOnce({ dispatches, parameters }: Recording): Promise<void> {
+    await scoped(this.gpu, 'what depends on constants alone', () => {
+      const encoder = this.gpu.device.createCommandEncoder();
+      const pass = encoder.beginComputePass();
+      replay(pass, dispatches);
+      pass.end();
+      this.gpu.device.queue.submit([encoder.finish()]);
+    });
+    parameters?.destroy();
   }
 
   /** Where input `number` of the model goes; nowhere if no kernel reads it. */
@@ -212,5 +222,6 @@ export async function recorded(
 ): Promise<Run> {
   const known = await Promise.all(outputs.map((output, i) => (output.stored === null ? core.knownOutput(i) : undefined)));
   const recording = await plan.realise(decode(await core.words()), preparing);
+  await until(plan.ready, preparing.turns.signal);
   return { plan, recording, order, inputs, outputs, known, isStage };
 }

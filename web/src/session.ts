@@ -3,12 +3,12 @@ import { Core, type Declared, type Described, type Feed, loadCore } from './core
 import { isNumericType, type NumericType, numericType } from './dtype.js';
 import { log } from './env.js';
 import { messageOf, TilewrightError, unsupported } from './error.js';
-import { type Gpu, limitsOf, lostError, openGpu, Turns } from './gpu.js';
+import { type Gpu, limitsOf, lostError, openGpu, Turns, until } from './gpu.js';
 import { type ModelFiles, openModel } from './model.js';
 import { checkRunOptions, checkSessionOptions, type RunOptions, type SessionOptions } from './options.js';
 import { HostPlan, type Preparing, recorded, type Run } from './plan.js';
 import { exportRecords, importRecords } from './records.js';
-import type { Flight, Given, Wanted } from './run.js';
+import type { Given, Wanted } from './run.js';
 import type { FileLike } from './source.js';
 import { type Running, submitAll } from './stages.js';
 import { Staging } from './staging.js';
@@ -95,7 +95,21 @@ export class InferenceSession extends EventTarget {
     options.signal?.throwIfAborted();
     const [gpu, files] = await Promise.all([openGpu(), openModel(file, options), loadCore()]);
     const device = await openDevice(gpu, files, options);
-    return new InferenceSession(files, options, device, await device.core.describe());
+    const session = new InferenceSession(files, options, device, await device.core.describe());
+    session.#compileAhead();
+    return session;
+  }
+
+  /** Where the inputs' shapes are known, kernels are compiled while the caller gets the inputs ready. */
+  #compileAhead(): void {
+    const { freeDimensionOverrides = {} } = this.#options;
+    const given = this.inputMetadata.map(({ name, type, shape }): Given => {
+      const dims = shape.map((dim) => (typeof dim === 'number' ? dim : (freeDimensionOverrides[dim] ?? -1)));
+      return { name, type: type as NumericType, dims, data: undefined, gpuBuffer: undefined };
+    });
+    if (!given.every(({ type, dims }) => isNumericType(type) && dims.every((size) => size >= 0))) return;
+    // What fails now fails in the run, which says it.
+    this.#inTurn(async () => this.#first(await this.#ready(), given, undefined)).catch(() => {});
   }
 
   /** Runs the model. */
@@ -127,7 +141,7 @@ export class InferenceSession extends EventTarget {
         void this.#tuneInBackground();
       }
     }
-    return until(flight, signal);
+    return until(flight.outputs, signal);
   }
 
   /**
@@ -386,8 +400,14 @@ function close({ core, weights, staging, plans }: Device): void {
 async function hostPlan(device: Device, number: number, preparing: Preparing): Promise<HostPlan> {
   let plan = device.plans.get(number);
   if (plan === undefined) {
-    plan = await HostPlan.make(device.gpu, device.core, number, device.weights, preparing);
-    device.plans.set(number, plan);
+    const made = await HostPlan.make(device.gpu, device.core, number, device.weights, preparing);
+    device.plans.set(number, made);
+    made.ready.catch(() => {
+      // Those who wait for it are told; the next run makes another.
+      if (device.plans.get(number) === made) device.plans.delete(number);
+      made.destroy();
+    });
+    plan = made;
   }
   return plan;
 }
@@ -440,14 +460,3 @@ async function idleAndSeen(): Promise<void> {
   }
   await new Promise<void>((go) => (requestIdleCallback ?? setTimeout)(go));
 }
-
-/** The outputs of a flight, or the signal's reason. */
-function until({ outputs }: Flight, signal: AbortSignal | undefined): Promise<Record<string, Tensor>> {
-  if (signal === undefined) return outputs;
-  const { promise, reject } = Promise.withResolvers<never>();
-  const abort = () => reject(signal.reason);
-  signal.addEventListener('abort', abort, { once: true });
-  outputs.catch(() => {}); // nobody waits for it any more once the signal has spoken
-  return Promise.race([outputs, promise]).finally(() => signal.removeEventListener('abort', abort));
-}
-
