@@ -49,7 +49,7 @@ pub fn render(
     };
     let serial = schedule.lanes == 1;
     let group = if serial {
-        format!("const ROWS: u32 = {}u;\nconst COLUMNS: i32 = {columns};\n", schedule.rows)
+        format!("const ROWS: u32 = {}u;\n", schedule.rows)
     } else {
         format!("const LANES: i32 = {};\nconst ROWS: i32 = {};\n", schedule.lanes, schedule.rows)
     };

@@ -1,0 +1,154 @@
+// Where weights come from: files beside the model, files given, the cache; and that nothing of them is left over.
+import { blank, equal, matches, test } from './browser.mjs';
+
+const onPage = (name, run) => test(name, async (context) => {
+  const page = await blank(context.browser, context.base);
+  try {
+    return await run(page, context);
+  } finally {
+    await page.close();
+  }
+});
+
+// y = x W, whose W of 300 x 300 is in a file of its own: large enough that the core never sees it.
+const SIZE = 300;
+const external = `
+  const values = Float32Array.from({ length: ${SIZE * SIZE} }, (_, i) => (i % ${SIZE} === Math.floor(i / ${SIZE}) ? 3 : 0));
+  const bytes = model({
+    inputs: [['x', [1, ${SIZE}]]], outputs: [['y', [1, ${SIZE}]]],
+    constants: [['w', [${SIZE}, ${SIZE}], { location: 'weights.bin', offset: 64, length: ${4 * SIZE * SIZE} }]],
+    nodes: [['MatMul', 'x w', 'y']],
+  });
+  const weights = new Blob([new Uint8Array(64), values]);
+  const x = new tw.Tensor('float32', Float32Array.from({ length: ${SIZE} }, (_, i) => i), [1, ${SIZE}]);
+  const tripled = async (session) => (await session.run({ x })).y.data.every((v, i) => v === 3 * i);
+  const refused = (...args) => tw.InferenceSession.create(...args).then(() => 'nothing', ({ kind, message }) => kind + ': ' + message);
+`;
+const inPage = (page, body) => page.evaluate((body) => new (Object.getPrototypeOf(async () => {}).constructor)(body)(), external + body);
+
+onPage('external data is found beside the URL, or as given', async (page, { base }) => {
+  await inPage(page, 'Object.assign(window, { bytes, weights });');
+  const [model, weights] = await page.evaluate(async () => [[...bytes], [...new Uint8Array(await weights.arrayBuffer())]]);
+  const fulfil = (body) => (route) => route.fulfill({ body: Buffer.from(body), contentType: 'application/octet-stream' });
+  await page.route(`${base}/made/model.onnx`, fulfil(model));
+  await page.route(`${base}/made/weights.bin`, fulfil(weights));
+  const got = await inPage(page, `
+    const found = [await tw.InferenceSession.create('/made/model.onnx')];
+    for (const data of [weights, await weights.arrayBuffer(), '/made/weights.bin']) {
+      found.push(await tw.InferenceSession.create(bytes, { externalData: [{ path: './weights.bin', data }] }));
+    }
+    const right = await Promise.all(found.map(tripled));
+    const short = { path: 'weights.bin', data: weights.slice(0, 1000) };
+    return [right, await refused(bytes), await refused(bytes, { externalData: [short] })];`);
+  equal(got[0], [true, true, true, true]);
+  matches(got[1], /model: external data in "weights\.bin": not among externalData/);
+  matches(got[2], /model: .*w: data in weights\.bin: wants 360000 bytes from byte 64 on, got a file of 1000 bytes/);
+});
+
+onPage('a cached model is fetched again only when it has changed', async (page, { base }) => {
+  await inPage(page, 'Object.assign(window, { bytes, weights });');
+  const [model, weights] = await page.evaluate(async () => [[...bytes], [...new Uint8Array(await weights.arrayBuffer())]]);
+  const requests = [];
+  const etags = { 'model.onnx': '"1"', 'weights.bin': '"1"' };
+  await page.route(`${base}/made/*`, (route) => {
+    const name = new URL(route.request().url()).pathname.split('/').at(-1);
+    requests.push(`${route.request().method()} ${name}`);
+    const body = route.request().method() === 'HEAD' ? '' : Buffer.from(name === 'model.onnx' ? model : weights);
+    return route.fulfill({ body, headers: { etag: etags[name], 'content-type': 'application/octet-stream' } });
+  });
+  const load = async () => {
+    requests.length = 0;
+    const right = await inPage(page, "return tripled(await tw.InferenceSession.create('/made/model.onnx', { cacheModel: true }));");
+    if (!right) throw new Error('the outputs are wrong');
+    return [...new Set(requests)].sort();
+  };
+  const first = await load();
+  const second = await load();
+  etags['weights.bin'] = '"2"';
+  const third = await load();
+  await page.route(`${base}/made/*`, (route) => route.abort());
+  equal(first, ['GET model.onnx', 'GET weights.bin'], 'first load:');
+  equal(second, ['HEAD model.onnx', 'HEAD weights.bin'], 'second load:');
+  equal(third, ['GET weights.bin', 'HEAD model.onnx', 'HEAD weights.bin'], 'after a change:');
+  equal(await load(), [], 'offline:');
+});
+
+/** Runs over which nothing may grow; 500 with ALL=1, which take two minutes. */
+const RUNS = process.env.ALL === '1' ? 500 : 100;
+
+/** The heap varies by this much between collections. */
+const HEAP_BYTES = 300_000;
+
+onPage(`over ${RUNS} runs, memory of the GPU and of JavaScript does not grow`, async (page) => {
+  const client = await page.context().newCDPSession(page);
+  const heap = async () => {
+    await client.send('HeapProfiler.collectGarbage');
+    return (await client.send('Runtime.getHeapUsage')).usedSize;
+  };
+  await page.evaluate(async () => {
+    const sizes = new Map(); // of the buffers that are not destroyed, by number
+    let made = 0;
+    const { createBuffer } = GPUDevice.prototype;
+    const { destroy } = GPUBuffer.prototype;
+    GPUDevice.prototype.createBuffer = function (descriptor) {
+      const buffer = createBuffer.call(this, descriptor);
+      buffer.number = made++;
+      sizes.set(buffer.number, buffer.size);
+      return buffer;
+    };
+    GPUBuffer.prototype.destroy = function () {
+      sizes.delete(this.number);
+      destroy.call(this);
+    };
+    window.memory = () => ({ buffers: sizes.size, bytes: [...sizes.values()].reduce((a, b) => a + b, 0) });
+    window.session = await tw.InferenceSession.create('/minilm/minilm.onnx');
+    // Shapes in turn: more than the recorded commands that are kept.
+    window.runs = async (count) => {
+      for (let i = 0; i < count; i++) {
+        const length = 1 + (i % 20);
+        const ids = (value) => new tw.Tensor('int64', new BigInt64Array(length).fill(value), [1, length]);
+        const feeds = { input_ids: ids(7n), attention_mask: ids(1n), token_type_ids: ids(0n) };
+        await session.run(feeds, ['sentence_embedding']);
+      }
+      return memory();
+    };
+  });
+  const before = { ...(await page.evaluate(() => runs(40))), heap: await heap() };
+  const after = { ...(await page.evaluate((count) => runs(count), RUNS)), heap: await heap() };
+  const left = await page.evaluate(async () => { await session.release(); return memory().buffers; });
+  equal([after.buffers, after.bytes, left], [before.buffers, before.bytes, 0], 'buffers, bytes and what a release leaves:');
+  const grown = after.heap - before.heap;
+  if (grown > HEAP_BYTES) throw new Error(`JavaScript's heap has grown by ${grown} bytes`);
+  return `${after.buffers} buffers, ${after.bytes} bytes; JavaScript's heap by ${grown} bytes`;
+});
+
+onPage('errors of the device name what they are about', async (page) => {
+  const got = await inPage(page, `
+    const said = async (change, restore) => {
+      change();
+      try {
+        const session = await tw.InferenceSession.create(bytes, { externalData: [{ path: 'weights.bin', data: weights }] });
+        await session.run({ x });
+        return 'nothing';
+      } catch ({ kind, message }) {
+        return kind + ': ' + message;
+      } finally {
+        restore();
+      }
+    };
+    const { createBuffer, createShaderModule } = GPUDevice.prototype;
+    const memory = await said(() => {
+      // What a device that is full says, for weights.
+      GPUDevice.prototype.createBuffer = function (descriptor) {
+        return createBuffer.call(this, descriptor.label === 'weights' ? { ...descriptor, size: 2 ** 52 } : descriptor);
+      };
+    }, () => { GPUDevice.prototype.createBuffer = createBuffer; });
+    const validation = await said(() => {
+      GPUDevice.prototype.createShaderModule = function ({ label, code }) {
+        return createShaderModule.call(this, { label, code: code.replace('fn main(', 'fn main(nothing: i32, ') });
+      };
+    }, () => { GPUDevice.prototype.createShaderModule = createShaderModule; });
+    return [memory, validation];`);
+  matches(got[0], /^(memory|device): .*weights of \d+ bytes/);
+  matches(got[1], /^device: device error in kernel ".+": .+/);
+});
