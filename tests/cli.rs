@@ -52,6 +52,7 @@ fn help_and_version() {
                 "--adapter <NAME|INDEX>",
                 "--json",
                 "--allow-f64-as-f32",
+                "--f16-sums",
                 "--seed <N>",
                 "--profile",
                 "Examples:",

@@ -12,7 +12,7 @@ use naga::valid::{Capabilities, ShaderStages, SubgroupOperationSet, ValidationFl
 use naga::{
     Binding, BuiltIn, Expression, Function, Handle, Literal, LocalVariable, Module, Statement, TypeInner,
 };
-use support::{contractions, corpus, rows};
+use support::{contractions, corpus, maps, rows};
 use tilewright::DType;
 use tilewright::expr::{Binary, Expr, HELPERS, Idx, Unary};
 use tilewright::ir::Combine;
@@ -405,6 +405,9 @@ fn contractions_of_every_kind_are_valid() {
     let fixed = Caps { f16: true, subgroups: true, subgroup_size: [32, 32], cooperative, ..Caps::default() };
     for (number, (spec, sizes)) in contractions::all().into_iter().enumerate() {
         for caps in devices().into_iter().chain([gpu.clone(), fixed.clone()]) {
+            if spec.has_f16_sums() && !caps.f16 {
+                continue;
+            }
             let mut by_kind = BTreeMap::<String, Vec<Schedule>>::new();
             for schedule in contractions::legal(&spec, &sizes, &caps) {
                 by_kind.entry(contractions::kind(&schedule)).or_default().push(schedule);
@@ -421,6 +424,22 @@ fn contractions_of_every_kind_are_valid() {
     for kind in ["Contract", "Tiled", "Subgroup", "Cooperative", "Gemv", "Apart"] {
         assert!(kinds.get(kind).is_some_and(|&n| n >= 10), "few schedules of a kind: {kinds:?}");
     }
+}
+
+/// Maps that read along another axis than they store, under all that goes through workgroup memory.
+#[test]
+fn transpositions_of_every_kind_are_valid() {
+    let mut texts = Seen::new();
+    for (number, case) in maps::cases().into_iter().enumerate() {
+        let (spec, sizes) = (case.spec(), case.sizes());
+        for caps in devices() {
+            let legal = contractions::legal(&spec, &sizes, &caps);
+            for schedule in legal.iter().filter(|s| matches!(s, Schedule::Transpose(_))) {
+                check(&format!("transposition {number}"), &spec, schedule, &sizes, &caps, &mut texts);
+            }
+        }
+    }
+    assert!(texts.len() > 100, "few texts: {}", texts.len());
 }
 
 /// Row kernels of all forms, under a sample of each algorithm.

@@ -190,7 +190,7 @@ fn of_convolution(body: &ConvBody, operand: Operand) -> Option<(&Expr, Axes)> {
     let (expr, axes): (_, Axes) = match operand {
         Operand::A => {
             let out = axis(ConvVar::Out, &body.out_channels);
-            let taps = spatial(ConvVar::Tap, axes.map(|axis| Idx::from(axis.kernel as i64)));
+            let taps = spatial(ConvVar::Tap, axes.map(|axis| Idx::from(axis.kernel)));
             (&body.w, [group, out, channel].into_iter().chain(taps).collect())
         }
         Operand::B => {

@@ -97,6 +97,7 @@ pub fn unfused(spec: &KernelSpec, body: &AttentionBody) -> Option<Unfused> {
         a: body.query.rewrite(&mut moved),
         b: body.key.rewrite(&mut moved),
         sum: body.dot,
+        f16_sum: false,
         epilogue: body.score.rewrite(&mut moved),
     };
     let scores = kernel(&moved, f32, Body::Contract(contract));
@@ -127,6 +128,7 @@ pub fn unfused(spec: &KernelSpec, body: &AttentionBody) -> Option<Unfused> {
         a: Expr::load(0, f32, vec![at]),
         b: body.value.rewrite(&mut moved),
         sum: *dtype,
+        f16_sum: false,
         epilogue: epilogue.rewrite(&mut moved),
     };
     let mixed = kernel(&moved, spec.output, Body::Contract(contract));

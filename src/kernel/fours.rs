@@ -46,21 +46,23 @@ pub fn starts_four(idx: &Idx, var: u32) -> bool {
 
 /// A read of four neighbours, or of one element.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Four {
+pub struct Read {
     /// The input.
     pub input: usize,
+    /// Its dtype.
+    pub dtype: DType,
     /// Where the (first) element lies.
     pub offset: Idx,
 }
 
 /// `value` with its reads of four neighbours along `var` as arguments from `first` on, and these reads. Those under a
 /// condition stay as they are: unconditional, they might be of elements that do not exist.
-pub fn take(value: &Expr, var: u32, first: u32, allowed: impl Fn(DType) -> bool) -> (Expr, Vec<Four>) {
+pub fn take(value: &Expr, var: u32, first: u32, allowed: impl Fn(DType) -> bool) -> (Expr, Vec<Read>) {
     take_where(value, first, |dtype, offset| allowed(dtype) && starts_four(offset, var))
 }
 
 /// The same for single reads of a place that depends on `var`.
-pub fn take_singles(value: &Expr, var: u32, first: u32) -> (Expr, Vec<Four>) {
+pub fn take_singles(value: &Expr, var: u32, first: u32) -> (Expr, Vec<Read>) {
     take_where(value, first, |_, offset| {
         let (mut along, mut plain) = (false, true);
         offset.visit(&mut |atom| {
@@ -71,7 +73,8 @@ pub fn take_singles(value: &Expr, var: u32, first: u32) -> (Expr, Vec<Four>) {
     })
 }
 
-fn take_where(value: &Expr, first: u32, allowed: impl Fn(DType, &Idx) -> bool) -> (Expr, Vec<Four>) {
+/// The same for reads of such a dtype and place.
+pub fn take_where(value: &Expr, first: u32, allowed: impl Fn(DType, &Idx) -> bool) -> (Expr, Vec<Read>) {
     let mut conditional = HashSet::new();
     value.visit(&mut |e| {
         if let Node::Select(_, a, b) = e.node() {
@@ -93,7 +96,7 @@ struct Take<F> {
     first: u32,
     allowed: F,
     conditional: HashSet<Expr>,
-    found: Vec<Four>,
+    found: Vec<Read>,
 }
 
 impl<F: Fn(DType, &Idx) -> bool> Rewrite for Take<F> {
@@ -103,9 +106,9 @@ impl<F: Fn(DType, &Idx) -> bool> Rewrite for Take<F> {
         if self.conditional.contains(&load) || !(self.allowed)(dtype, offset) {
             return load;
         }
-        let four = Four { input: source as usize, offset: offset.clone() };
-        let position = self.found.iter().position(|known| *known == four).unwrap_or_else(|| {
-            self.found.push(four);
+        let read = Read { input: source as usize, dtype, offset: offset.clone() };
+        let position = self.found.iter().position(|known| *known == read).unwrap_or_else(|| {
+            self.found.push(read);
             self.found.len() - 1
         });
         Expr::arg(self.first + position as u32, dtype)

@@ -49,6 +49,11 @@ pub fn default(spec: &KernelSpec, len: &Idx, value: &Expr, caps: &Caps) -> MapSc
     if broken_rule(spec, len, value, &fours, caps).is_none() {
         return fours;
     }
+    // A CPU does better with few large workgroups where it goes by single elements: `bench --op transpose`.
+    let single = MapSchedule { workgroup: 256, per_invocation: 4, vector: 1 };
+    if caps.cpu && broken_rule(spec, len, value, &single, caps).is_none() {
+        return single;
+    }
     MapSchedule { vector: 1, ..fours }
 }
 

@@ -27,6 +27,7 @@ mod spec;
 mod split_k;
 mod subgroup;
 mod tiled;
+mod transpose;
 mod work;
 
 pub use crate::ir::{Combine, ConvVar};
@@ -58,4 +59,6 @@ pub use spec::{
 };
 pub use subgroup::SubgroupSchedule;
 pub use tiled::TiledSchedule;
+pub(crate) use transpose::Across;
+pub use transpose::TransposeSchedule;
 pub use work::{Limit, Work};

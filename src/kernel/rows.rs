@@ -1,6 +1,6 @@
 //! What the passes of a row kernel read, and what of it several of them read.
 
-use super::fours::{Four, in_fours, starts_four, take, take_singles};
+use super::fours::{Read, in_fours, starts_four, take, take_singles};
 use super::spec::{RowResult, Stage};
 use crate::expr::{Expr, Idx};
 use crate::tensor::DType;
@@ -16,7 +16,7 @@ pub struct RowReads {
     /// Its own reads, as positions in `reads`.
     pub own: Vec<Vec<usize>>,
     /// All reads.
-    pub reads: Vec<Four>,
+    pub reads: Vec<Read>,
 }
 
 impl RowReads {
@@ -37,7 +37,7 @@ impl RowReads {
                 1 => take_singles(value, POSITION, first),
                 _ => take(value, POSITION, first, &allowed),
             };
-            let number = |four: Four| {
+            let number = |four: Read| {
                 all.reads.iter().position(|known| *known == four).unwrap_or_else(|| {
                     all.reads.push(four);
                     all.reads.len() - 1

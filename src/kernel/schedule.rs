@@ -15,6 +15,7 @@ use super::reduce::ReduceSchedule;
 use super::spec::{Body, KernelSpec, RowResult};
 use super::subgroup::SubgroupSchedule;
 use super::tiled::TiledSchedule;
+use super::transpose::{Across, TransposeSchedule};
 use crate::error::{Error, Result};
 use crate::expr::Idx;
 
@@ -26,6 +27,8 @@ pub type Sizes<'a> = &'a [i64];
 pub enum Schedule {
     /// For [`Body::Map`].
     Map(MapSchedule),
+    /// For a [`Body::Map`] that reads along another axis than it stores.
+    Transpose(TransposeSchedule),
     /// For [`Body::Reduce`].
     Reduce(ReduceSchedule),
     /// For [`Body::Contract`], straight from storage.
@@ -56,6 +59,7 @@ impl Schedule {
             Schedule::Tiled(s) => s.split_k,
             Schedule::Subgroup(s) => s.split_k,
             Schedule::Map(_)
+            | Schedule::Transpose(_)
             | Schedule::Reduce(_)
             | Schedule::Cooperative(_)
             | Schedule::Gemv(_)
@@ -73,6 +77,7 @@ impl Schedule {
             Schedule::Tiled(s) => Schedule::Tiled(TiledSchedule { split_k: 1, ..s }),
             Schedule::Subgroup(s) => Schedule::Subgroup(SubgroupSchedule { split_k: 1, ..s }),
             other @ (Schedule::Map(_)
+            | Schedule::Transpose(_)
             | Schedule::Reduce(_)
             | Schedule::Cooperative(_)
             | Schedule::Gemv(_)
@@ -92,6 +97,7 @@ impl Schedule {
             Schedule::Cooperative(s) => Some(s.tile()),
             Schedule::Gemv(s) => Some(s.tile()),
             Schedule::Map(_)
+            | Schedule::Transpose(_)
             | Schedule::Reduce(_)
             | Schedule::Conv(_)
             | Schedule::Depthwise(_)
@@ -104,6 +110,7 @@ impl Schedule {
     pub(super) fn algorithm(&self) -> &'static str {
         match self {
             Schedule::Map(_) => "map",
+            Schedule::Transpose(_) => "transpose",
             Schedule::Reduce(s) => s.algorithm(),
             Schedule::Contract(s) if s.split_k > 1 => "gemm in parts",
             Schedule::Contract(_) => "gemm",
@@ -130,6 +137,7 @@ impl Schedule {
             Schedule::Subgroup(s) => s.sums() > 32,
             Schedule::Apart(s) => s.rest.compiles_slowly(),
             Schedule::Map(_)
+            | Schedule::Transpose(_)
             | Schedule::Reduce(_)
             | Schedule::Tiled(_)
             | Schedule::Cooperative(_)
@@ -147,6 +155,7 @@ impl std::fmt::Display for Schedule {
             Schedule::Map(s) => {
                 write!(f, "workgroup={} per_invocation={} vector={}", s.workgroup, s.per_invocation, s.vector)
             }
+            Schedule::Transpose(s) => s.fmt(f),
             Schedule::Reduce(s) => s.fmt(f),
             Schedule::Contract(s) => {
                 let ContractSchedule { group_m, group_n, micro_m, micro_n4, split_k } = s;
@@ -231,6 +240,10 @@ pub fn grid(
     match (&spec.body, schedule) {
         (Body::Map { len, .. }, Schedule::Map(s)) => {
             flat(div(checked(len)?, s.workgroup * s.per_invocation * s.vector))
+        }
+        (Body::Map { len, value }, Schedule::Transpose(s)) if let Some(across) = Across::of(len, value) => {
+            checked(len)?;
+            flat(across.tiles(len, s.tile, sizes))
         }
         (Body::Reduce { rows, result, .. }, Schedule::Reduce(s)) => {
             let rows = checked(rows)?;

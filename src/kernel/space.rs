@@ -6,7 +6,9 @@ use super::caps::Caps;
 use super::peaks::Peaks;
 use super::schedule::{Schedule, Sizes};
 use super::spec::{Body, ConvBody, KernelSpec};
-use super::{apart, attention, contract, conv, cooperative, depthwise, gemv, map, reduce, subgroup, tiled};
+use super::{
+    apart, attention, contract, conv, cooperative, depthwise, gemv, map, reduce, subgroup, tiled, transpose,
+};
 
 /// Candidates that are left at the most.
 pub const MOST_CANDIDATES: usize = 64;
@@ -31,7 +33,7 @@ pub fn points(spec: &KernelSpec, sizes: Sizes, caps: &Caps, peaks: &Peaks) -> Ve
 
 fn fused_points(spec: &KernelSpec, sizes: Sizes, caps: &Caps, peaks: &Peaks) -> Vec<Schedule> {
     match &spec.body {
-        Body::Map { .. } => map::points(),
+        Body::Map { .. } => [map::points(), transpose::points()].concat(),
         Body::Reduce { .. } => reduce::points(),
         Body::Attention(body) => attention::points(spec, body, sizes, caps, peaks),
         Body::Conv(body) if depthwise::applies(body) => [depthwise::points(), conv::points()].concat(),
@@ -98,7 +100,10 @@ pub fn candidates(spec: &KernelSpec, sizes: Sizes, caps: &Caps) -> Vec<Schedule>
 /// A sound schedule without any search, which an untuned run uses.
 pub fn default_schedule(spec: &KernelSpec, sizes: Sizes, caps: &Caps) -> Schedule {
     match &spec.body {
-        Body::Map { len, value } => Schedule::Map(map::default(spec, len, value, caps)),
+        Body::Map { len, value } => match transpose::default(len, value, sizes, caps) {
+            Some(tiled) => Schedule::Transpose(tiled),
+            None => Schedule::Map(map::default(spec, len, value, caps)),
+        },
         Body::Reduce { rows, stages, result } => {
             Schedule::Reduce(reduce::default(rows, stages, result, sizes, caps))
         }
@@ -133,6 +138,9 @@ pub fn broken_rule(
 ) -> Option<&'static str> {
     match (&spec.body, schedule) {
         (Body::Map { len, value }, Schedule::Map(s)) => map::broken_rule(spec, len, value, s, caps),
+        (Body::Map { len, value }, Schedule::Transpose(s)) => {
+            transpose::broken_rule(len, value, s, sizes, caps)
+        }
         (Body::Reduce { rows, stages, result }, Schedule::Reduce(s)) => {
             reduce::broken_rule(rows, stages, result, s, sizes, caps)
         }
@@ -156,6 +164,9 @@ pub fn broken_rule(
 pub fn estimate_ns(spec: &KernelSpec, schedule: &Schedule, sizes: Sizes, caps: &Caps, peaks: &Peaks) -> f64 {
     match (&spec.body, schedule) {
         (Body::Map { len, .. }, Schedule::Map(s)) => map::estimate_ns(len, s, sizes, caps, peaks),
+        (Body::Map { len, value }, Schedule::Transpose(s)) => {
+            transpose::estimate_ns(len, value, s, sizes, caps, peaks)
+        }
         (Body::Reduce { rows, stages, result }, Schedule::Reduce(s)) => {
             reduce::estimate_ns(rows, stages, result, s, sizes, caps, peaks)
         }

@@ -92,8 +92,18 @@ pub struct ContractBody {
     pub b: Expr,
     /// The dtype of the sum.
     pub sum: DType,
+    /// Whether a sum of f16 may be taken in f16: `gemm`, `gemm_tiled` and `gemv` do so, all others take it in f32, as
+    /// all do where this is false.
+    pub f16_sum: bool,
     /// What is stored at `(b * m + row) * n + column`.
     pub epilogue: Expr,
+}
+
+impl ContractBody {
+    /// The same with sums in f32, for kernels that hand sums on within subgroups or matrices.
+    pub(crate) fn with_f32_sums(&self) -> ContractBody {
+        ContractBody { f16_sum: false, ..self.clone() }
+    }
 }
 
 /// A convolution, `x` being zero outside of the input. Loop variables are numbered as [`crate::ir::ConvVar`]; argument 0
@@ -184,6 +194,18 @@ pub enum AttentionResult {
 }
 
 impl KernelSpec {
+    /// Lets a product of f16 operands take its sums in f16.
+    pub fn allow_f16_sums(&mut self) {
+        if let Body::Contract(body) = &mut self.body {
+            body.f16_sum = [body.a.dtype(), body.b.dtype(), body.sum] == [DType::F16; 3];
+        }
+    }
+
+    /// Whether sums may be taken in f16.
+    pub fn has_f16_sums(&self) -> bool {
+        matches!(&self.body, Body::Contract(body) if body.f16_sum)
+    }
+
     /// The family's name.
     pub fn family(&self) -> &'static str {
         match self.body {

@@ -231,6 +231,7 @@ mod tests {
             a: load(0, &(&m * &32i64.into()) + &k),
             b: load(1, &(&k * &16i64.into()) + &n),
             sum: DType::F32,
+            f16_sum: false,
             epilogue: Expr::arg(0, DType::F32),
         };
         let spec = KernelSpec { body: Body::Contract(body), ..spec };

@@ -14,6 +14,7 @@ use crate::graph::Graph;
 use crate::ir::Stop;
 use crate::kernel::Caps;
 use crate::ops::Known;
+pub use crate::ops::Precision;
 use crate::plan::{Plan, plan};
 use crate::tensor::Tensor;
 
@@ -26,7 +27,7 @@ pub struct Model<R> {
     /// The model as its file says it.
     pub graph: Arc<Graph>,
     dims: BTreeMap<String, usize>,
-    allow_f64_as_f32: bool,
+    precision: Precision,
     /// Inputs whose contents the plan depends on.
     needed: BTreeSet<usize>,
     /// Whether the plan depends on the sizes of symbols.
@@ -55,7 +56,7 @@ impl<R> Model<R> {
     ///
     /// # Errors
     /// [`Error::Unsupported`] with everything that is not supported at once.
-    pub fn new(graph: Graph, dims: BTreeMap<String, usize>, allow_f64_as_f32: bool) -> Result<Self> {
+    pub fn new(graph: Graph, dims: BTreeMap<String, usize>, precision: Precision) -> Result<Self> {
         let unsupported = crate::ops::unsupported(&graph);
         if !unsupported.is_empty() {
             return Err(Error::Unsupported { items: unsupported });
@@ -63,7 +64,7 @@ impl<R> Model<R> {
         Ok(Model {
             graph: Arc::new(graph),
             dims,
-            allow_f64_as_f32,
+            precision,
             needed: BTreeSet::new(),
             needs_shapes: false,
             exact_counts: false,
@@ -205,7 +206,7 @@ impl<R> Model<R> {
     }
 
     fn known(&self) -> Known {
-        Known { dims: self.dims.clone(), allow_f64_as_f32: self.allow_f64_as_f32, ..Known::default() }
+        Known { dims: self.dims.clone(), precision: self.precision, ..Known::default() }
     }
 
     /// Make sure that a plan for `known` stands last in the list.

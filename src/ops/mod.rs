@@ -126,6 +126,15 @@ pub fn find(domain: &str, name: &str) -> Option<&'static OpDef> {
     FAMILIES.iter().flat_map(|(_, ops)| *ops).find(|op| op.name == name && op.domain == domain)
 }
 
+/// What the user allows to be computed less exactly than the model says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Precision {
+    /// Float64 in float32.
+    pub f64_as_f32: bool,
+    /// Sums of products of float16 in float16.
+    pub f16_sums: bool,
+}
+
 /// What is known beyond the graph when it is lowered.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Known {
@@ -135,8 +144,8 @@ pub struct Known {
     pub shapes: BTreeMap<usize, Vec<usize>>,
     /// Input contents by input number, for inputs whose contents decide shapes.
     pub contents: BTreeMap<usize, Tensor>,
-    /// Whether float64 may be computed in float32.
-    pub allow_f64_as_f32: bool,
+    /// What may be computed less exactly.
+    pub precision: Precision,
     /// What earlier stages of the run computed, and this one is planned for.
     pub given: BTreeMap<ValueId, Given>,
     /// What earlier stages computed and left on the device, with the dtype it is held as.

@@ -152,8 +152,11 @@ pub fn plan(graph: &Graph, known: &Known, caps: &Caps) -> Result<Plan, Stop> {
     let counts = stages::enter(&mut lowered, known, graph.inputs.len());
     let dtypes: Vec<DType> = lowered.outputs.iter().map(|(_, id)| lowered.program.dtype(*id)).collect();
     narrow::narrow(&mut lowered.program);
-    let plan = build(&lowered, &dtypes, &live, counts, caps)?;
-    refuse_f64(&plan, caps.floats().f64, known.allow_f64_as_f32)?;
+    let mut plan = build(&lowered, &dtypes, &live, counts, caps)?;
+    refuse_f64(&plan, caps.floats().f64, known.precision.f64_as_f32)?;
+    if known.precision.f16_sums && caps.f16 {
+        plan.kernels.iter_mut().for_each(|kernel| kernel.spec.allow_f16_sums());
+    }
     Ok(plan)
 }
 

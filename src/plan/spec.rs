@@ -56,6 +56,7 @@ pub fn make(program: &Program, packed: &Packed, root: ValueId, expanded: Expande
                 a: canon.expr(&a),
                 b: canon.expr(&b),
                 sum: program.dtype(core),
+                f16_sum: false,
                 epilogue: canon.expr(&epilogue),
             })
         }

@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 use crate::gpu::{AdapterChoice, AdapterInfo, Device};
 use crate::graph::{Graph, ValueInfo};
 use crate::ir::Stop;
-use crate::model::{Given, Model};
+use crate::model::{Given, Model, Precision};
 use crate::onnx;
 use crate::plan::Plan;
 use crate::tensor::Tensor;
@@ -40,6 +40,10 @@ pub struct SessionOptions {
     pub dims: BTreeMap<String, usize>,
     /// Compute float64 tensors in float32 rather than refuse them.
     pub allow_f64_as_f32: bool,
+    /// Let matrix products of float16 operands add up in float16, where the device has it, which is faster on some and
+    /// far less exact: a sum of K products is off by at most `K * 2^-11` times the sum of their absolute values, and
+    /// overflows beyond 65504. Otherwise sums are taken in float32.
+    pub f16_sums: bool,
     /// Where tuning records are read from and kept; `None` keeps them in memory only. [`Store::default_path`] is the
     /// user's own.
     pub records: Option<PathBuf>,
@@ -55,6 +59,7 @@ impl std::fmt::Debug for SessionOptions {
             .field("adapter", &self.adapter)
             .field("dims", &self.dims)
             .field("allow_f64_as_f32", &self.allow_f64_as_f32)
+            .field("f16_sums", &self.f16_sums)
             .field("records", &self.records)
             .field("tune", &self.tune)
             .finish_non_exhaustive()
@@ -196,7 +201,8 @@ impl Session {
             ModelSource::Path(path) => onnx::open(&path)?,
             ModelSource::Bytes(bytes) => onnx::parse_bytes(bytes)?,
         };
-        let model = Model::new(graph, options.dims.clone(), options.allow_f64_as_f32)?;
+        let precision = Precision { f64_as_f32: options.allow_f64_as_f32, f16_sums: options.f16_sums };
+        let model = Model::new(graph, options.dims.clone(), precision)?;
         let device = Device::open_async(&options.adapter).await?;
         let store = options.records.as_deref().map(Store::open).transpose()?.unwrap_or_default();
         let store = Arc::new(Mutex::new(store));

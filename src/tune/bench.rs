@@ -100,6 +100,11 @@ impl<'a> Bench<'a> {
         matches!(self.device.settle(self.clock.limit()), Ok(true))
     }
 
+    /// The kernel.
+    pub fn spec(&self) -> &KernelSpec {
+        self.spec
+    }
+
     /// What tells schedules apart: the texts and grids of their passes. Equal ones need be measured once.
     ///
     /// # Errors

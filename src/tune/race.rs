@@ -89,7 +89,7 @@ impl<'r, 'a> Race<'r, 'a> {
                 if step.trial == 0 {
                     self.reference = output;
                 } else {
-                    differs = difference(&self.reference, &output);
+                    differs = difference(self.bench.spec(), &self.reference, &output);
                 }
                 Ok(Outcome::Checked { difference: differs, compile_ns })
             }

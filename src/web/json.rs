@@ -19,6 +19,7 @@ pub struct Options {
     pub subgroup_size: [u32; 2],
     pub dims: BTreeMap<String, usize>,
     pub allow_f64_as_f32: bool,
+    pub f16_sums: bool,
     pub adapter: String,
     pub driver: String,
     pub compiler: String,

@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::graph::ValueInfo;
 use crate::ir::Stop;
 use crate::kernel::{Caps, KernelSpec, Schedule, broken_rule, default_schedule, storage_bytes, stored};
-use crate::model::{Computed, Given, Model};
+use crate::model::{Computed, Given, Model, Precision};
 use crate::onnx;
 use crate::plan::{Origin, Plan, SymbolValues, bound_bytes};
 use crate::tensor::Tensor;
@@ -65,8 +65,9 @@ impl Core {
         let options: Options = from_json(options)?;
         let graph = onnx::parse(model.into(), &onnx::Elsewhere)?;
         let (caps, platform) = (options.caps(), options.platform());
+        let precision = Precision { f64_as_f32: options.allow_f64_as_f32, f16_sums: options.f16_sums };
         Ok(Core {
-            model: Model::new(graph, options.dims, options.allow_f64_as_f32)?,
+            model: Model::new(graph, options.dims, precision)?,
             caps,
             platform,
             plans_made: 0,

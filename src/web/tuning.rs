@@ -182,7 +182,7 @@ impl Core {
             race.reference = output;
             None
         } else {
-            difference(&race.reference, &output)
+            difference(&race.job.spec, &race.reference, &output)
         };
         race.search.record(&step, Outcome::Checked { difference: differs, compile_ns: elapsed_ns as u64 });
         Ok(())

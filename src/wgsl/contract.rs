@@ -40,14 +40,15 @@ pub fn copies(name: &str, ty: &str, count: u32) -> String {
 
 /// The sizes, and what a sum is.
 pub fn sums(scope: &mut Scope, body: &ContractBody) {
-    let sum = scope.device_type(body.sum);
+    let sum = if body.f16_sum { "f16" } else { scope.device_type(body.sum) };
     scope.text(&format!("alias Sum = {sum};"));
     for (name, size) in
         [("batches", &body.batch), ("size_m", &body.m), ("size_n", &body.n), ("size_k", &body.k)]
     {
         scope.size(name, size);
     }
-    let product = if sum == "f32" { "fma(vec4<Sum>(a), b, c)" } else { "vec4<Sum>(a) * b + c" };
+    let product =
+        if ["f16", "f32"].contains(&sum) { "fma(vec4<Sum>(a), b, c)" } else { "vec4<Sum>(a) * b + c" };
     scope.text(&format!(
         "fn mul_add(a: Sum, b: vec4<Sum>, c: vec4<Sum>) -> vec4<Sum> {{ return {product}; }}"
     ));
@@ -55,7 +56,8 @@ pub fn sums(scope: &mut Scope, body: &ContractBody) {
 
 /// `store(b, m, n, sum)`: the epilogue of four sums along N, those beyond its end left out.
 pub fn store(scope: &mut Scope, spec: &KernelSpec, body: &ContractBody) {
-    let args: BTreeMap<u32, String> = [(0, "sum".to_string())].into();
+    let sum = if body.f16_sum { "f32(sum)" } else { "sum" };
+    let args: BTreeMap<u32, String> = [(0, sum.to_string())].into();
     let ty = scope.device_type(body.epilogue.dtype());
     let signature = format!("fn epilogue(b: i32, m: i32, n: i32, sum: Sum) -> {ty}");
     scope.slot(&signature, &["b", "m", "n", "k"], &args, |p| {

@@ -25,6 +25,7 @@ pub fn render(
             return Err(Error::limit(label, "cooperative matrices of other elements than f16 or f32"));
         }
     };
+    let body = &body.with_f32_sums();
     let mut scope = Scope::new(spec, target);
     sums(&mut scope, body);
     Operand::a(body).block(&mut scope);

@@ -17,6 +17,10 @@ pub fn render(
     schedule: &GemvSchedule,
     target: Target,
 ) -> Result<Rendered> {
+    let body = &match schedule.reduction {
+        Reduction::Workgroup => body.clone(),
+        Reduction::Subgroup => body.with_f32_sums(),
+    };
     let mut scope = Scope::new(spec, target);
     sums(&mut scope, body);
     Operand::a(body).line(&mut scope);

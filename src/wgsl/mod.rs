@@ -17,6 +17,7 @@ mod scope;
 mod subgroup;
 mod template;
 mod tiled;
+mod transpose;
 mod words;
 
 use crate::error::{Error, Result};
@@ -127,6 +128,9 @@ pub fn pass_label(label: &str, number: usize, count: usize) -> String {
 pub fn render(label: &str, spec: &KernelSpec, schedule: &Schedule, target: Target) -> Result<Rendered> {
     match (&spec.body, schedule) {
         (Body::Map { len, value }, Schedule::Map(s)) => map::render(label, spec, len, value, s, target),
+        (Body::Map { len, value }, Schedule::Transpose(s)) => {
+            transpose::render(label, spec, len, value, s, target)
+        }
         (Body::Reduce { .. }, Schedule::Reduce(s)) if s.parts > 1 => {
             Err(Error::limit(label, format!("schedule {schedule} takes several passes")))
         }
@@ -161,6 +165,7 @@ pub fn render(label: &str, spec: &KernelSpec, schedule: &Schedule, target: Targe
 /// The skeletons, by file name, as they stand in `shaders/`.
 pub const SKELETONS: &[(&str, &str)] = &[
     ("map.wgsl", map::SKELETON),
+    ("transpose.wgsl", transpose::SKELETON),
     ("reduce.wgsl", reduce::SHARED),
     ("reduce_subgroup.wgsl", reduce::SUBGROUP),
     ("reduce_serial.wgsl", reduce::SERIAL),

@@ -24,20 +24,39 @@ pub struct Operand<'a> {
     expr: &'a Expr,
     extent: &'a Idx,
     k: &'a Idx,
-    sum: DType,
+    /// The dtype of sums; `None` for f16, which nothing else is computed in.
+    sum: Option<DType>,
 }
 
 impl<'a> Operand<'a> {
     /// The left operand.
     pub fn a(body: &'a ContractBody) -> Self {
-        let (expr, extent, k, sum) = (&body.a, &body.m, &body.k, body.sum);
-        Operand { letter: "a", outer: "m", outer_size: "size_m()", var: M, expr, extent, k, sum }
+        let (expr, extent, k) = (&body.a, &body.m, &body.k);
+        Operand {
+            letter: "a",
+            outer: "m",
+            outer_size: "size_m()",
+            var: M,
+            expr,
+            extent,
+            k,
+            sum: sum_of(body),
+        }
     }
 
     /// The right operand.
     pub fn b(body: &'a ContractBody) -> Self {
-        let (expr, extent, k, sum) = (&body.b, &body.n, &body.k, body.sum);
-        Operand { letter: "b", outer: "n", outer_size: "size_n()", var: N, expr, extent, k, sum }
+        let (expr, extent, k) = (&body.b, &body.n, &body.k);
+        Operand {
+            letter: "b",
+            outer: "n",
+            outer_size: "size_n()",
+            var: N,
+            expr,
+            extent,
+            k,
+            sum: sum_of(body),
+        }
     }
 
     /// The input and offset, where fours along `var` can be read at once.
@@ -70,7 +89,7 @@ impl<'a> Operand<'a> {
 
     /// `at_a`, one element.
     fn element(&self, scope: &mut Scope) {
-        let same = scope.device_type(self.expr.dtype()) == scope.device_type(self.sum);
+        let same = self.sum.is_some_and(|sum| scope.device_type(self.expr.dtype()) == scope.device_type(sum));
         scope.slot(&self.signature("at", "Sum"), &VARS, &BTreeMap::new(), |p| {
             let text = p.expr(self.expr);
             if same { format!("return {text};") } else { format!("return Sum({text});") }
@@ -135,6 +154,10 @@ impl<'a> Operand<'a> {
             (0..4).map(|i| within_k(self.k, i, "vec4<Sum>()", |k| self.call("row", outer, k))).collect();
         scope.text(&tile(&signature, &rows));
     }
+}
+
+fn sum_of(body: &ContractBody) -> Option<DType> {
+    (!body.f16_sum).then_some(body.sum)
 }
 
 /// As [`consecutive`], for elements that are read by fours.

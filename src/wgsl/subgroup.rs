@@ -16,6 +16,7 @@ pub fn render(
     schedule: &SubgroupSchedule,
     target: Target,
 ) -> Result<Rendered> {
+    let body = &body.with_f32_sums();
     let mut scope = Scope::new(spec, target);
     sums(&mut scope, body);
     Operand::a(body).line(&mut scope);

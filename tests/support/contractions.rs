@@ -30,6 +30,8 @@ pub struct Contraction {
     pub dtype: DType,
     /// Whether M is a run-time parameter.
     pub symbolic: bool,
+    /// Whether sums may be taken in f16, on devices that have it.
+    pub f16_sum: bool,
 }
 
 /// Shapes: of whole tiles, with tails everywhere, of one row and of one column, deep ones.
@@ -50,8 +52,24 @@ pub fn shapes() -> Vec<Contraction> {
         (1, 150, 3, 140, Rows, Rows, DType::F32, false),
         (1, 1, 1, 300, Rows, Columns, DType::F32, false),
     ];
-    let row = |(batch, m, n, k, a, b, dtype, symbolic)| Contraction { batch, m, n, k, a, b, dtype, symbolic };
-    table.into_iter().map(row).collect()
+    let row = |(batch, m, n, k, a, b, dtype, symbolic)| Contraction {
+        batch,
+        m,
+        n,
+        k,
+        a,
+        b,
+        dtype,
+        symbolic,
+        f16_sum: false,
+    };
+    let rows: Vec<Contraction> = table.into_iter().map(row).collect();
+    let halves: Vec<Contraction> = rows
+        .iter()
+        .filter(|case| ![Strided, Bordered].contains(&case.a) && case.b != Bordered)
+        .map(|case| Contraction { dtype: DType::F16, f16_sum: true, ..case.clone() })
+        .collect();
+    [rows, halves].concat()
 }
 
 /// Their specs and run-time sizes.
@@ -128,13 +146,15 @@ impl Contraction {
         let m = if self.symbolic { Idx::sym("p0") } else { Idx::from(self.m) };
         let extents = [&batch, &m, &n, &k];
         let [bv, mv, nv, kv] = [0, 1, 2, 3].map(|id| Idx::var(id as u32, extents[id]));
-        let sum = Expr::arg(0, DType::F32);
+        let dtype = if self.f16_sum { DType::F16 } else { DType::F32 };
+        let sum = Expr::arg(0, dtype).cast(DType::F32);
         let bias = Expr::load(2, DType::F32, vec![nv.clone()]);
         let epilogue = sum.binary(Binary::Add, &bias).binary(Binary::Max, &Expr::float(DType::F32, 0.0));
         let body = ContractBody {
             a: Self::operand(self.a, 0, self.dtype, &bv, [&m, &k], [&mv, &kv]),
             b: Self::operand(self.b, 1, self.dtype, &bv, [&k, &n], [&kv, &nv]),
-            sum: DType::F32,
+            sum: dtype,
+            f16_sum: self.f16_sum,
             epilogue,
             batch,
             m,
@@ -149,8 +169,10 @@ impl Contraction {
         }
     }
 
-    /// The result in float64 from the elements of A, B and the bias.
-    pub fn reference(&self, inputs: &[Vec<f32>; 3]) -> Vec<f64> {
+    /// The result in float64 from the elements of A, B and the bias, and how far it may be off: not at all, as products
+    /// of multiples of 1/64 are exact, and so are sums of a few hundred of them in any order; in f16 by four times what a
+    /// random walk of `K` steps gets to whose steps are the roundings of sums of products.
+    pub fn reference(&self, inputs: &[Vec<f32>; 3]) -> Vec<(f64, f64)> {
         let [a, b, bias] = inputs;
         let read = |values: &[f32], at: Option<usize>| at.map_or(0.0, |at| f64::from(values[at]));
         let mut out = Vec::with_capacity(self.batch * self.m * self.n);
@@ -163,7 +185,10 @@ impl Contraction {
                         read(a, left) * read(b, right)
                     };
                     let sum: f64 = (0..self.k).map(product).sum();
-                    out.push((sum + f64::from(bias)).max(0.0));
+                    let squares: f64 = (0..self.k).map(|k| product(k).powi(2)).sum();
+                    let walk = (self.k as f64 * squares).sqrt() / 2048.0;
+                    let off = if self.f16_sum { 4.0 * walk } else { 0.0 };
+                    out.push(((sum + f64::from(bias)).max(0.0), off));
                 }
             }
         }

@@ -5,6 +5,7 @@ pub mod compare;
 pub mod contractions;
 pub mod corpus;
 pub mod kernels;
+pub mod maps;
 pub mod net;
 pub mod rows;
 

@@ -13,6 +13,7 @@ export interface CoreOptions {
   readonly subgroup_size: readonly [number, number];
   readonly dims: Readonly<Record<string, number>>;
   readonly allow_f64_as_f32: boolean;
+  readonly f16_sums: boolean;
   readonly adapter: string;
   readonly driver: string;
   /** What reads the WGSL. */

@@ -376,6 +376,7 @@ async function openDevice(gpu: Gpu, files: ModelFiles, options: SessionOptions):
     compiler: compilerName(),
     dims: options.freeDimensionOverrides ?? {},
     allow_f64_as_f32: options.allowFloat64AsFloat32 ?? false,
+    f16_sums: options.float16Sums ?? false,
   });
   await core.readRecords(await exportRecords());
   const weights = new Weights(gpu, files.file);

@@ -16,7 +16,7 @@ export function texts(mostOfEach = Infinity) {
     return count <= mostOfEach;
   });
   const kinds = new Set(names.map((name) => name.split('.')[0]));
-  for (const kind of ['Map', 'Reduce', 'Contract', 'Tiled', 'Subgroup', 'Gemv', 'Conv', 'Depthwise', 'Attention']) {
+  for (const kind of ['Map', 'Transpose', 'Reduce', 'Contract', 'Tiled', 'Subgroup', 'Gemv', 'Conv', 'Depthwise', 'Attention']) {
     if (!kinds.has(kind)) throw new Error(`no text of kind ${kind} in ${folder}: make test-web writes them`);
   }
   return chosen.map((name) => ({ name, code: fs.readFileSync(path.join(folder, name), 'utf8') }));

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tilewright::AdapterChoice;
+use tilewright::ops::Precision;
 
 use crate::tuning_args::{BenchArgs, EmitArgs, ExplainArgs, RecordsFlags, StoreArgs, TuneArgs};
 
@@ -122,9 +123,9 @@ pub struct RunArgs {
     /// Print one JSON object
     #[arg(long)]
     pub json: bool,
-    /// Compute float64 tensors in float32
-    #[arg(long)]
-    pub allow_f64_as_f32: bool,
+    /// What may be computed less exactly
+    #[command(flatten)]
+    pub precision: PrecisionFlags,
     /// Seed of the random inputs
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub seed: u64,
@@ -156,9 +157,26 @@ pub struct InspectArgs {
     /// Print one JSON object
     #[arg(long)]
     pub json: bool,
-    /// Plan float64 tensors as float32
+    /// What may be computed less exactly
+    #[command(flatten)]
+    pub precision: PrecisionFlags,
+}
+
+/// What may be computed less exactly than the model says.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct PrecisionFlags {
+    /// Compute float64 tensors in float32
     #[arg(long)]
     pub allow_f64_as_f32: bool,
+    /// Add up products of float16 in float16, where the device has it
+    #[arg(long)]
+    pub f16_sums: bool,
+}
+
+impl From<PrecisionFlags> for Precision {
+    fn from(flags: PrecisionFlags) -> Precision {
+        Precision { f64_as_f32: flags.allow_f64_as_f32, f16_sums: flags.f16_sums }
+    }
 }
 
 /// `NAME=FILE`.

@@ -29,6 +29,9 @@ const SHAPES: &[(Op, &str, DType)] = &[
     (Op::Layernorm, "ROWS=128,COLS=768", DType::F32),
     (Op::Map, "N=1048576", DType::F32),
     (Op::Map, "N=1048576", DType::F16),
+    // The channels of an image as its last axis; a large matrix.
+    (Op::Transpose, "ROWS=192,COLS=3136", DType::F32),
+    (Op::Transpose, "ROWS=1024,COLS=1024", DType::F32),
 ];
 
 /// The operations, of one kind where that is asked for.

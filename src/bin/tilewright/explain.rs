@@ -51,7 +51,7 @@ pub fn explain(args: &ExplainArgs) -> Result<()> {
     let machine = Machine::of(Some(&args.adapter.clone().unwrap_or_default()))?;
     let no_adapter = || Failure::Failed("records are by adapter, and this machine has none".into());
     let adapter = machine.adapter.as_ref().ok_or_else(no_adapter)?;
-    let planned = match planned::make_at(&graph, &dims, &shapes, args.allow_f64_as_f32, &machine.caps) {
+    let planned = match planned::make_at(&graph, &dims, &shapes, args.precision.into(), &machine.caps) {
         Outcome::Planned(planned) => planned,
         Outcome::Failed(error) => return Err(error.into()),
         Outcome::NeedsInputs(names) => {

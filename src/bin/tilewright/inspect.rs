@@ -18,7 +18,7 @@ pub fn inspect(args: &InspectArgs) -> Result<()> {
     let summary = Summary::of(&graph);
     let machine = Machine::here()?;
     let outcome = if unsupported.is_empty() {
-        planned::make(&graph, &dims, args.allow_f64_as_f32, &machine.caps)
+        planned::make(&graph, &dims, args.precision.into(), &machine.caps)
     } else {
         Outcome::Failed(Error::Unsupported { items: unsupported.clone() })
     };

@@ -28,6 +28,8 @@ pub enum Op {
     Layernorm,
     /// One expression per element
     Map,
+    /// Matrices with rows and columns exchanged
+    Transpose,
 }
 
 /// The sizes of `--shape`, as given.
@@ -56,6 +58,7 @@ impl Op {
             Op::Softmax => "softmax",
             Op::Layernorm => "layernorm",
             Op::Map => "map",
+            Op::Transpose => "transpose",
         }
     }
 
@@ -77,6 +80,7 @@ impl Op {
             Op::Attention => &[("M", None), ("K", None), ("B", Some(1)), ("D", Some(64))],
             Op::Softmax | Op::Layernorm => &[("ROWS", None), ("COLS", None)],
             Op::Map => &[("N", None)],
+            Op::Transpose => &[("ROWS", None), ("COLS", None), ("B", Some(1))],
         }
     }
 }
@@ -189,6 +193,7 @@ impl OneOp {
                 vec![rows.clone(), vec![s("COLS")], vec![s("COLS")], rows]
             }
             Op::Map => vec![vec![s("N")]; 2],
+            Op::Transpose => vec![vec![s("B"), s("ROWS"), s("COLS")], vec![s("B"), s("COLS"), s("ROWS")]],
         }
     }
 
@@ -202,7 +207,7 @@ impl OneOp {
                 Some(2.0 * height * width * product(&["N", "O", "C", "K", "K"]) / product(&["G"]))
             }
             Op::Attention => Some(4.0 * product(&["B", "M", "K", "D"])),
-            Op::Softmax | Op::Layernorm | Op::Map => None,
+            Op::Softmax | Op::Layernorm | Op::Map | Op::Transpose => None,
         }
     }
 
@@ -221,12 +226,14 @@ impl OneOp {
             Op::Softmax => ("Softmax", &["x"]),
             Op::Layernorm => ("LayerNormalization", &["x", "scale", "bias"]),
             Op::Map => ("Gelu", &["x"]),
+            Op::Transpose => ("Transpose", &["x"]),
         };
         let attribute = match self.op {
             Op::Conv => {
                 let (s, p, g) = (self.size("S") as i64, self.size("P") as i64, self.size("G") as i64);
                 vec![ints("strides", &[s, s]), ints("pads", &[p, p, p, p]), int("group", g)]
             }
+            Op::Transpose => vec![ints("perm", &[0, 2, 1])],
             Op::Gemm | Op::Attention | Op::Softmax | Op::Layernorm | Op::Map => Vec::new(),
         };
         let mut values: Vec<ValueInfoProto> = inputs
@@ -304,6 +311,7 @@ mod tests {
             (Op::Softmax, "ROWS=2,COLS=3", None, 48.0, "[2, 3]"),
             (Op::Layernorm, "ROWS=2,COLS=3", None, 72.0, "[2, 3]"),
             (Op::Map, "N=7", None, 56.0, "[7]"),
+            (Op::Transpose, "ROWS=2,COLS=3,B=5", None, 240.0, "[5, 3, 2]"),
         ] {
             let op = OneOp::new(op, &shape.parse().unwrap(), DType::F32).unwrap();
             assert_eq!((op.flops(), op.bytes(Default::default())), (flops, bytes), "{}", op.describe());

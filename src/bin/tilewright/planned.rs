@@ -7,7 +7,7 @@ use tilewright::gpu::Device;
 use tilewright::graph::Graph;
 use tilewright::ir::Stop;
 use tilewright::kernel::{Caps, KernelSpec, Schedule, Work, candidates, default_schedule};
-use tilewright::ops::Known;
+use tilewright::ops::{Known, Precision};
 use tilewright::plan::{Layout, Origin, Plan, Step, SymbolValues, plan};
 use tilewright::wgsl::{self, Dialect, Target};
 use tilewright::{AdapterChoice, AdapterInfo, Error, adapters, onnx};
@@ -74,8 +74,8 @@ pub enum Outcome {
 }
 
 /// Plan `graph` for sizes `dims`; dimensions not among them stay symbolic, and are 1 in the layout.
-pub fn make(graph: &Graph, dims: &BTreeMap<String, usize>, allow_f64_as_f32: bool, caps: &Caps) -> Outcome {
-    make_at(graph, dims, &[], allow_f64_as_f32, caps)
+pub fn make(graph: &Graph, dims: &BTreeMap<String, usize>, precision: Precision, caps: &Caps) -> Outcome {
+    make_at(graph, dims, &[], precision, caps)
 }
 
 /// As [`make`], with symbolic dimensions as in these shapes of the inputs.
@@ -83,10 +83,10 @@ pub fn make_at(
     graph: &Graph,
     dims: &BTreeMap<String, usize>,
     shapes: &[Vec<usize>],
-    allow_f64_as_f32: bool,
+    precision: Precision,
     caps: &Caps,
 ) -> Outcome {
-    let known = Known { dims: dims.clone(), allow_f64_as_f32, ..Known::default() };
+    let known = Known { dims: dims.clone(), precision, ..Known::default() };
     match planned(graph, known, shapes, caps) {
         Ok(planned) => Outcome::Planned(Box::new(planned)),
         Err(Stop::Error(error)) => Outcome::Failed(error),
@@ -106,7 +106,7 @@ pub fn make_at(
 /// [`Failure::Failed`] for what cannot be planned.
 pub fn of_op(op: &OneOp, caps: &Caps) -> Result<Box<Planned>> {
     let graph = onnx::parse_bytes(op.model().into())?;
-    match make(&graph, &BTreeMap::new(), false, caps) {
+    match make(&graph, &BTreeMap::new(), Precision::default(), caps) {
         Outcome::Planned(planned) => Ok(planned),
         Outcome::Failed(error) => Err(error.into()),
         Outcome::NeedsInputs(_) => Err(Failure::Failed(format!("{} cannot be planned", op.describe()))),

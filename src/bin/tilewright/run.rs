@@ -48,7 +48,8 @@ pub fn run(args: &RunArgs) -> Result<()> {
     let options = SessionOptions {
         adapter: args.adapter.clone().unwrap_or_default(),
         dims,
-        allow_f64_as_f32: args.allow_f64_as_f32,
+        allow_f64_as_f32: args.precision.allow_f64_as_f32,
+        f16_sums: args.precision.f16_sums,
         records: if mode == Tune::Off { args.records.to_read() } else { args.records.to_write()? },
         tune: match mode {
             Tune::Off => TuneMode::Off,

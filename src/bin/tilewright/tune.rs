@@ -79,7 +79,8 @@ pub fn tune(args: &TuneArgs) -> Result<()> {
     let options = SessionOptions {
         adapter: args.adapter.clone().unwrap_or_default(),
         dims,
-        allow_f64_as_f32: args.allow_f64_as_f32,
+        allow_f64_as_f32: args.precision.allow_f64_as_f32,
+        f16_sums: args.precision.f16_sums,
         records: args.records.to_write()?,
         tune: TuneMode::Off,
         progress: progress::on_progress(),
@@ -133,7 +134,7 @@ fn spaces(
         let filled = fill::fill(&graph.inputs, files, dims, args.seed, &mut |_| {})?;
         shapes.extend(filled.iter().map(|input| input.tensor.shape().to_vec()));
     }
-    match planned::make_at(graph, dims, &shapes, args.allow_f64_as_f32, &machine.caps) {
+    match planned::make_at(graph, dims, &shapes, args.precision.into(), &machine.caps) {
         Outcome::Planned(planned) => space::list(subject, &planned, &machine, args.json),
         Outcome::Failed(error) => Err(error.into()),
         Outcome::NeedsInputs(names) => {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand, ValueEnum};
 use tilewright::{AdapterChoice, DType};
 
-use crate::args::{named_file, named_size};
+use crate::args::{PrecisionFlags, named_file, named_size};
 use crate::one_op::{Op, Shape};
 
 /// After the help of `tune`.
@@ -37,7 +37,8 @@ const SHAPE_HELP: &str = "The operation's sizes, by its --op:
   attention  M=,K=[,B=,D=]                       M queries, K keys of size D, B heads
   softmax    ROWS=,COLS=                         over each row
   layernorm  ROWS=,COLS=                         over each row
-  map        N=                                  gelu of each element";
+  map        N=                                  gelu of each element
+  transpose  ROWS=,COLS=[,B=]                    rows and columns exchanged, B times";
 
 /// Which file of records is used.
 #[derive(Args, Clone, Debug, Default)]
@@ -111,9 +112,9 @@ pub struct TuneArgs {
     /// Write a page about the results there
     #[arg(long, value_name = "FILE.html")]
     pub report: Option<PathBuf>,
-    /// Compute float64 tensors in float32
-    #[arg(long)]
-    pub allow_f64_as_f32: bool,
+    /// What may be computed less exactly
+    #[command(flatten)]
+    pub precision: PrecisionFlags,
     /// Seed of the random inputs
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub seed: u64,
@@ -142,9 +143,9 @@ pub struct ExplainArgs {
     /// Print one JSON object
     #[arg(long)]
     pub json: bool,
-    /// Plan float64 tensors as float32
-    #[arg(long)]
-    pub allow_f64_as_f32: bool,
+    /// What may be computed less exactly
+    #[command(flatten)]
+    pub precision: PrecisionFlags,
 }
 
 /// Flags of `store`.
