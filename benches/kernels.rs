@@ -25,7 +25,7 @@ use support::net::{Net, int, ints};
 fn kernel(net: &Net, output: &str) -> KernelSpec {
     let plan = net.plan(&Caps::default());
     let step = plan.steps.iter().find(|step| plan.tensors[step.output].name == output);
-    plan.kernels[step.unwrap().kernel].spec.clone()
+    plan.kernels[step.unwrap_or_else(|| panic!("no kernel computes {output:?}\n{plan}")).kernel].spec.clone()
 }
 
 fn planning(c: &mut Criterion) {
@@ -49,9 +49,14 @@ fn rendering(c: &mut Criterion) {
         .node("Add", "x y", "s", &[])
         .node("Erf", "s", "z", &[])
         .output("z", DType::F32);
+    let softmax = Net::new()
+        .input("x", DType::F32, "n 12 m")
+        .node("Softmax", "x", "weights", &[])
+        .output("weights", DType::F32);
     let kernels = [
         ("map", kernel(&map, "z")),
-        ("softmax", kernel(&corpus::attention(), "weights")),
+        ("softmax", kernel(&softmax, "weights")),
+        ("attention", kernel(&corpus::attention(), "y")),
         ("layer norm", kernel(&corpus::feed_forward(), "norm")),
         ("gemm, bias, gelu", kernel(&corpus::feed_forward(), "y")),
         ("conv, residual, relu", kernel(&corpus::residual_block(), "y")),
