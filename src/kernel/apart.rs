@@ -77,7 +77,7 @@ pub fn points(spec: &KernelSpec, sizes: Sizes, caps: &Caps, peaks: &Peaks) -> Ve
     for operand in [Operand::A, Operand::B] {
         let Some(parts) = parts(spec, operand) else { continue };
         let rest = space::fused_space(&parts.rest.0, sizes, caps, peaks).kept.into_iter();
-        let rest = rest.filter(|schedule| schedule.split_k() == 1).take(EACH);
+        let rest = rest.filter(Schedule::is_one_pass).take(EACH);
         points.extend(rest.map(|rest| Schedule::Apart(ApartSchedule { operand, rest: Box::new(rest) })));
     }
     points
@@ -101,7 +101,7 @@ pub fn broken_rule(spec: &KernelSpec, s: &ApartSchedule, sizes: Sizes, caps: &Ca
     let elements = size(&parts.operand.0.output_len(), sizes).max(1) as u64;
     if elements > caps.max_storage_binding_bytes / 4 {
         Some("an operand apart beyond what the device binds")
-    } else if s.rest.split_k() != 1 || matches!(*s.rest, Schedule::Apart(_)) {
+    } else if !s.rest.is_one_pass() {
         Some("several passes behind an operand apart")
     } else {
         space::broken_rule(&parts.rest.0, &s.rest, sizes, caps)

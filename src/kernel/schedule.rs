@@ -70,6 +70,22 @@ impl Schedule {
         }
     }
 
+    /// Whether it takes one dispatch.
+    pub fn is_one_pass(&self) -> bool {
+        match self {
+            Schedule::Reduce(s) => s.parts == 1,
+            Schedule::Attention(s) => s.is_one_pass(),
+            Schedule::Apart(_) => false,
+            Schedule::Contract(_) | Schedule::Tiled(_) | Schedule::Subgroup(_) => self.split_k() == 1,
+            Schedule::Map(_)
+            | Schedule::Transpose(_)
+            | Schedule::Cooperative(_)
+            | Schedule::Gemv(_)
+            | Schedule::Conv(_)
+            | Schedule::Depthwise(_) => true,
+        }
+    }
+
     /// The same in one pass.
     pub(super) fn unsplit(&self) -> Schedule {
         match self.clone() {

@@ -126,22 +126,16 @@ pub fn pass_label(label: &str, number: usize, count: usize) -> String {
 /// # Errors
 /// [`Error::Limit`] when the schedule belongs to another family, or takes several passes.
 pub fn render(label: &str, spec: &KernelSpec, schedule: &Schedule, target: Target) -> Result<Rendered> {
+    if !schedule.is_one_pass() {
+        return Err(Error::limit(label, format!("schedule {schedule} takes several passes")));
+    }
     match (&spec.body, schedule) {
         (Body::Map { len, value }, Schedule::Map(s)) => map::render(label, spec, len, value, s, target),
         (Body::Map { len, value }, Schedule::Transpose(s)) => {
             transpose::render(label, spec, len, value, s, target)
         }
-        (Body::Reduce { .. }, Schedule::Reduce(s)) if s.parts > 1 => {
-            Err(Error::limit(label, format!("schedule {schedule} takes several passes")))
-        }
         (Body::Reduce { rows, stages, result }, Schedule::Reduce(s)) => {
             reduce::render(label, spec, rows, stages, result, s, target)
-        }
-        (Body::Contract(_), _) if schedule.split_k() != 1 => {
-            Err(Error::limit(label, format!("schedule {schedule} takes several passes")))
-        }
-        (Body::Contract(_) | Body::Conv(_), Schedule::Apart(_)) => {
-            Err(Error::limit(label, format!("schedule {schedule} takes several passes")))
         }
         (Body::Contract(body), Schedule::Contract(s)) => contract::render(label, spec, body, s, target),
         (Body::Contract(body), Schedule::Tiled(s)) => tiled::render(label, spec, body, s, target),
@@ -150,9 +144,6 @@ pub fn render(label: &str, spec: &KernelSpec, schedule: &Schedule, target: Targe
         (Body::Contract(body), Schedule::Gemv(s)) => gemv::render(label, spec, body, s, target),
         (Body::Conv(body), Schedule::Conv(s)) => conv::render(label, spec, body, s, target),
         (Body::Conv(body), Schedule::Depthwise(s)) => depthwise::render(label, spec, body, s, target),
-        (Body::Attention(_), Schedule::Attention(s)) if !s.is_one_pass() => {
-            Err(Error::limit(label, format!("schedule {schedule} takes several passes")))
-        }
         (Body::Attention(body), Schedule::Attention(AttentionSchedule::Fused(s))) => {
             attention::render(label, spec, body, s, target)
         }
