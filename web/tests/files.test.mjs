@@ -136,19 +136,32 @@ onPage('errors of the device name what they are about', async (page) => {
         restore();
       }
     };
-    const { createBuffer, createShaderModule } = GPUDevice.prototype;
+    const { createBuffer, createShaderModule, pushErrorScope, popErrorScope } = GPUDevice.prototype;
     const memory = await said(() => {
-      // What a device that is full says, for weights.
+      // A device that is full says so of weights, in the scope for it.
+      const scopes = [];
+      let full = false;
       GPUDevice.prototype.createBuffer = function (descriptor) {
-        return createBuffer.call(this, descriptor.label === 'weights' ? { ...descriptor, size: 2 ** 52 } : descriptor);
+        full ||= descriptor.label === 'weights';
+        return createBuffer.call(this, descriptor);
       };
-    }, () => { GPUDevice.prototype.createBuffer = createBuffer; });
+      GPUDevice.prototype.pushErrorScope = function (filter) {
+        scopes.push(filter);
+        return pushErrorScope.call(this, filter);
+      };
+      GPUDevice.prototype.popErrorScope = function () {
+        const reports = scopes.pop() === 'out-of-memory' && full;
+        if (reports) full = false;
+        const popped = popErrorScope.call(this);
+        return reports ? popped.then(() => new GPUOutOfMemoryError('full')) : popped;
+      };
+    }, () => { Object.assign(GPUDevice.prototype, { createBuffer, pushErrorScope, popErrorScope }); });
     const validation = await said(() => {
       GPUDevice.prototype.createShaderModule = function ({ label, code }) {
         return createShaderModule.call(this, { label, code: code.replace('fn main(', 'fn main(nothing: i32, ') });
       };
     }, () => { GPUDevice.prototype.createShaderModule = createShaderModule; });
     return [memory, validation];`);
-  matches(got[0], /^(memory|device): .*weights of \d+ bytes/);
+  matches(got[0], /^memory: out of device memory: .*weights of \d+ bytes.*: full$/);
   matches(got[1], /^device: device error in kernel ".+": .+/);
 });
