@@ -2,6 +2,8 @@
 
 PYTHON := target/venv/bin/python
 CARGO_FLAGS := $(if $(CI),--locked)
+# Kernels as browsers get them, for the browser's own compiler.
+WGSL := $(CURDIR)/target/web/wgsl
 
 # The demo's question goes through the environment, so that it may contain any character.
 export QUERY
@@ -49,8 +51,10 @@ lint: setup
 
 # One build of the tests: all targets and the doc tests, with the command line.
 test: lint test-data
-	cargo test $(CARGO_FLAGS) --features cli
-	$(MAKE) test-web
+	@rm -rf $(WGSL)
+	TILEWRIGHT_WGSL=$(WGSL) cargo test $(CARGO_FLAGS) --features cli
+	$(MAKE) web
+	node web/tests/run.mjs
 
 web/node_modules/.package-lock.json: web/package-lock.json
 	cd web && npm ci --silent
@@ -59,10 +63,9 @@ web/node_modules/.package-lock.json: web/package-lock.json
 web: setup web/node_modules/.package-lock.json
 	node web/build.mjs
 
-# Kernels as browsers get them, for the browser's own compiler.
 wgsl:
-	@rm -rf target/web/wgsl
-	TILEWRIGHT_WGSL=$(CURDIR)/target/web/wgsl cargo test $(CARGO_FLAGS) --features cli --test wgsl_valid
+	@rm -rf $(WGSL)
+	TILEWRIGHT_WGSL=$(WGSL) cargo test $(CARGO_FLAGS) --features cli --test wgsl_valid
 
 test-web: web wgsl test-data
 	node web/tests/run.mjs
