@@ -121,9 +121,7 @@ impl Program {
         }
         Tensor::new(value.dtype, &static_shape(&value.shape)?, bytes).ok()
     }
-}
 
-impl Program {
     /// Whether the elements of a packed constant are converted one by one: it is smaller than the result, and stays as
     /// it is.
     fn unpacks(&self, value: &Value) -> bool {
