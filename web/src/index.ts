@@ -14,6 +14,6 @@ export { type ExternalData, type OutputLocation, type Progress, type RunOptions,
 export { type Feeds, type Fetches, InferenceSession, type TensorLike, type ValueMetadata } from './session.js';
 export { exportRecords, importRecords } from './records.js';
 export { type FileLike } from './source.js';
-export { type TuneOptions, type TuneProgress, type TuneReport } from './tuner.js';
+export { type TunedKernel, type TuneOptions, type TuneProgress, type TuneReport } from './tuner.js';
 export { createWorkerSession, type WorkerSession } from './worker-session.js';
 export { type GpuBufferOptions, Tensor, type TensorLocation } from './tensor.js';
