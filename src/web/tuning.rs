@@ -11,7 +11,7 @@ use super::{Core, chooser, planned, recorder};
 use crate::commands::{Commands, encode};
 use crate::error::{Error, Result};
 use crate::expr::read_element;
-use crate::kernel::{KernelSpec, Schedule, broken_rule, candidates, stored};
+use crate::kernel::{KernelSpec, Schedule, Work, broken_rule, candidates, stored};
 use crate::tensor::DType;
 use crate::tune::{
     FORMAT, Key, Line, Outcome, Record, Search, SearchOptions, Step, Task, Trial, difference, with_priors,
@@ -29,6 +29,7 @@ pub struct Job {
     sizes: Vec<i64>,
     uses: usize,
     total_ns: u64,
+    work: Work,
 }
 
 /// A race under way.
@@ -48,6 +49,9 @@ struct JobText<'a> {
     step: usize,
     uses: usize,
     total_ns: u64,
+    /// What a dispatch must do at the least.
+    flops: f64,
+    bytes: f64,
 }
 
 /// What to do next in a race; the commands are in [`Core::words`], what they write is read back.
@@ -102,11 +106,14 @@ impl Core {
                 continue;
             }
             let (kernel, tensor) = (&plan.kernels[step.kernel], &plan.tensors[step.output]);
+            let len = |t: &usize| layout.shapes[*t].iter().product();
+            let input_lens: Vec<usize> = step.inputs.iter().map(len).collect();
             jobs.push(Job {
                 step: number,
                 kernel: step.kernel,
                 label: kernel.label.clone(),
                 output: format!("{} {} {:?}", tensor.name, tensor.dtype, layout.shapes[step.output]),
+                work: Work::of(&kernel.spec, &sizes, &input_lens, len(&step.output), self.caps.floats()),
                 spec: kernel.spec.clone(),
                 sizes,
                 uses: 1,
@@ -116,8 +123,9 @@ impl Core {
         jobs.sort_by_key(|job| std::cmp::Reverse(job.total_ns));
         self.jobs = jobs;
         let text = |job: &Job| -> Result<String> {
-            let Job { label, output, step, uses, total_ns, .. } = job;
-            to_json(&JobText { label, output, step: *step, uses: *uses, total_ns: *total_ns })
+            let &Job { ref label, ref output, step, uses, total_ns, work: Work { flops, bytes, .. }, .. } =
+                job;
+            to_json(&JobText { label, output, step, uses, total_ns, flops, bytes })
         };
         let texts = self.jobs.iter().map(text).collect::<Result<Vec<_>>>()?;
         Ok(format!("[{}]", texts.join(",")))

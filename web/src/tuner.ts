@@ -1,14 +1,15 @@
 // Tuning: the core says what to try next and decides, this measures it, in the memory and with the data of a run.
 import { repeats, timed } from './clock.js';
-import type { Core, JobText, TrialText } from './core.js';
+import type { Core, JobText, Peaks, TrialText } from './core.js';
 import { messageOf, TilewrightError } from './error.js';
 import { type Gpu, scoped } from './gpu.js';
 import { type BufferRange, type Dispatch, type Preparing, type Recording, replay, type Run } from './plan.js';
+import { peaks as measurePeaks } from './probes.js';
 import { decode } from './words.js';
 
 /** How much to tune. */
 export interface TuneOptions {
-  /** Time for all kernels together; 30 seconds unless said. */
+  /** Time for all kernels together; 30 seconds unless said. What the adapter can do is measured before, once. */
   readonly budgetMs?: number;
   /** Candidates per kernel, the default included; 16 unless said. */
   readonly mostCandidates?: number;
@@ -26,18 +27,36 @@ export interface TuneProgress {
   readonly output: string;
   /** Its trials so far, the default first. */
   readonly trials: readonly TrialText[];
+  /** What a dispatch of it must do at the least: operations of floats, and bytes moved. */
+  readonly flops: number;
+  readonly bytes: number;
+  /** What the adapter can do at best. */
+  readonly peaks: Peaks;
   /** Time of a whole run on the device, with the winners so far; it changes after each kernel. */
   readonly runNs: number;
 }
 
+/** A kernel and its trials, the default first. */
+export interface TunedKernel {
+  readonly label: string;
+  readonly output: string;
+  readonly uses: number;
+  /** What a dispatch of it must do at the least: operations of floats, and bytes moved. */
+  readonly flops: number;
+  readonly bytes: number;
+  readonly trials: readonly TrialText[];
+}
+
 /** What tuning found. */
 export interface TuneReport {
-  readonly kernels: readonly { readonly label: string; readonly output: string; readonly uses: number; readonly trials: readonly TrialText[] }[];
+  readonly kernels: readonly TunedKernel[];
+  /** What the adapter can do at best. */
+  readonly peaks: Peaks;
   /** Time of a whole run on the device before ... */
   readonly beforeNs: number;
   /** ... and after. */
   readonly afterNs: number;
-  /** One line for each kernel, for `importRecords`. */
+  /** One line for each kernel, and one for the adapter's peaks if they are new, for `importRecords`. */
   readonly records: string;
 }
 
@@ -58,18 +77,19 @@ export type InTurn = <T>(work: (tuned: Tuned) => Promise<T>) => Promise<T>;
 /** Tunes the kernels of a run, those first that take most of it. Between any two measurements others get their turn. */
 export async function tune(inTurn: InTurn, options: TuneOptions): Promise<TuneReport> {
   const { budgetMs = 30_000, mostCandidates = 16, onProgress, signal } = options;
-  const start = performance.now();
   const { beforeNs, jobs } = await inTurn(begin);
+  const { peaks, line } = await measurePeaks(inTurn);
+  const start = performance.now();
   let timeLeft = jobs.reduce((sum, job) => sum + job.total_ns, 0);
   let runNs = beforeNs;
-  const kernels: TuneReport['kernels'][number][] = [];
-  const lines: string[] = [];
-  for (const [kernel, { label, output, uses, step, total_ns }] of jobs.entries()) {
+  const kernels: TunedKernel[] = [];
+  const lines: string[] = line === undefined ? [] : [line];
+  for (const [kernel, { label, output, uses, step, total_ns, flops, bytes }] of jobs.entries()) {
     signal?.throwIfAborted();
     const share = total_ns / Math.max(timeLeft, 1);
     timeLeft -= total_ns;
     const budget = Math.max(0, budgetMs - (performance.now() - start)) * share;
-    const tell = (trials: readonly TrialText[]) => onProgress?.({ kernel, kernels: jobs.length, label, output, trials, runNs });
+    const tell = (trials: readonly TrialText[]) => onProgress?.({ kernel, kernels: jobs.length, label, output, trials, flops, bytes, peaks, runNs });
     let spent = 0;
     let going = await inTurn(async ({ core }) => (await core.race(kernel, budget, mostCandidates), true));
     while (going) {
@@ -84,7 +104,7 @@ export async function tune(inTurn: InTurn, options: TuneOptions): Promise<TuneRe
     }
     await inTurn(async (tuned) => {
       const trials = await tuned.core.raceTrials();
-      kernels.push({ label, output, uses, trials });
+      kernels.push({ label, output, uses, flops, bytes, trials });
       lines.push(await tuned.core.raceEnd(Date.now() / 1000));
       const run = await tuned.run(tuned.preparing);
       run.plan.forget();
@@ -92,7 +112,7 @@ export async function tune(inTurn: InTurn, options: TuneOptions): Promise<TuneRe
       tell(trials);
     });
   }
-  return { kernels, beforeNs, afterNs: runNs, records: lines.map((line) => `${line}\n`).join('') };
+  return { kernels, peaks, beforeNs, afterNs: runNs, records: lines.map((line) => `${line}\n`).join('') };
 }
 
 async function begin(tuned: Tuned): Promise<{ beforeNs: number; jobs: JobText[] }> {
