@@ -6,6 +6,7 @@
 
 mod finals;
 mod json;
+mod probing;
 mod tuning;
 
 use std::collections::BTreeMap;
@@ -22,10 +23,11 @@ use crate::onnx;
 use crate::plan::{Origin, Plan, SymbolValues, bound_bytes};
 use crate::tensor::Tensor;
 use crate::tune::{Key, Platform, Records};
-use crate::wgsl::{BindingKind, Dialect, Target};
+use crate::wgsl::{Dialect, Target};
 use finals::Playing;
 use json::{
-    Constant, Declared, Fault, Feed, Kernel, Options, Output, Place, Ready, dtype_named, from_json, to_json,
+    Constant, Declared, Fault, Feed, Kernel, Options, Output, Place, Ready, bindings, dtype_named, from_json,
+    to_json,
 };
 use tuning::{Job, Race};
 
@@ -279,16 +281,11 @@ impl Core {
         let text = planned.kept.kernels.texts().get(number);
         let text = text.ok_or_else(|| Error::model("session", format!("there is no kernel {number}")))?;
         let shader = &text.rendered.shader;
-        let kind = |kind: &BindingKind| match kind {
-            BindingKind::Read => "read-only-storage",
-            BindingKind::ReadWrite => "storage",
-            BindingKind::Uniform => "uniform",
-        };
         Ok(to_json(&Kernel {
             label: &shader.label,
             schedule: text.schedule.to_string(),
             source: &shader.source,
-            bindings: shader.bindings.iter().map(kind).collect(),
+            bindings: bindings(shader),
         })?)
     }
 

@@ -11,7 +11,7 @@ use super::{Core, chooser, planned, recorder};
 use crate::commands::{Commands, encode};
 use crate::error::{Error, Result};
 use crate::expr::read_element;
-use crate::kernel::{KernelSpec, Schedule, broken_rule, candidates, stored};
+use crate::kernel::{KernelSpec, Schedule, Work, broken_rule, candidates, stored};
 use crate::tensor::DType;
 use crate::tune::{
     FORMAT, Key, Line, Outcome, Record, Search, SearchOptions, Step, Task, Trial, difference, with_priors,
@@ -29,6 +29,7 @@ pub struct Job {
     pub sizes: Vec<i64>,
     uses: usize,
     total_ns: u64,
+    work: Work,
     /// What came of its race.
     pub record: Option<Record>,
 }
@@ -58,6 +59,9 @@ struct JobText<'a> {
     step: usize,
     uses: usize,
     total_ns: u64,
+    /// What a dispatch must do at the least.
+    flops: f64,
+    bytes: f64,
 }
 
 /// What to do next in a race; the commands are in [`Core::words`], what they write is read back.
@@ -124,11 +128,14 @@ impl Core {
                 continue;
             }
             let (kernel, tensor) = (&plan.kernels[step.kernel], &plan.tensors[step.output]);
+            let len = |t: &usize| layout.shapes[*t].iter().product();
+            let input_lens: Vec<usize> = step.inputs.iter().map(len).collect();
             jobs.push(Job {
                 step: number,
                 kernel: step.kernel,
                 label: kernel.label.clone(),
                 output: format!("{} {} {:?}", tensor.name, tensor.dtype, layout.shapes[step.output]),
+                work: Work::of(&kernel.spec, &sizes, &input_lens, len(&step.output), self.caps.floats()),
                 spec: kernel.spec.clone(),
                 sizes,
                 uses: 1,
@@ -138,14 +145,12 @@ impl Core {
         }
         jobs.sort_by_key(|job| std::cmp::Reverse(job.total_ns));
         self.jobs = jobs;
-        let texts = self.jobs.iter().map(|Job { label, output, step, uses, total_ns, .. }| JobText {
-            label,
-            output,
-            step: *step,
-            uses: *uses,
-            total_ns: *total_ns,
-        });
-        Ok(to_json(&texts.collect::<Vec<_>>())?)
+        let text = |job: &Job| {
+            let &Job { ref label, ref output, step, uses, total_ns, work: Work { flops, bytes, .. }, .. } =
+                job;
+            JobText { label, output, step, uses, total_ns, flops, bytes }
+        };
+        Ok(to_json(&self.jobs.iter().map(text).collect::<Vec<_>>())?)
     }
 
     /// Begin the race of a job's candidates.

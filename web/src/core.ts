@@ -85,6 +85,26 @@ export interface JobText {
   readonly step: number;
   readonly uses: number;
   readonly total_ns: number;
+  /** What a dispatch must do at the least: operations of floats, and bytes moved. */
+  readonly flops: number;
+  readonly bytes: number;
+}
+
+/** What the adapter can do at best, as measured: bytes moved and operations per nanosecond, nanoseconds per dispatch. */
+export interface Peaks {
+  readonly copy_bytes_per_ns: number;
+  readonly f32_flops_per_ns: number;
+  readonly f16_flops_per_ns: number | null;
+  readonly launch_ns: number;
+}
+
+/** A kernel that measures one of them. */
+export interface ProbeText {
+  readonly label: string;
+  readonly source: string;
+  readonly bindings: readonly GPUBufferBindingType[];
+  readonly buffer_bytes: readonly number[];
+  readonly workgroups: number;
 }
 
 /** A candidate and what was measured of it. */
@@ -284,6 +304,21 @@ export class Core {
 
   readRecords(lines: string): Promise<void> {
     return this.#call('read_records', lines);
+  }
+
+  /** The adapter's peaks, where they are known. */
+  peaks(): Promise<Peaks | null> {
+    return this.#parsed('peaks');
+  }
+
+  /** The kernels that measure them. */
+  probes(): Promise<ProbeText[]> {
+    return this.#parsed('probes');
+  }
+
+  /** What a dispatch of each probe took; the record. */
+  probed(ns: Float64Array, unixSeconds: number): Promise<string> {
+    return this.#call('probed', ns, unixSeconds);
   }
 
   /** The kernels of the run prepared last. */

@@ -8,6 +8,7 @@
  * ```
  */
 export { type TensorData, type TensorType } from './dtype.js';
+export { type Peaks } from './core.js';
 export { type Env, env, type WasmEnv, type WebGpuEnv } from './env.js';
 export { type ErrorKind, TilewrightError } from './error.js';
 export { type ExternalData, type OutputLocation, type Progress, type RunOptions, type SessionOptions } from './options.js';

@@ -1,15 +1,16 @@
 // Tuning: the core says what to try next and decides, this measures it, in the memory and with the data of a run.
 import { sampled, timed } from './clock.js';
-import type { Core, FinalsEnded, JobText, TrialText } from './core.js';
+import type { Core, FinalsEnded, JobText, Peaks, TrialText } from './core.js';
 import { endsTuning, messageOf } from './error.js';
 import { finals } from './finals.js';
 import { type Gpu, scoped } from './gpu.js';
 import { type BufferRange, type Dispatch, type Preparing, type Recording, replay, type Run } from './plan.js';
+import { peaks as measurePeaks } from './probes.js';
 import { decode } from './words.js';
 
 /** How much to tune. */
 export interface TuneOptions {
-  /** Time for all kernels together; 30 seconds unless said. */
+  /** Time for all kernels together; 30 seconds unless said. What the adapter can do is measured before, once. */
   readonly budgetMs?: number;
   /** Candidates per kernel, the default included; 16 unless said. */
   readonly mostCandidates?: number;
@@ -27,6 +28,11 @@ export interface TuneProgress {
   readonly output: string;
   /** Its trials so far, the default first. */
   readonly trials: readonly TrialText[];
+  /** What a dispatch of it must do at the least: operations of floats, and bytes moved. */
+  readonly flops: number;
+  readonly bytes: number;
+  /** What the adapter can do at best. */
+  readonly peaks: Peaks;
   /** Time of a whole run on the device, with the winners so far; it changes after each kernel. */
   readonly runNs: number;
 }
@@ -36,6 +42,9 @@ export interface TunedKernel {
   readonly label: string;
   readonly output: string;
   readonly uses: number;
+  /** What a dispatch of it must do at the least: operations of floats, and bytes moved. */
+  readonly flops: number;
+  readonly bytes: number;
   /** The default first. What is `Rejected` was fast alone and slower in whole runs. */
   readonly trials: readonly TrialText[];
   /** Time of all its dispatches in a run by default and under the winner, where the clock can tell. */
@@ -45,11 +54,13 @@ export interface TunedKernel {
 /** What tuning found. */
 export interface TuneReport {
   readonly kernels: readonly TunedKernel[];
+  /** What the adapter can do at best. */
+  readonly peaks: Peaks;
   /** Time of a whole run on the device by default ... */
   readonly beforeNs: number;
   /** ... and under the winners. */
   readonly afterNs: number;
-  /** One line for each kernel, for `importRecords`. */
+  /** One line for each kernel, and one for the adapter's peaks if they are new, for `importRecords`. */
   readonly records: string;
 }
 
@@ -73,13 +84,14 @@ export type InTurn = <T>(work: (tuned: Tuned) => Promise<T>) => Promise<T>;
 /** Tunes the kernels of a run, those first that take most of it. Between any two measurements others get their turn. */
 export async function tune(inTurn: InTurn, options: TuneOptions): Promise<TuneReport> {
   const { budgetMs = 30_000, mostCandidates = 16, onProgress, signal } = options;
+  const { peaks, line } = await measurePeaks(inTurn);
   const start = performance.now();
   const leftOf = (budgetMs: number) => Math.max(0, budgetMs - (performance.now() - start));
   let { runNs, jobs } = await inTurn(begin);
   let timeLeft = jobs.reduce((sum, job) => sum + job.total_ns, 0);
   const tell = (kernel: number, trials: readonly TrialText[]) => {
-    const { label, output } = jobs[kernel] as JobText;
-    onProgress?.({ kernel, kernels: jobs.length, label, output, trials, runNs });
+    const { label, output, flops, bytes } = jobs[kernel] as JobText;
+    onProgress?.({ kernel, kernels: jobs.length, label, output, trials, flops, bytes, peaks, runNs });
   };
   for (const [kernel, { step, total_ns }] of jobs.entries()) {
     signal?.throwIfAborted();
@@ -109,12 +121,13 @@ export async function tune(inTurn: InTurn, options: TuneOptions): Promise<TuneRe
   const ended = await finals(inTurn, runNs, () => leftOf(budgetMs) === 0, signal);
   const [beforeNs, afterNs] = ended.whole_ns;
   runNs = afterNs;
-  const kernels = jobs.map(({ label, output, uses }, kernel): TunedKernel => {
+  const kernels = jobs.map(({ label, output, uses, flops, bytes }, kernel): TunedKernel => {
     const { trials, in_model_ns } = ended.kernels[kernel] as FinalsEnded['kernels'][number];
     tell(kernel, trials);
-    return { label, output, uses, trials, inModelNs: in_model_ns };
+    return { label, output, uses, flops, bytes, trials, inModelNs: in_model_ns };
   });
-  return { kernels, beforeNs, afterNs, records: ended.records };
+  const records = (line === undefined ? '' : `${line}\n`) + ended.records;
+  return { kernels, peaks, beforeNs, afterNs, records };
 }
 
 async function begin(tuned: Tuned): Promise<{ runNs: number; jobs: readonly JobText[] }> {
