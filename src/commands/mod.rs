@@ -32,6 +32,8 @@ pub enum Memory {
     Input(usize),
     /// Arena number n: what a run computes, reused within the run and by the next; grows too.
     Arena(usize),
+    /// Output number n of a run that leaves it on the device: memory of its own, which is the caller's.
+    Output(usize),
     /// The parameters of these commands' kernels, a uniform buffer of their own.
     Parameters,
 }
@@ -73,4 +75,7 @@ pub struct Commands {
     pub readbacks: Vec<Range>,
     /// What stays on the device for the next stage of the run, in the order of [`crate::plan::Next::live`].
     pub left: Vec<Range>,
+    /// Where the outputs are that stay on the device, in the plan's order. What is not in memory of its own is to be
+    /// copied there.
+    pub kept: Vec<Range>,
 }

@@ -1,6 +1,6 @@
 //! A plan at given sizes, written down as commands.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::windows::{Part, parts};
@@ -87,26 +87,31 @@ impl Recorder<'_> {
         let (dispatches, parameters) =
             self.dispatches(is_once, &none, &|this, t| this.constant(t), &mut scratch)?;
         buffers.extend(scratch.buffers());
-        Ok(Commands { buffers, parameters, dispatches, readbacks: Vec::new(), left: Vec::new() })
+        Ok(Commands { buffers, parameters, dispatches, ..Commands::default() })
     }
 
-    /// A run with these sizes.
+    /// A run with these sizes. The outputs numbered in `keep` stay on the device, each in [`Memory::Output`] where it is
+    /// computed by the run and under no lower number.
     ///
     /// # Errors
     /// [`Error::Limit`] naming a tensor or kernel that is too large for the device; [`Error::Model`] for a size that
     /// is not known.
-    pub fn run(&mut self, symbols: &SymbolValues) -> Result<(Commands, Layout)> {
+    pub fn run(&mut self, symbols: &SymbolValues, keep: &BTreeSet<usize>) -> Result<(Commands, Layout)> {
         let plan = self.plan;
-        let layout = plan.layout(symbols, self.caps)?;
+        let own = own_memory(plan, keep);
+        let layout = plan.layout(symbols, self.caps, &own.keys().copied().collect())?;
         let range = |t: TensorId| {
             let size_bytes = layout.size_bytes[t];
             let at = |memory, offset_bytes| Range { memory, offset_bytes, size_bytes };
             match plan.tensors[t].origin {
                 Origin::Weight(_) | Origin::Once => Some(at(Memory::Constant(t), 0)),
                 Origin::Input(number) => Some(at(Memory::Input(number), 0)),
-                Origin::Run => {
-                    layout.places.get(&t).map(|place| at(Memory::Arena(place.arena), place.offset_bytes))
-                }
+                Origin::Run => match own.get(&t) {
+                    Some(&output) => Some(at(Memory::Output(output), 0)),
+                    None => {
+                        layout.places.get(&t).map(|place| at(Memory::Arena(place.arena), place.offset_bytes))
+                    }
+                },
             }
             .ok_or_else(|| Error::model(&plan.tensors[t].name, "a tensor of the plan has no memory"))
         };
@@ -116,13 +121,18 @@ impl Recorder<'_> {
             inputs.map(|(memory, t)| (memory, layout.size_bytes[t])).collect();
         let arenas = layout.arena_bytes.iter().enumerate();
         buffers.extend(arenas.map(|(arena, &bytes)| (Memory::Arena(arena), bytes)));
+        buffers.extend(own.iter().map(|(&t, &output)| (Memory::Output(output), layout.size_bytes[t])));
         let in_run = |t: TensorId| matches!(plan.tensors[t].origin, Origin::Run);
         let mut scratch = Scratch { first_arena: layout.arena_bytes.len(), size_bytes: Vec::new() };
         let (dispatches, parameters) = self.dispatches(in_run, symbols, &|_, t| range(t), &mut scratch)?;
         buffers.extend(scratch.buffers());
-        let mut readbacks = Vec::new();
-        for output in &plan.outputs {
+        let (mut readbacks, mut kept) = (Vec::new(), Vec::new());
+        for (number, output) in plan.outputs.iter().enumerate() {
             let Source::Device(t) = output.source else { continue };
+            if keep.contains(&number) {
+                kept.push(range(t)?);
+                continue;
+            }
             let len: usize = layout.shapes[t].iter().product();
             let bytes = len * storage_bytes(plan.tensors[t].dtype, self.caps.floats());
             let size_bytes = (bytes as u64).next_multiple_of(4);
@@ -130,7 +140,7 @@ impl Recorder<'_> {
         }
         let left = plan.next.iter().flat_map(|next| &next.live).map(|&(_, t)| range(t));
         let left = left.collect::<Result<_>>()?;
-        Ok((Commands { buffers, parameters, dispatches, readbacks, left }, layout))
+        Ok((Commands { buffers, parameters, dispatches, readbacks, left, kept }, layout))
     }
 
     /// All of a tensor whose size is constant.
@@ -207,6 +217,19 @@ impl Recorder<'_> {
         }
         Ok(())
     }
+}
+
+/// The tensors that a run computes into memory of their own, with the outputs that they are.
+fn own_memory(plan: &Plan, keep: &BTreeSet<usize>) -> BTreeMap<TensorId, usize> {
+    let mut own = BTreeMap::new();
+    for &number in keep {
+        if let Some(Source::Device(t)) = plan.outputs.get(number).map(|output| &output.source)
+            && matches!(plan.tensors[*t].origin, Origin::Run)
+        {
+            own.entry(*t).or_insert(number);
+        }
+    }
+    own
 }
 
 /// Memory between the passes of a step: arenas behind those of the layout, shared by all steps.

@@ -152,12 +152,26 @@ pub fn plan(graph: &Graph, known: &Known, caps: &Caps) -> Result<Plan, Stop> {
     let counts = stages::enter(&mut lowered, known, graph.inputs.len());
     let dtypes: Vec<DType> = lowered.outputs.iter().map(|(_, id)| lowered.program.dtype(*id)).collect();
     narrow::narrow(&mut lowered.program);
+    widen_outputs(&mut lowered, &dtypes);
     let mut plan = build(&lowered, &dtypes, &live, counts, caps)?;
     refuse_f64(&plan, caps.floats().f64, known.precision.f64_as_f32)?;
     if known.precision.f16_sums && caps.f16 {
         plan.kernels.iter_mut().for_each(|kernel| kernel.spec.allow_f16_sums());
     }
     Ok(plan)
+}
+
+/// Outputs that narrowing changed get the model's dtypes again, so that what lies on the device is what the model says.
+/// Those that are known on the host are given there as they should be.
+fn widen_outputs(lowered: &mut Lowered, dtypes: &[DType]) {
+    let program = &mut lowered.program;
+    for ((name, id), &dtype) in lowered.outputs.iter_mut().zip(dtypes) {
+        let stored = through_reshapes(program, *id);
+        if host_source(program, *id, stored).is_none() {
+            program.place.clone_from(name);
+            *id = program.cast(*id, dtype);
+        }
+    }
 }
 
 /// What a device lacks of float64 is computed in float32, which is for the user to allow. Bits cannot be.

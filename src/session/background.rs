@@ -12,12 +12,12 @@ use std::time::{Duration, Instant};
 use super::State;
 use super::finals::Finals;
 use super::jobs::Job;
-use super::prepared::{Prepared, Run};
+use super::prepared::Prepared;
 use super::rig::{Pace, Rig};
 use super::tuning::{TuneOptions, Tuning};
 use crate::error::{Error, Result};
 use crate::gpu::Device;
-use crate::plan::Plan;
+use crate::plan::{Plan, SymbolValues};
 use crate::tune::{Bench, Store};
 
 /// Runs that follow each other faster than this leave no idle time.
@@ -44,7 +44,7 @@ pub enum TuneStatus {
 /// The kernels of a run that was just answered.
 pub struct Offer {
     pub plan: Arc<Plan>,
-    pub run: Run,
+    pub symbols: SymbolValues,
     pub jobs: Vec<Job>,
 }
 
@@ -256,7 +256,7 @@ impl Worker {
     }
 
     fn tune(&mut self, offer: Offer) -> Result<()> {
-        let Offer { plan, run, mut jobs } = offer;
+        let Offer { plan, symbols, mut jobs } = offer;
         let shared = self.shared.clone();
         let pace = Pauses(&shared);
         let (device, store, options) = (self.device.clone(), self.store.clone(), self.options.clone());
@@ -288,10 +288,10 @@ impl Worker {
                 kept.extend(bench.into_kernels());
             }
         }
-        let sets = self.with(&plan, |prepared| finals.sets(prepared, &run));
+        let sets = self.with(&plan, |prepared| finals.sets(prepared, &symbols));
         let rig = self.rig.as_ref().ok_or_else(cancelled)?;
         tuning.confirm(rig, &jobs, trials, &finals, sets, &pace, &mut |numbers| {
-            self.with(&plan, |prepared| finals.commands(prepared, &run, numbers))
+            self.with(&plan, |prepared| finals.commands(prepared, &symbols, numbers))
         })?;
         drop(kept);
         self.with(&plan, |prepared| {

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::jobs::Job;
-use super::prepared::{Prepared, Run};
+use super::prepared::Prepared;
+use super::recorded::Run;
 use super::rig::Pace;
 use crate::error::Result;
 use crate::gpu::Device;
 use crate::kernel::{KernelSpec, Schedule};
-use crate::plan::Plan;
+use crate::plan::{Plan, SymbolValues};
 use crate::tune::{Status, Trial, clearly_faster, finalists, winner};
 
 /// Candidates of one kernel in the finals, the default included.
@@ -56,13 +57,13 @@ impl<'a> Finals<'a> {
     }
 
     /// Commands of a run in which each job has the finalist of that number, and every other kernel what it has anyway.
-    pub fn commands(&self, prepared: &mut Prepared, like: &Run, numbers: &[usize]) -> Result<Run> {
+    pub fn commands(&self, prepared: &mut Prepared, at: &SymbolValues, numbers: &[usize]) -> Result<Run> {
         let wish = |spec: &KernelSpec, sizes: &[i64]| {
             let same = |job: &Job| job.sizes == sizes && job.spec == *spec;
             let job = self.jobs.iter().position(same)?;
             self.lists[job].get(numbers[job]).cloned()
         };
-        prepared.record_as(self.device, like, &wish)
+        prepared.record_as(self.device, at, &wish)
     }
 
     /// A job's finalist of that number.
@@ -76,7 +77,7 @@ impl<'a> Finals<'a> {
     }
 
     /// The commands of the rounds: set n gives each job its finalist n, or its last.
-    pub fn sets(&self, prepared: &mut Prepared, like: &Run) -> Result<Vec<Run>> {
+    pub fn sets(&self, prepared: &mut Prepared, at: &SymbolValues) -> Result<Vec<Run>> {
         let sets = self.lists.iter().map(Vec::len).max().unwrap_or(0);
         // Without times by dispatch, only all against none can be told.
         let sets = if self.device.caps().timestamps { sets } else { sets.min(2) };
@@ -84,7 +85,7 @@ impl<'a> Finals<'a> {
             .map(|set| {
                 let numbers: Vec<usize> =
                     self.lists.iter().map(|list| set.min(list.len().saturating_sub(1))).collect();
-                self.commands(prepared, like, &numbers)
+                self.commands(prepared, at, &numbers)
             })
             .collect()
     }
@@ -114,7 +115,7 @@ impl<'a> Finals<'a> {
                 };
                 let Some(times) = times else { return Ok(best) };
                 let mut now = vec![0; self.jobs.len()];
-                for (&step, ns) in run.steps.iter().zip(times) {
+                for (&step, ns) in run.recorded.steps.iter().zip(times) {
                     if let Some(total) = self.job_of(run, step).and_then(|job| now.get_mut(job)) {
                         *total += ns;
                     }
@@ -130,7 +131,7 @@ impl<'a> Finals<'a> {
     /// The job that a step of the plan belongs to.
     fn job_of(&self, run: &Run, step: usize) -> Option<usize> {
         let step = &self.plan.steps[step];
-        let sizes = run.sizes(step);
+        let sizes = run.recorded.sizes(step);
         self.jobs.iter().position(|job| job.kernel == step.kernel && job.sizes == sizes)
     }
 
