@@ -1,11 +1,10 @@
 //! Greedy decoding by a transformer whose key-value cache stays on the device: the logits of each step come to the
 //! host, and nothing else does.
 //!
-//!     cargo run --release --example decode -- MODEL.onnx [TOKENS] [host]
+//!     cargo run --release --example decode -- [MODEL.onnx] [TOKENS]
 //!
 //! The model has inputs `input_ids`, `attention_mask` and `position_ids`, inputs `past_*` of four axes and outputs
 //! `logits` and `present_*`, as exporters write them; `make test-data` makes one, target/test-data/models/gpt2_6l.onnx.
-//! With `host`, the cache goes through the host, for comparison.
 
 use std::time::Instant;
 
@@ -18,7 +17,6 @@ fn main() -> Result<()> {
     let mut arguments = std::env::args().skip(1);
     let model = arguments.next().unwrap_or("target/test-data/models/gpt2_6l.onnx".into());
     let count: i64 = arguments.next().and_then(|count| count.parse().ok()).unwrap_or(64);
-    let through_host = arguments.next().is_some_and(|word| word == "host");
     let session = Session::load(model.as_str(), &SessionOptions::default())?;
     let names = session.inputs().iter().filter_map(|info| info.name.strip_prefix("past_"));
     let names: Vec<String> = names.map(str::to_owned).collect();
@@ -35,16 +33,12 @@ fn main() -> Result<()> {
 
         let mut request = session.request().input("input_ids", &ids);
         request = request.input("attention_mask", &mask).input("position_ids", &positions);
-        for (name, tensor) in names.iter().zip(&cache) {
+        for (name, tensor) in names.iter().zip(cache) {
             request = request.input(format!("past_{name}"), tensor).keep(format!("present_{name}"));
         }
         let mut outputs = request.run()?;
         let present = names.iter().filter_map(|name| outputs.take_kept(&format!("present_{name}")));
         cache = present.collect();
-        if through_host {
-            let through = |tensor: &DeviceTensor| session.upload(&tensor.to_host()?);
-            cache = cache.iter().map(through).collect::<Result<_>>()?;
-        }
 
         let logits = outputs["logits"].to_vec::<f32>()?;
         let last = &logits[logits.len() - logits.len() / new..];

@@ -258,3 +258,81 @@ fn a_decoder_keeps_its_cache_on_the_device() {
         assert_eq!(there.to_host().unwrap(), *here, "{name}");
     }
 }
+
+/// ONNX Runtime's decoder with one buffer for past and present: the same outputs, the same cache, and what no step writes
+/// stays, so that it is known that nothing else is written.
+#[test]
+fn a_cache_is_updated_in_place() {
+    if skip() {
+        return;
+    }
+    // Of a prompt's outputs, those behind a sequence's own length mean nothing.
+    let lengths = |last: &Tensor| last.to_vec::<i32>().unwrap().into_iter().map(|last| last as usize + 1);
+    let read = |name: &str| support::read_npy(&support::test_data(&format!("decode_cache/{name}.npy")));
+    let session = support::load(&support::test_data("decode_cache/model.onnx")).unwrap();
+    let mut caches = ["key", "value"].map(|name| session.upload(&read(&format!("first_{name}"))).unwrap());
+    for step in 0..25 {
+        let given =
+            ["query", "key", "value", "mask", "lengths"].map(|name| (name, read(&format!("{step}_{name}"))));
+        let mut request = session.request();
+        for (name, tensor) in &given {
+            request = request.input(*name, tensor);
+        }
+        for (name, cache) in ["key", "value"].into_iter().zip(caches) {
+            request = request.input(format!("past_{name}"), cache).keep(format!("present_{name}"));
+        }
+        let mut outputs = request.run().unwrap();
+        let want = read(&format!("{step}_y"));
+        for (row, length) in lengths(&given[4].1).enumerate() {
+            let own = |y: &Tensor| {
+                let y = y.to_vec::<f32>().unwrap();
+                let (row_len, own_len) = (y.len() / 2, length.min(y.len() / 2 / 64) * 64);
+                Tensor::from_slice(&[own_len], &y[row * row_len..][..own_len]).unwrap()
+            };
+            support::compare::all_close(&own(&outputs["y"]), &own(&want), 1e-5, 1e-5).unwrap();
+        }
+        caches = ["present_key", "present_value"].map(|name| outputs.take_kept(name).unwrap());
+    }
+    for (name, cache) in ["key", "value"].into_iter().zip(&caches) {
+        let want = read(&format!("cache_{name}"));
+        support::compare::all_close(&cache.to_host().unwrap(), &want, 1e-5, 1e-5).unwrap();
+    }
+}
+
+/// `present` is `past` with `new` written at `at`; `also` reads `past`, too.
+fn scattered(also: bool) -> Net {
+    let net = Net::new()
+        .input("past", DType::F32, "batch room 2")
+        .input("new", DType::F32, "batch n 2")
+        .input("at", DType::I64, "batch")
+        .node("TensorScatter", "past new at", "present", &[int("axis", 1)])
+        .output("present", DType::F32);
+    if also { net.node("Neg", "past", "also", &[]).output("also", DType::F32) } else { net }
+}
+
+#[test]
+fn an_input_is_updated_in_place_only_where_nobody_else_has_it() {
+    if skip() {
+        return;
+    }
+    let (past, new) = (made_up(&[2, 9, 2], 1), made_up(&[2, 3, 2], 2));
+    let at = Tensor::from_slice(&[2], &[1i64, 6]).unwrap();
+    for also in [false, true] {
+        let session = Session::load(scattered(also).bytes_of_opset(24), &support::options()).unwrap();
+        assert_eq!(session.plan().unwrap().updates.len(), usize::from(!also));
+        let want = session.run(&[("past", &past), ("new", &new), ("at", &at)]).unwrap();
+        let request = || session.request().input("new", &new).input("at", &at);
+        // Given up; kept by the caller; given up for an output that comes to the host.
+        let given_up = session.upload(&past).unwrap();
+        let mut outputs = request().input("past", given_up).keep("present").run().unwrap();
+        assert_eq!(outputs.take_kept("present").unwrap().to_host().unwrap(), want["present"]);
+        if also {
+            assert_eq!(outputs["also"], want["also"]);
+        }
+        let kept = session.upload(&past).unwrap();
+        let mut outputs = request().input("past", &kept).keep("present").run().unwrap();
+        assert_eq!(outputs.take_kept("present").unwrap().to_host().unwrap(), want["present"]);
+        assert_eq!(kept.to_host().unwrap(), past);
+        assert_eq!(request().input("past", kept).run().unwrap()["present"], want["present"]);
+    }
+}

@@ -21,6 +21,8 @@ pub use outputs::{Produced, outputs};
 pub use record::{Choose, Kernels, Recorder, Text, sizes};
 pub use words::{VERSION, decode, encode};
 
+use std::collections::BTreeSet;
+
 use crate::plan::TensorId;
 
 /// A piece of device memory that ranges are counted in. Whoever runs the commands decides which buffer it lies in.
@@ -62,6 +64,25 @@ pub struct Dispatch {
     pub workgroups: [u32; 3],
 }
 
+/// Which of a run's tensors are in memory of the caller's.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Keep {
+    /// Numbers of the outputs that stay on the device.
+    pub outputs: BTreeSet<usize>,
+    /// Numbers of the steps that are done in place, of [`crate::plan::Plan::updates`]; each makes an output that stays.
+    pub in_place: BTreeSet<usize>,
+}
+
+/// An output that stays on the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// Where it is.
+    pub range: Range,
+    /// Whether this is memory of its own, [`Memory::Output`] or the input's that it updates; else it is to be copied
+    /// to such.
+    pub is_own: bool,
+}
+
 /// What a run does, in this order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Commands {
@@ -75,7 +96,6 @@ pub struct Commands {
     pub readbacks: Vec<Range>,
     /// What stays on the device for the next stage of the run, in the order of [`crate::plan::Next::live`].
     pub left: Vec<Range>,
-    /// Where the outputs are that stay on the device, in the plan's order. What is not in memory of its own is to be
-    /// copied there.
-    pub kept: Vec<Range>,
+    /// Where the outputs are that stay on the device, in the plan's order.
+    pub kept: Vec<Kept>,
 }

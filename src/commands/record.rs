@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::windows::{Part, parts};
-use super::{Commands, Dispatch, Memory, Range};
+use super::{Commands, Dispatch, Keep, Kept, Memory, Range};
 use crate::error::{Error, Result};
 use crate::kernel::{Caps, KernelSpec, Pass, Schedule, Slot, grid, passes, size, storage_bytes};
 use crate::plan::{Layout, Origin, Plan, Source, Step, SymbolValues, TensorId, bound_bytes};
@@ -85,18 +85,17 @@ impl Recorder<'_> {
         }
         let mut scratch = Scratch { first_arena: 0, size_bytes: Vec::new() };
         let (dispatches, parameters) =
-            self.dispatches(is_once, &none, &|this, t| this.constant(t), &mut scratch)?;
+            self.dispatches(is_once, &BTreeSet::new(), &none, &|this, t| this.constant(t), &mut scratch)?;
         buffers.extend(scratch.buffers());
         Ok(Commands { buffers, parameters, dispatches, ..Commands::default() })
     }
 
-    /// A run with these sizes. The outputs numbered in `keep` stay on the device, each in [`Memory::Output`] where it is
-    /// computed by the run and under no lower number.
+    /// A run with these sizes.
     ///
     /// # Errors
     /// [`Error::Limit`] naming a tensor or kernel that is too large for the device; [`Error::Model`] for a size that
     /// is not known.
-    pub fn run(&mut self, symbols: &SymbolValues, keep: &BTreeSet<usize>) -> Result<(Commands, Layout)> {
+    pub fn run(&mut self, symbols: &SymbolValues, keep: &Keep) -> Result<(Commands, Layout)> {
         let plan = self.plan;
         let own = own_memory(plan, keep);
         let layout = plan.layout(symbols, self.caps, &own.keys().copied().collect())?;
@@ -107,7 +106,7 @@ impl Recorder<'_> {
                 Origin::Weight(_) | Origin::Once => Some(at(Memory::Constant(t), 0)),
                 Origin::Input(number) => Some(at(Memory::Input(number), 0)),
                 Origin::Run => match own.get(&t) {
-                    Some(&output) => Some(at(Memory::Output(output), 0)),
+                    Some(&(memory, _)) => Some(at(memory, 0)),
                     None => {
                         layout.places.get(&t).map(|place| at(Memory::Arena(place.arena), place.offset_bytes))
                     }
@@ -121,16 +120,18 @@ impl Recorder<'_> {
             inputs.map(|(memory, t)| (memory, layout.size_bytes[t])).collect();
         let arenas = layout.arena_bytes.iter().enumerate();
         buffers.extend(arenas.map(|(arena, &bytes)| (Memory::Arena(arena), bytes)));
-        buffers.extend(own.iter().map(|(&t, &output)| (Memory::Output(output), layout.size_bytes[t])));
+        buffers.extend(own.iter().map(|(&t, &(memory, _))| (memory, layout.size_bytes[t])));
         let in_run = |t: TensorId| matches!(plan.tensors[t].origin, Origin::Run);
         let mut scratch = Scratch { first_arena: layout.arena_bytes.len(), size_bytes: Vec::new() };
-        let (dispatches, parameters) = self.dispatches(in_run, symbols, &|_, t| range(t), &mut scratch)?;
+        let (dispatches, parameters) =
+            self.dispatches(in_run, &keep.in_place, symbols, &|_, t| range(t), &mut scratch)?;
         buffers.extend(scratch.buffers());
         let (mut readbacks, mut kept) = (Vec::new(), Vec::new());
         for (number, output) in plan.outputs.iter().enumerate() {
             let Source::Device(t) = output.source else { continue };
-            if keep.contains(&number) {
-                kept.push(range(t)?);
+            if keep.outputs.contains(&number) {
+                let is_own = own.get(&t).is_some_and(|&(_, output)| output == number);
+                kept.push(Kept { range: range(t)?, is_own });
                 continue;
             }
             let len: usize = layout.shapes[t].iter().product();
@@ -155,6 +156,7 @@ impl Recorder<'_> {
     fn dispatches(
         &mut self,
         wanted: impl Fn(TensorId) -> bool,
+        in_place: &BTreeSet<usize>,
         symbols: &SymbolValues,
         range: &dyn Fn(&Self, TensorId) -> Result<Range>,
         scratch: &mut Scratch,
@@ -162,7 +164,8 @@ impl Recorder<'_> {
         let plan = self.plan;
         let mut parameters = Parameters::new(self.caps);
         let mut dispatches = Vec::new();
-        for (number, step) in plan.steps.iter().enumerate().filter(|(_, step)| wanted(step.output)) {
+        for number in (0..plan.steps.len()).filter(|&number| wanted(plan.steps[number].output)) {
+            let step = plan.step(number, in_place);
             let sizes = sizes(step, symbols);
             let inputs = step.inputs.iter().map(|&t| range(self, t)).collect::<Result<Vec<_>>>()?;
             let output = range(self, step.output)?;
@@ -219,14 +222,22 @@ impl Recorder<'_> {
     }
 }
 
-/// The tensors that a run computes into memory of their own, with the outputs that they are.
-fn own_memory(plan: &Plan, keep: &BTreeSet<usize>) -> BTreeMap<TensorId, usize> {
+/// The tensors that a run computes into memory of their own, with that memory and the outputs that they are: each is one
+/// output, and others of the same tensor are copies.
+fn own_memory(plan: &Plan, keep: &Keep) -> BTreeMap<TensorId, (Memory, usize)> {
     let mut own = BTreeMap::new();
-    for &number in keep {
+    for &number in &keep.outputs {
         if let Some(Source::Device(t)) = plan.outputs.get(number).map(|output| &output.source)
             && matches!(plan.tensors[*t].origin, Origin::Run)
         {
-            own.entry(*t).or_insert(number);
+            own.entry(*t).or_insert((Memory::Output(number), number));
+        }
+    }
+    for step in &keep.in_place {
+        if let Some(update) = plan.updates.get(step)
+            && let Some((memory, _)) = own.get_mut(&update.step.output)
+        {
+            *memory = Memory::Input(update.input);
         }
     }
     own

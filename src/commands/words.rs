@@ -9,12 +9,12 @@
 //! | 3 | dispatch | kernel, step, workgroups x, y, z, then memory, offset, size of every binding |
 //! | 4 | readback | memory, offset, size |
 //! | 5 | left for the next stage | memory, offset, size |
-//! | 6 | output that stays on the device | memory, offset, size |
+//! | 6 | output that stays on the device | 1 if this is its own memory, memory, offset, size |
 //!
 //! Memory is `kind + 8 * number`, with the kinds 0 constant, 1 input, 2 arena, 3 parameters, 4 output. Offsets and sizes count
 //! words of four bytes.
 
-use super::{Commands, Dispatch, Memory, Range};
+use super::{Commands, Dispatch, Kept, Memory, Range};
 use crate::error::{Error, Result};
 
 /// The first word; changes with the format.
@@ -54,8 +54,9 @@ pub fn encode(commands: &Commands) -> Result<Vec<u32>> {
     for range in &commands.left {
         push(&mut out, LEFT, &range_words(range)?)?;
     }
-    for range in &commands.kept {
-        push(&mut out, KEPT, &range_words(range)?)?;
+    for Kept { range, is_own } in &commands.kept {
+        let [memory, offset, size] = range_words(range)?;
+        push(&mut out, KEPT, &[u32::from(*is_own), memory, offset, size])?;
     }
     Ok(out)
 }
@@ -83,7 +84,9 @@ pub fn decode(words: &[u32]) -> Result<Commands> {
             }
             (READBACK, &[memory, offset, size]) => commands.readbacks.push(range_of(&[memory, offset, size])),
             (LEFT, &[memory, offset, size]) => commands.left.push(range_of(&[memory, offset, size])),
-            (KEPT, &[memory, offset, size]) => commands.kept.push(range_of(&[memory, offset, size])),
+            (KEPT, &[is_own @ (0 | 1), memory, offset, size]) => {
+                commands.kept.push(Kept { range: range_of(&[memory, offset, size]), is_own: is_own == 1 });
+            }
             (code, body) => {
                 let message = format!("there is no command {code} of {} words", body.len());
                 return Err(wrong(at, &message));
@@ -166,7 +169,7 @@ mod tests {
             }],
             readbacks: vec![range(Memory::Arena(3), 256, 4)],
             left: vec![range(Memory::Input(2), 0, 16)],
-            kept: vec![range(Memory::Output(1), 0, 32)],
+            kept: vec![Kept { range: range(Memory::Output(1), 0, 32), is_own: true }],
         }
     }
 
@@ -181,7 +184,7 @@ mod tests {
             3 + 256 * 14, 2, 9, 4, 1, 65535, 8 * 11, 0, 4, 2 + 8 * 3, 64, 8, 3, 0, 4,
             4 + 256 * 3, 2 + 8 * 3, 64, 1,
             5 + 256 * 3, 1 + 8 * 2, 0, 4,
-            6 + 256 * 3, 4 + 8, 0, 8,
+            6 + 256 * 4, 1, 4 + 8, 0, 8,
         ];
         assert_eq!(encode(&commands()).unwrap(), want);
     }

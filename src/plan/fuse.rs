@@ -11,8 +11,8 @@ use super::attention::{self, Attention};
 use super::chain::{Cost, chains};
 use super::pack::is_packable;
 use super::through_reshapes;
-use crate::expr::{Atom, Expr, Idx, Node, Rewrite, flatten, numel, unflatten, vars};
-use crate::ir::{ConvAxis, ConvVar, Convolution, Def, Program, ValueId};
+use crate::expr::{Atom, Expr, Idx, Node, Rewrite, flatten, numel, rewrite_idx, unflatten, vars};
+use crate::ir::{ConvAxis, ConvVar, Convolution, Def, Program, Update, ValueId};
 use crate::tensor::DType;
 
 /// Loop variable of the row, and of the position within it, in row form.
@@ -484,6 +484,21 @@ impl<'a> Fusion<'a> {
         }
     }
 
+    /// The kernel that makes of an update's base what `root` is; `None` where that needs a result of the kernel of `root`.
+    pub fn expand_update(&self, root: ValueId, update: &Update) -> Option<Expanded> {
+        let mut expander = Expander { fusion: self, memo: HashMap::new() };
+        let own = vars(0, &update.extents);
+        let at = flatten(&update.at, self.program.shape(root));
+        let at = rewrite_idx(&at, &mut At { expander: &mut expander, at: &own }, &mut HashMap::new());
+        let (when, value) = (expander.body(&update.when, &own), expander.body(&update.value, &own));
+        let mut is_whole = true;
+        let mut look = |e: &Expr| is_whole &= !matches!(e.node(), Node::Arg(..));
+        when.visit(&mut look);
+        value.visit(&mut look);
+        Expr::index(at.clone(), DType::I32).visit(&mut look);
+        is_whole.then(|| Expanded::Update { extents: update.extents.clone(), at, when, value })
+    }
+
     fn expand_stages(&self, draft: &Draft, rows: &Idx, expander: &mut Expander) -> Vec<ExpandedStage> {
         draft.stages.iter().map(|&id| self.expand_stage(id, rows, expander)).collect()
     }
@@ -611,6 +626,12 @@ pub enum Expanded {
         shape: Vec<Idx>,
         value: Expr,
     },
+    Update {
+        extents: Vec<Idx>,
+        at: Idx,
+        when: Expr,
+        value: Expr,
+    },
     Rows {
         rows: Idx,
         stages: Vec<ExpandedStage>,
@@ -654,6 +675,7 @@ impl Expanded {
     pub fn exprs(&self) -> Vec<&Expr> {
         match self {
             Expanded::Map { value, .. } => vec![value],
+            Expanded::Update { when, value, .. } => vec![when, value],
             Expanded::Rows { stages, result, .. } => {
                 stages.iter().map(|s| &s.value).chain([result]).collect()
             }

@@ -43,6 +43,10 @@ impl Prepared {
         let (peaks, layout) = (Peaks::typical(caps), &run.recorded.layout);
         let mut jobs: Vec<Job> = Vec::new();
         for (number, elapsed_ns) in steps {
+            // What is done in place has one schedule.
+            if run.recorded.keep.in_place.contains(&number) {
+                continue;
+            }
             let step = &self.plan.steps[number];
             let mut tensors = step.inputs.iter().chain([&step.output]);
             if tensors.any(|&t| layout.size_bytes[t] > caps.max_storage_binding_bytes) {

@@ -9,11 +9,13 @@ use super::request::{Input, Outputs};
 use super::stages::{Earlier, Resident};
 use super::weights::{Place, Weights};
 use super::{Progress, Stage};
-use crate::commands::{self, Commands, Kernels, Memory, Produced, Range, Recorder, from_device, to_device};
+use crate::commands::{
+    self, Commands, Keep, Kernels, Memory, Produced, Range, Recorder, from_device, to_device,
+};
 use crate::error::{Error, Result};
 use crate::gpu::{Device, Kernel, Recording};
-use crate::kernel::{Caps, KernelSpec, Schedule, broken_rule, default_schedule};
-use crate::plan::{Plan, SymbolValues};
+use crate::kernel::{Caps, KernelSpec, Schedule, broken_rule, default_schedule, storage_bytes};
+use crate::plan::{Plan, Source, Step, SymbolValues, bound_bytes, shape};
 use crate::tune::{Key, Platform, Store};
 use crate::wgsl::{Dialect, Target};
 
@@ -77,10 +79,10 @@ impl Prepared {
         let (kernels, compiled, recorded) = (Kernels::default(), HashMap::new(), Vec::new());
         let (tuned, earlier) = (HashSet::new(), Earlier::default());
         let mut prepared = Prepared { plan, memory, kernels, compiled, recorded, tuned, earlier, store };
-        let (symbols, nothing) = (SymbolValues::new(), BTreeSet::new());
+        let (symbols, keep, nothing) = (SymbolValues::new(), Keep::default(), BTreeSet::new());
         let once = |recorder: &mut Recorder| Ok((recorder.once()?, ()));
         let (bound, commands, ()) =
-            prepared.realised(device, &symbols, &|_, _| None, &once, &nothing, progress)?;
+            prepared.realised(device, &symbols, &|_, _| None, &once, &keep, &nothing, progress)?;
         let recording = prepared.recording(device, &commands, &bound, &Lent::new())?;
         if !recording.dispatches.is_empty() {
             device.run(&recording)?;
@@ -113,15 +115,17 @@ impl Prepared {
     }
 
     /// Upload the inputs, take over what earlier stages left, and give the commands for these sizes. The outputs
-    /// numbered in `keep` stay on the device.
+    /// numbered in `outputs` stay on the device.
     pub fn start(
         &mut self,
         device: &Device,
         feeds: &[Input],
-        keep: &BTreeSet<usize>,
+        outputs: &BTreeSet<usize>,
         progress: OnProgress,
     ) -> Result<Run> {
         let symbols = self.symbols(feeds);
+        let in_place = self.in_place(feeds, outputs, &symbols, device.caps())?;
+        let keep = Keep { outputs: outputs.clone(), in_place };
         let mut lent = Lent::new();
         for (input, feed) in feeds.iter().enumerate() {
             if let (Some(tensor), Some(_)) = (feed.on_device(), self.plan.inputs[input]) {
@@ -129,10 +133,10 @@ impl Prepared {
             }
         }
         let inputs: BTreeSet<Memory> = lent.keys().copied().collect();
-        let same = |one: &Arc<Recorded>| one.symbols == symbols && one.keep == *keep && one.lent == inputs;
+        let same = |one: &Arc<Recorded>| one.symbols == symbols && one.keep == keep && one.lent == inputs;
         let recorded = match self.recorded.iter().position(same) {
             Some(position) => self.recorded.remove(position),
-            None => Arc::new(self.record(device, &symbols, &|_, _| None, keep, inputs, progress)?),
+            None => Arc::new(self.record(device, &symbols, &|_, _| None, &keep, inputs, progress)?),
         };
         if self.recorded.len() >= RECORDED_KEPT {
             self.recorded.remove(0);
@@ -162,6 +166,38 @@ impl Prepared {
         Ok(Run { recording, recorded, lent })
     }
 
+    /// The steps that are done in place: those that make of an input that is given up an output that stays, of the same
+    /// shape.
+    fn in_place(
+        &self,
+        feeds: &[Input],
+        outputs: &BTreeSet<usize>,
+        symbols: &SymbolValues,
+        caps: &Caps,
+    ) -> Result<BTreeSet<usize>> {
+        let mut steps = BTreeSet::new();
+        for (&number, update) in &self.plan.updates {
+            let output = update.step.output;
+            let is_output =
+                |&n: &usize| matches!(self.plan.outputs[n].source, Source::Device(t) if t == output);
+            let (Input::Donated(given), true) = (&feeds[update.input], outputs.iter().any(is_output)) else {
+                continue;
+            };
+            let tensor = &self.plan.tensors[output];
+            let shape = shape(&tensor.shape, symbols, &tensor.name)?;
+            let element_bytes = storage_bytes(tensor.dtype, caps.floats());
+            // What is larger than a binding is written in parts, which an update cannot be.
+            let is_bound =
+                bound_bytes(shape.iter().product(), element_bytes) <= caps.max_storage_binding_bytes;
+            if shape == given.shape() && is_bound {
+                steps.insert(number);
+            } else {
+                tracing::debug!(name = tensor.name, ?shape, given = ?given.shape(), "is written whole");
+            }
+        }
+        Ok(steps)
+    }
+
     /// Whether nobody asked this before for inputs of these shapes.
     pub fn is_new(&mut self, feeds: &[Input]) -> bool {
         self.tuned.insert(self.symbols(feeds))
@@ -169,7 +205,7 @@ impl Prepared {
 
     /// Commands for these sizes, with schedules as wished, in memory that is no caller's. They are not kept.
     pub fn record_as(&mut self, device: &Device, symbols: &SymbolValues, wish: Wish) -> Result<Run> {
-        let recorded = self.record(device, symbols, wish, &BTreeSet::new(), BTreeSet::new(), None)?;
+        let recorded = self.record(device, symbols, wish, &Keep::default(), BTreeSet::new(), None)?;
         let lent = Lent::new();
         let recording = self.recording(device, &recorded.commands, &recorded.bound, &lent)?;
         Ok(Run { recording, recorded: Arc::new(recorded), lent })
@@ -180,12 +216,12 @@ impl Prepared {
         device: &Device,
         symbols: &SymbolValues,
         wish: Wish,
-        keep: &BTreeSet<usize>,
+        keep: &Keep,
         lent: BTreeSet<Memory>,
         progress: OnProgress,
     ) -> Result<Recorded> {
         let run = |recorder: &mut Recorder| recorder.run(symbols, keep);
-        let (bound, commands, layout) = self.realised(device, symbols, wish, &run, &lent, progress)?;
+        let (bound, commands, layout) = self.realised(device, symbols, wish, &run, keep, &lent, progress)?;
         let steps = commands.dispatches.iter().map(|dispatch| dispatch.step).collect();
         let (symbols, keep) = (symbols.clone(), keep.clone());
         Ok(Recorded { symbols, keep, lent, layout, steps, commands, bound })
@@ -198,6 +234,7 @@ impl Prepared {
         symbols: &SymbolValues,
         wish: Wish,
         record: &dyn Fn(&mut Recorder) -> Result<(Commands, T)>,
+        keep: &Keep,
         lent: &BTreeSet<Memory>,
         progress: OnProgress,
     ) -> Result<(Bound, Commands, T)> {
@@ -206,7 +243,7 @@ impl Prepared {
             match self.realise(device, &commands, lent, progress) {
                 Ok(bound) => return Ok((bound, commands, more)),
                 Err((Some(step), error)) if !device.is_lost() => {
-                    if !self.disown(device, step, symbols, &error)? {
+                    if !self.disown(device, self.plan.step(step, &keep.in_place), symbols, &error)? {
                         return Err(error);
                     }
                 }
@@ -216,8 +253,7 @@ impl Prepared {
     }
 
     /// A step's stored winner cannot be compiled or run: the store is told. Whether it was one, other than the default.
-    fn disown(&self, device: &Device, step: usize, symbols: &SymbolValues, error: &Error) -> Result<bool> {
-        let step = &self.plan.steps[step];
+    fn disown(&self, device: &Device, step: &Step, symbols: &SymbolValues, error: &Error) -> Result<bool> {
         let (kernel, sizes) = (&self.plan.kernels[step.kernel], commands::sizes(step, symbols));
         let key = Key::new(&kernel.spec, &sizes, &Platform::from(device.info()));
         let mut store = self.store.lock().unwrap_or_else(PoisonError::into_inner);
@@ -238,12 +274,16 @@ impl Prepared {
     pub fn mend(&mut self, device: &Device, run: &Run) -> Result<bool> {
         let mut mended = false;
         let steps = &run.recorded.steps;
-        let numbers: BTreeSet<usize> = steps.iter().copied().collect();
+        // What is done in place has no stored winner, and its tensor is the caller's.
+        let in_place = &run.recorded.keep.in_place;
+        let numbers: BTreeSet<usize> =
+            steps.iter().copied().filter(|number| !in_place.contains(number)).collect();
         for number in numbers {
             let own = steps.iter().zip(&run.recording.dispatches).filter(|(step, _)| **step == number);
             let dispatches = own.map(|(_, dispatch)| dispatch.clone()).collect();
             if let Err(error) = device.run(&Recording { dispatches, readbacks: Vec::new() }) {
-                mended |= !device.is_lost() && self.disown(device, number, &run.recorded.symbols, &error)?;
+                mended |= !device.is_lost()
+                    && self.disown(device, &self.plan.steps[number], &run.recorded.symbols, &error)?;
             }
         }
         if mended {
@@ -369,7 +409,7 @@ impl Prepared {
         for (number, (output, produced)) in self.plan.outputs.iter().zip(produced).enumerate() {
             let missing = || Error::model(&output.name, "was not read back");
             let (name, dtype) = (output.name.as_str(), output.dtype);
-            match (produced, run.recorded.keep.contains(&number)) {
+            match (produced, run.recorded.keep.outputs.contains(&number)) {
                 (Produced::Known(tensor), false) => outputs.add(name, tensor),
                 (Produced::Known(tensor), true) => {
                     outputs.add_kept(name, DeviceTensor::new(device, name, &tensor)?)
@@ -391,7 +431,7 @@ impl Prepared {
     /// Times by step.
     pub fn step_times(&self, run: &Run, times: &[u64]) -> Vec<StepTime> {
         let step = |(&step, &elapsed_ns): (&usize, &u64)| {
-            let step = &self.plan.steps[step];
+            let step = self.plan.step(step, &run.recorded.keep.in_place);
             StepTime {
                 kernel: self.plan.kernels[step.kernel].label.clone(),
                 output: self.plan.tensors[step.output].name.clone(),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::prepared::Prepared;
 use super::weights::Place;
-use crate::commands::{self, Commands, Memory, Range};
+use crate::commands::{self, Commands, Keep, Kept, Memory, Range};
 use crate::error::{Error, Result};
 use crate::gpu::{BindGroup, Binding, Buffer, Device, Dispatch, Kernel, Readback, Recording};
 use crate::plan::{Layout, Step, SymbolValues};
@@ -23,8 +23,8 @@ pub struct Bound {
 /// Commands for one set of dimensions.
 pub struct Recorded {
     pub symbols: SymbolValues,
-    /// Outputs that stay on the device.
-    pub keep: BTreeSet<usize>,
+    /// Outputs that stay on the device, and what is done in place.
+    pub keep: Keep,
     /// Inputs that are lent.
     pub lent: BTreeSet<Memory>,
     pub layout: Layout,
@@ -113,10 +113,14 @@ impl Prepared {
     }
 
     /// The memory of an output that stays on the device: its own, or a copy where it lies elsewhere.
-    pub fn kept(&self, device: &Device, run: &Run, number: usize, range: &Range) -> Result<Buffer> {
-        if let (Memory::Output(own), Some(buffer)) = (range.memory, run.lent.get(&range.memory))
-            && own == number
-        {
+    pub fn kept(
+        &self,
+        device: &Device,
+        run: &Run,
+        number: usize,
+        Kept { range, is_own }: &Kept,
+    ) -> Result<Buffer> {
+        if let (true, Some(buffer)) = (is_own, run.lent.get(&range.memory)) {
             return Ok(buffer.clone());
         }
         let from = self.place(range, &run.recorded.bound, &run.lent)?;

@@ -15,6 +15,9 @@ pub enum Input<'a> {
     Host(&'a Tensor),
     /// Read where it lies.
     Device(&'a DeviceTensor),
+    /// The same, and given up: an output that stays on the device and is this tensor with a part replaced is made in its
+    /// memory, by writing that part.
+    Donated(DeviceTensor),
 }
 
 impl<'a> From<&'a Tensor> for Input<'a> {
@@ -27,12 +30,18 @@ impl<'a> From<&'a DeviceTensor> for Input<'a> {
         Input::Device(tensor)
     }
 }
+impl From<DeviceTensor> for Input<'_> {
+    fn from(tensor: DeviceTensor) -> Self {
+        Input::Donated(tensor)
+    }
+}
 
 impl Input<'_> {
     pub(super) fn dtype(&self) -> DType {
         match self {
             Input::Host(tensor) => tensor.dtype(),
             Input::Device(tensor) => tensor.dtype(),
+            Input::Donated(tensor) => tensor.dtype(),
         }
     }
 
@@ -40,6 +49,7 @@ impl Input<'_> {
         match self {
             Input::Host(tensor) => tensor.shape(),
             Input::Device(tensor) => tensor.shape(),
+            Input::Donated(tensor) => tensor.shape(),
         }
     }
 
@@ -47,6 +57,7 @@ impl Input<'_> {
         match self {
             Input::Host(_) => None,
             Input::Device(tensor) => Some(tensor),
+            Input::Donated(tensor) => Some(tensor),
         }
     }
 
@@ -55,6 +66,7 @@ impl Input<'_> {
         match self {
             Input::Host(tensor) => Ok((*tensor).clone()),
             Input::Device(tensor) => tensor.to_host(),
+            Input::Donated(tensor) => tensor.to_host(),
         }
     }
 }
@@ -84,7 +96,11 @@ impl<'a> Request<'a> {
         Request { session, inputs: Vec::new(), keep: Vec::new() }
     }
 
-    /// The input of that name: a [`Tensor`], or a [`DeviceTensor`], which is read where it lies.
+    /// The input of that name: a [`Tensor`], or a [`DeviceTensor`], which is read where it lies. A device tensor that is
+    /// moved in is given up: where an output is this tensor with a part replaced, is kept ([`Request::keep`]) and has the
+    /// same shape, it takes over the memory, and only that part is written. So it is with the caches of
+    /// GroupQueryAttention, when they have room for all positions, and with TensorScatter. Positions of a cache that no
+    /// sequence has reached stay as they are. If the run fails, the tensor is gone.
     pub fn input(mut self, name: impl Into<Cow<'a, str>>, tensor: impl Into<Input<'a>>) -> Self {
         self.inputs.push((name.into(), tensor.into()));
         self
