@@ -67,6 +67,8 @@ pub struct Dispatch {
 /// Which of a run's tensors are in memory of the caller's.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Keep {
+    /// Numbers of the inputs that are on the device.
+    pub inputs: BTreeSet<usize>,
     /// Numbers of the outputs that stay on the device.
     pub outputs: BTreeSet<usize>,
     /// Numbers of the steps that are done in place, of [`crate::plan::Plan::updates`]; each makes an output that stays.
@@ -86,7 +88,7 @@ pub struct Kept {
 /// What a run does, in this order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Commands {
-    /// Memory that must be there, and at least of this size.
+    /// Memory that must be there, and at least of this size; inputs that the caller has there are not in the list.
     pub buffers: Vec<(Memory, u64)>,
     /// The contents of [`Memory::Parameters`]; empty where no kernel has parameters.
     pub parameters: Vec<u8>,

@@ -114,13 +114,17 @@ impl Recorder<'_> {
             }
             .ok_or_else(|| Error::model(&plan.tensors[t].name, "a tensor of the plan has no memory"))
         };
-        let inputs =
-            plan.inputs.iter().enumerate().filter_map(|(input, t)| Some((Memory::Input(input), (*t)?)));
+        let inputs = plan.inputs.iter().enumerate().filter(|(input, _)| !keep.inputs.contains(input));
+        let inputs = inputs.filter_map(|(input, t)| Some((Memory::Input(input), (*t)?)));
         let mut buffers: Vec<(Memory, u64)> =
             inputs.map(|(memory, t)| (memory, layout.size_bytes[t])).collect();
         let arenas = layout.arena_bytes.iter().enumerate();
         buffers.extend(arenas.map(|(arena, &bytes)| (Memory::Arena(arena), bytes)));
-        buffers.extend(own.iter().map(|(&t, &(memory, _))| (memory, layout.size_bytes[t])));
+        for (&t, &(memory, _)) in &own {
+            if let Memory::Output(_) = memory {
+                buffers.push((memory, layout.size_bytes[t]));
+            }
+        }
         let in_run = |t: TensorId| matches!(plan.tensors[t].origin, Origin::Run);
         let mut scratch = Scratch { first_arena: layout.arena_bytes.len(), size_bytes: Vec::new() };
         let (dispatches, parameters) =

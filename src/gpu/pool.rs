@@ -105,11 +105,15 @@ mod tests {
         let device = Device::open(&AdapterChoice::Best).and_then(|device| device.apart());
         let device = device.expect("GPU tests need an adapter, or TILEWRIGHT_SKIP_GPU=1");
         let mut held: Vec<Buffer> = Vec::new();
-        let mut allocated = std::collections::HashSet::new();
+        let mut allocated: Vec<wgpu::Buffer> = Vec::new();
         for step in 0..64u64 {
             let next: Vec<Buffer> =
                 (0..4).map(|_| device.pooled("cache", 4096 + 16 * step).unwrap()).collect();
-            allocated.extend(next.iter().map(|buffer| buffer.0.raw.clone()));
+            for buffer in &next {
+                if !allocated.contains(&buffer.0.raw) {
+                    allocated.push(buffer.0.raw.clone());
+                }
+            }
             held = next;
             let [used, unused] = device.pooled_bytes();
             assert!(unused <= used, "step {step}: {unused} bytes wait, {used} are in use");

@@ -79,10 +79,10 @@ impl Prepared {
         let (kernels, compiled, recorded) = (Kernels::default(), HashMap::new(), Vec::new());
         let (tuned, earlier) = (HashSet::new(), Earlier::default());
         let mut prepared = Prepared { plan, memory, kernels, compiled, recorded, tuned, earlier, store };
-        let (symbols, keep, nothing) = (SymbolValues::new(), Keep::default(), BTreeSet::new());
+        let (symbols, keep) = (SymbolValues::new(), Keep::default());
         let once = |recorder: &mut Recorder| Ok((recorder.once()?, ()));
         let (bound, commands, ()) =
-            prepared.realised(device, &symbols, &|_, _| None, &once, &keep, &nothing, progress)?;
+            prepared.realised(device, &symbols, &|_, _| None, &once, &keep, progress)?;
         let recording = prepared.recording(device, &commands, &bound, &Lent::new())?;
         if !recording.dispatches.is_empty() {
             device.run(&recording)?;
@@ -124,19 +124,19 @@ impl Prepared {
         progress: OnProgress,
     ) -> Result<Run> {
         let symbols = self.symbols(feeds);
-        let in_place = self.in_place(feeds, outputs, &symbols, device.caps())?;
-        let keep = Keep { outputs: outputs.clone(), in_place };
         let mut lent = Lent::new();
         for (input, feed) in feeds.iter().enumerate() {
             if let (Some(tensor), Some(_)) = (feed.on_device(), self.plan.inputs[input]) {
                 lent.insert(Memory::Input(input), tensor.buffer().clone());
             }
         }
-        let inputs: BTreeSet<Memory> = lent.keys().copied().collect();
-        let same = |one: &Arc<Recorded>| one.symbols == symbols && one.keep == keep && one.lent == inputs;
+        let inputs = (0..feeds.len()).filter(|&input| lent.contains_key(&Memory::Input(input))).collect();
+        let in_place = self.in_place(feeds, outputs, &symbols, device.caps())?;
+        let keep = Keep { inputs, outputs: outputs.clone(), in_place };
+        let same = |one: &Arc<Recorded>| one.symbols == symbols && one.keep == keep;
         let recorded = match self.recorded.iter().position(same) {
             Some(position) => self.recorded.remove(position),
-            None => Arc::new(self.record(device, &symbols, &|_, _| None, &keep, inputs, progress)?),
+            None => Arc::new(self.record(device, &symbols, &|_, _| None, &keep, progress)?),
         };
         if self.recorded.len() >= RECORDED_KEPT {
             self.recorded.remove(0);
@@ -205,7 +205,7 @@ impl Prepared {
 
     /// Commands for these sizes, with schedules as wished, in memory that is no caller's. They are not kept.
     pub fn record_as(&mut self, device: &Device, symbols: &SymbolValues, wish: Wish) -> Result<Run> {
-        let recorded = self.record(device, symbols, wish, &Keep::default(), BTreeSet::new(), None)?;
+        let recorded = self.record(device, symbols, wish, &Keep::default(), None)?;
         let lent = Lent::new();
         let recording = self.recording(device, &recorded.commands, &recorded.bound, &lent)?;
         Ok(Run { recording, recorded: Arc::new(recorded), lent })
@@ -217,14 +217,13 @@ impl Prepared {
         symbols: &SymbolValues,
         wish: Wish,
         keep: &Keep,
-        lent: BTreeSet<Memory>,
         progress: OnProgress,
     ) -> Result<Recorded> {
         let run = |recorder: &mut Recorder| recorder.run(symbols, keep);
-        let (bound, commands, layout) = self.realised(device, symbols, wish, &run, keep, &lent, progress)?;
+        let (bound, commands, layout) = self.realised(device, symbols, wish, &run, keep, progress)?;
         let steps = commands.dispatches.iter().map(|dispatch| dispatch.step).collect();
         let (symbols, keep) = (symbols.clone(), keep.clone());
-        Ok(Recorded { symbols, keep, lent, layout, steps, commands, bound })
+        Ok(Recorded { symbols, keep, layout, steps, commands, bound })
     }
 
     /// Record and realise. A stored winner that does not compile makes way for the next best.
@@ -235,12 +234,11 @@ impl Prepared {
         wish: Wish,
         record: &dyn Fn(&mut Recorder) -> Result<(Commands, T)>,
         keep: &Keep,
-        lent: &BTreeSet<Memory>,
         progress: OnProgress,
     ) -> Result<(Bound, Commands, T)> {
         loop {
             let (commands, more) = self.recorded(device, wish, |recorder| record(recorder))?;
-            match self.realise(device, &commands, lent, progress) {
+            match self.realise(device, &commands, keep, progress) {
                 Ok(bound) => return Ok((bound, commands, more)),
                 Err((Some(step), error)) if !device.is_lost() => {
                     if !self.disown(device, self.plan.step(step, &keep.in_place), symbols, &error)? {
@@ -321,11 +319,11 @@ impl Prepared {
         &mut self,
         device: &Device,
         commands: &Commands,
-        lent: &BTreeSet<Memory>,
+        keep: &Keep,
         progress: OnProgress,
     ) -> Result<Bound, (Option<usize>, Error)> {
         let mut step = None;
-        self.realise_all(device, commands, lent, progress, &mut step).map_err(|error| (step, error))
+        self.realise_all(device, commands, keep, progress, &mut step).map_err(|error| (step, error))
     }
 
     /// As [`Prepared::realise`]; `at` is the step at hand.
@@ -333,11 +331,11 @@ impl Prepared {
         &mut self,
         device: &Device,
         commands: &Commands,
-        lent: &BTreeSet<Memory>,
+        keep: &Keep,
         progress: OnProgress,
         at: &mut Option<usize>,
     ) -> Result<Bound> {
-        self.grow(device, commands, lent)?;
+        self.grow(device, commands)?;
         let total = commands.dispatches.len() as u64;
         let parameters = match commands.parameters.as_slice() {
             [] => None,
@@ -358,8 +356,11 @@ impl Prepared {
                     kernel
                 }
             };
-            let is_lent =
-                |range: &Range| matches!(range.memory, Memory::Output(_)) || lent.contains(&range.memory);
+            let is_lent = |range: &Range| match range.memory {
+                Memory::Output(_) => true,
+                Memory::Input(number) => keep.inputs.contains(&number),
+                Memory::Constant(_) | Memory::Arena(_) | Memory::Parameters => false,
+            };
             let bindings = match dispatch.bindings.iter().any(is_lent) {
                 true => None,
                 false => Some(self.bindings(device, dispatch, &kernel, &bound, &Lent::new())?),
@@ -374,11 +375,8 @@ impl Prepared {
     }
 
     /// Make the memory large enough. Commands recorded for buffers that were replaced are dropped.
-    fn grow(&mut self, device: &Device, commands: &Commands, lent: &BTreeSet<Memory>) -> Result<()> {
+    fn grow(&mut self, device: &Device, commands: &Commands) -> Result<()> {
         for &(memory, bytes) in &commands.buffers {
-            if lent.contains(&memory) {
-                continue;
-            }
             match self.memory.get(&memory) {
                 Some(place) if place.buffer.size_bytes() >= bytes => continue,
                 Some(_) => self.recorded.clear(),

@@ -1,6 +1,6 @@
 //! Commands of a run with the device's objects: what is kept from run to run, and one run of it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::prepared::Prepared;
@@ -23,10 +23,8 @@ pub struct Bound {
 /// Commands for one set of dimensions.
 pub struct Recorded {
     pub symbols: SymbolValues,
-    /// Outputs that stay on the device, and what is done in place.
+    /// Inputs and outputs that are lent, and what is done in place.
     pub keep: Keep,
-    /// Inputs that are lent.
-    pub lent: BTreeSet<Memory>,
     pub layout: Layout,
     /// The plan's step behind each dispatch.
     pub steps: Vec<usize>,
