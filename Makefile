@@ -41,6 +41,7 @@ test-data: setup
 	@$(PYTHON) tools/fill_model.py
 	@$(PYTHON) tools/quantize_models.py
 	@$(PYTHON) tools/onnx_backend.py
+	@$(PYTHON) tools/decode_cache.py
 	@$(PYTHON) tools/minilm.py
 	@$(PYTHON) tools/check_minilm.py
 

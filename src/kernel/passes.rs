@@ -50,7 +50,12 @@ pub fn passes(spec: &KernelSpec, schedule: &Schedule, sizes: Sizes, caps: &Caps)
             attention_passes::passes(spec, body, s, sizes, caps)
         }
         (
-            Body::Map { .. } | Body::Reduce { .. } | Body::Contract(_) | Body::Conv(_) | Body::Attention(_),
+            Body::Map { .. }
+            | Body::Update { .. }
+            | Body::Reduce { .. }
+            | Body::Contract(_)
+            | Body::Conv(_)
+            | Body::Attention(_),
             _,
         ) => None,
     };

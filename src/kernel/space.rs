@@ -34,6 +34,8 @@ pub fn points(spec: &KernelSpec, sizes: Sizes, caps: &Caps, peaks: &Peaks) -> Ve
 fn fused_points(spec: &KernelSpec, sizes: Sizes, caps: &Caps, peaks: &Peaks) -> Vec<Schedule> {
     match &spec.body {
         Body::Map { .. } => [map::points(), transpose::points()].concat(),
+        // As many elements as a step of a decoder adds: nothing to choose.
+        Body::Update { .. } => vec![Schedule::Map(map::single_elements(caps))],
         Body::Reduce { .. } => reduce::points(),
         Body::Attention(body) => attention::points(spec, body, sizes, caps, peaks),
         Body::Conv(body) if depthwise::applies(body) => [depthwise::points(), conv::points()].concat(),
@@ -104,6 +106,7 @@ pub fn default_schedule(spec: &KernelSpec, sizes: Sizes, caps: &Caps) -> Schedul
             Some(tiled) => Schedule::Transpose(tiled),
             None => Schedule::Map(map::default(spec, len, value, caps)),
         },
+        Body::Update { .. } => Schedule::Map(map::single_elements(caps)),
         Body::Reduce { rows, stages, result } => {
             let whole = Schedule::Reduce(reduce::default(rows, stages, result, sizes, caps));
             apart::default(spec, &whole, sizes, caps).map_or(whole, Schedule::Apart)
@@ -139,6 +142,9 @@ pub fn broken_rule(
 ) -> Option<&'static str> {
     match (&spec.body, schedule) {
         (Body::Map { len, value }, Schedule::Map(s)) => map::broken_rule(spec, len, value, s, caps),
+        (Body::Update { .. }, Schedule::Map(s)) => {
+            (*s != map::single_elements(caps)).then_some("updates go element by element")
+        }
         (Body::Map { len, value }, Schedule::Transpose(s)) => {
             transpose::broken_rule(len, value, s, sizes, caps)
         }
@@ -155,7 +161,12 @@ pub fn broken_rule(
         (Body::Attention(body), Schedule::Attention(s)) => attention::broken_rule(spec, body, s, sizes, caps),
         (_, Schedule::Apart(s)) => apart::broken_rule(spec, s, sizes, caps),
         (
-            Body::Map { .. } | Body::Reduce { .. } | Body::Contract(_) | Body::Conv(_) | Body::Attention(_),
+            Body::Map { .. }
+            | Body::Update { .. }
+            | Body::Reduce { .. }
+            | Body::Contract(_)
+            | Body::Conv(_)
+            | Body::Attention(_),
             _,
         ) => Some("of another kernel family"),
     }
@@ -164,7 +175,9 @@ pub fn broken_rule(
 /// A rough time in nanoseconds, for the order in which candidates are tried; only its ratios mean anything.
 pub fn estimate_ns(spec: &KernelSpec, schedule: &Schedule, sizes: Sizes, caps: &Caps, peaks: &Peaks) -> f64 {
     match (&spec.body, schedule) {
-        (Body::Map { len, .. }, Schedule::Map(s)) => map::estimate_ns(len, s, sizes, caps, peaks),
+        (Body::Map { len, .. } | Body::Update { len, .. }, Schedule::Map(s)) => {
+            map::estimate_ns(len, s, sizes, caps, peaks)
+        }
         (Body::Map { len, value }, Schedule::Transpose(s)) => {
             transpose::estimate_ns(len, value, s, sizes, caps, peaks)
         }
@@ -185,7 +198,12 @@ pub fn estimate_ns(spec: &KernelSpec, schedule: &Schedule, sizes: Sizes, caps: &
         }
         (_, Schedule::Apart(s)) => apart::estimate_ns(spec, s, sizes, caps, peaks),
         (
-            Body::Map { .. } | Body::Reduce { .. } | Body::Contract(_) | Body::Conv(_) | Body::Attention(_),
+            Body::Map { .. }
+            | Body::Update { .. }
+            | Body::Reduce { .. }
+            | Body::Contract(_)
+            | Body::Conv(_)
+            | Body::Attention(_),
             _,
         ) => f64::INFINITY,
     }

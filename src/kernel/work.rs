@@ -93,7 +93,7 @@ impl Work {
         let mut count = Count::default();
         let mut dtype = DType::F32;
         match &spec.body {
-            Body::Map { len, value } => count.add(value, extent(len)),
+            Body::Map { len, value } | Body::Update { len, value, .. } => count.add(value, extent(len)),
             Body::Reduce { rows, stages, result } => {
                 let rows = extent(rows);
                 for stage in stages {

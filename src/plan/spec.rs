@@ -29,6 +29,12 @@ pub fn make(program: &Program, packed: &Packed, root: ValueId, expanded: Expande
             canon.at = Some(unflatten(&Idx::var(0, &canon.idx(&len)), &canon.shape(&shape)));
             Body::Map { len: canon.idx(&len), value: canon.expr(&value) }
         }
+        Expanded::Update { extents, at, when, value } => {
+            let len = numel(&extents);
+            canon.at = Some(unflatten(&Idx::var(0, &canon.idx(&len)), &canon.shape(&extents)));
+            let (at, when) = (canon.idx(&at), canon.expr(&when));
+            Body::Update { len: canon.idx(&len), at, when, value: canon.expr(&value) }
+        }
         Expanded::Rows { rows, stages, extent, at, result } => {
             let rows = canon.idx(&rows);
             let mut done = Vec::new();

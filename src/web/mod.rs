@@ -175,8 +175,9 @@ impl Core {
         let planned = self.model.latest()?;
         let all_shapes: Vec<Vec<usize>> = shapes.into_iter().chain(self.computed.shapes()).collect();
         let (plan, symbols) = (planned.plan.clone(), planned.plan.symbol_values(&all_shapes));
-        let (commands, layout) =
-            recorder(&plan, &self.caps, &choose, &mut planned.kept.kernels, |r| r.run(&symbols))?;
+        let (commands, layout) = recorder(&plan, &self.caps, &choose, &mut planned.kept.kernels, |r| {
+            r.run(&symbols, &Default::default())
+        })?;
         let is_stage = plan.next.is_some();
         self.stage_shapes = if is_stage { layout.shapes } else { Vec::new() };
         self.words = encode(&commands)?;
@@ -186,7 +187,7 @@ impl Core {
         for (output, produced) in plan.outputs.iter().zip(outputs(&plan, &symbols)?) {
             let (shape, stored, known) = match produced {
                 Produced::Known(tensor) => (tensor.shape().to_vec(), None, Some(tensor)),
-                Produced::Read { shape, held } => (shape, Some(stored(held, floats).name()), None),
+                Produced::Read { shape } => (shape, Some(stored(output.dtype, floats).name()), None),
             };
             let (name, r#type) = (output.name.as_str(), output.dtype.name());
             described.push(Output { name, r#type, shape, stored });

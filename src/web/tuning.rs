@@ -112,7 +112,7 @@ impl Core {
         let (number, symbols) =
             self.last.clone().ok_or_else(|| Error::model("tune", "nothing was run yet"))?;
         let plan = planned(&mut self.model, number)?.plan.clone();
-        let layout = plan.layout(&symbols, &self.caps)?;
+        let layout = plan.layout(&symbols, &self.caps, &Default::default())?;
         let mut jobs: Vec<Job> = Vec::new();
         for (number, step) in plan.steps.iter().enumerate() {
             let total_ns = step_ns.get(number).copied().unwrap_or(0.0) as u64;
@@ -284,7 +284,8 @@ impl Core {
         let planned = planned(&mut self.model, number)?;
         let plan = planned.plan.clone();
         let kernels = &mut planned.kept.kernels;
-        let (mut commands, _) = recorder(&plan, &self.caps, &choose, kernels, |r| r.run(&symbols))?;
+        let (mut commands, _) =
+            recorder(&plan, &self.caps, &choose, kernels, |r| r.run(&symbols, &Default::default()))?;
         commands.dispatches.retain(|dispatch| dispatch.step == job.step);
         // The output is bound to the last of a step's passes, after its inputs and before its parameters.
         let last = commands.dispatches.last().map(|dispatch| (dispatch, &kernels.texts()[dispatch.kernel]));
