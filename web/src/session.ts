@@ -3,7 +3,7 @@ import { Core, type Declared, type Described, type Feed, loadCore } from './core
 import { isNumericType, type NumericType, numericType } from './dtype.js';
 import { log } from './env.js';
 import { messageOf, TilewrightError, unsupported } from './error.js';
-import { type Gpu, limitsOf, lostError, openGpu, Turns, until } from './gpu.js';
+import { type Gpu, featuresOf, limitsOf, lostError, openGpu, Turns, until } from './gpu.js';
 import { type ModelFiles, openModel } from './model.js';
 import { checkRunOptions, checkSessionOptions, type RunOptions, type SessionOptions } from './options.js';
 import { HostPlan, type Preparing, recorded, type Run } from './plan.js';
@@ -368,7 +368,7 @@ async function openDevice(gpu: Gpu, files: ModelFiles, options: SessionOptions):
   const info = gpu.info as GPUAdapterInfo & { subgroupMinSize?: number; subgroupMaxSize?: number };
   const core = await Core.open(files.skeleton, {
     limits: limitsOf(gpu.device),
-    features: [...gpu.device.features],
+    features: featuresOf(gpu.device),
     cpu: gpu.cpu,
     subgroup_size: gpu.device.features.has('subgroups') ? [info.subgroupMinSize ?? 0, info.subgroupMaxSize ?? 0] : [0, 0],
     adapter: adapterName(info),
