@@ -11,6 +11,7 @@ use super::cooperative::CooperativeSchedule;
 use super::depthwise::DepthwiseSchedule;
 use super::gemv::{GemvSchedule, Reduction};
 use super::map::MapSchedule;
+use super::packed::PackedSchedule;
 use super::reduce::ReduceSchedule;
 use super::spec::{Body, KernelSpec, RowResult};
 use super::subgroup::SubgroupSchedule;
@@ -49,6 +50,8 @@ pub enum Schedule {
     Attention(AttentionSchedule),
     /// For a kernel with a part that kernels of its own compute.
     Apart(ApartSchedule),
+    /// For a [`Body::Contract`] of 8-bit integers, by packed dot products.
+    Packed(PackedSchedule),
 }
 
 impl Schedule {
@@ -66,7 +69,8 @@ impl Schedule {
             | Schedule::Conv(_)
             | Schedule::Depthwise(_)
             | Schedule::Attention(_)
-            | Schedule::Apart(_) => 1,
+            | Schedule::Apart(_)
+            | Schedule::Packed(_) => 1,
         }
     }
 
@@ -75,7 +79,7 @@ impl Schedule {
         match self {
             Schedule::Reduce(s) => s.parts == 1,
             Schedule::Attention(s) => s.is_one_pass(),
-            Schedule::Apart(_) => false,
+            Schedule::Apart(_) | Schedule::Packed(_) => false,
             Schedule::Contract(_) | Schedule::Tiled(_) | Schedule::Subgroup(_) => self.split_k() == 1,
             Schedule::Map(_)
             | Schedule::Transpose(_)
@@ -100,7 +104,8 @@ impl Schedule {
             | Schedule::Attention(_)
             | Schedule::Conv(_)
             | Schedule::Depthwise(_)
-            | Schedule::Apart(_)) => other,
+            | Schedule::Apart(_)
+            | Schedule::Packed(_)) => other,
         }
     }
 
@@ -118,7 +123,8 @@ impl Schedule {
             | Schedule::Conv(_)
             | Schedule::Depthwise(_)
             | Schedule::Attention(_)
-            | Schedule::Apart(_) => None,
+            | Schedule::Apart(_)
+            | Schedule::Packed(_) => None,
         }
     }
 
@@ -142,6 +148,7 @@ impl Schedule {
             Schedule::Depthwise(_) => "depthwise",
             Schedule::Attention(s) => s.algorithm(),
             Schedule::Apart(s) => s.algorithm(),
+            Schedule::Packed(_) => "packed",
         }
     }
 
@@ -152,6 +159,7 @@ impl Schedule {
             Schedule::Contract(s) => s.micro_m * s.micro_n4 > 32,
             Schedule::Subgroup(s) => s.sums() > 32,
             Schedule::Apart(s) => s.rest.compiles_slowly(),
+            Schedule::Packed(s) => s.rest.compiles_slowly(),
             Schedule::Map(_)
             | Schedule::Transpose(_)
             | Schedule::Reduce(_)
@@ -199,6 +207,7 @@ impl std::fmt::Display for Schedule {
             }
             Schedule::Attention(s) => s.fmt(f),
             Schedule::Apart(s) => s.fmt(f),
+            Schedule::Packed(s) => s.fmt(f),
         }
     }
 }

@@ -7,7 +7,8 @@ use super::peaks::Peaks;
 use super::schedule::{Schedule, Sizes};
 use super::spec::{Body, ConvBody, KernelSpec};
 use super::{
-    apart, attention, contract, conv, cooperative, depthwise, gemv, map, reduce, subgroup, tiled, transpose,
+    apart, attention, contract, conv, cooperative, depthwise, gemv, map, packed, reduce, subgroup, tiled,
+    transpose,
 };
 
 /// Candidates that are left at the most.
@@ -26,9 +27,14 @@ pub struct Space {
     pub kept: Vec<Schedule>,
 }
 
-/// The points of the knobs of a kernel's family, legal or not, and those with a part apart.
+/// The points of the knobs of a kernel's family, legal or not, and those by several kernels.
 pub fn points(spec: &KernelSpec, sizes: Sizes, caps: &Caps, peaks: &Peaks) -> Vec<Schedule> {
-    [fused_points(spec, sizes, caps, peaks), apart::points(spec, sizes, caps, peaks)].concat()
+    [
+        fused_points(spec, sizes, caps, peaks),
+        apart::points(spec, sizes, caps, peaks),
+        packed::points(spec, sizes, caps, peaks),
+    ]
+    .concat()
 }
 
 fn fused_points(spec: &KernelSpec, sizes: Sizes, caps: &Caps, peaks: &Peaks) -> Vec<Schedule> {
@@ -52,7 +58,7 @@ pub fn space(spec: &KernelSpec, sizes: Sizes, caps: &Caps, peaks: &Peaks) -> Spa
     cut(spec, points(spec, sizes, caps, peaks), sizes, caps, peaks)
 }
 
-/// The space without parts apart.
+/// The space of single kernels.
 pub(super) fn fused_space(spec: &KernelSpec, sizes: Sizes, caps: &Caps, peaks: &Peaks) -> Space {
     cut(spec, fused_points(spec, sizes, caps, peaks), sizes, caps, peaks)
 }
@@ -160,6 +166,7 @@ pub fn broken_rule(
         (Body::Conv(body), Schedule::Depthwise(s)) => depthwise::broken_rule(body, s, sizes, caps),
         (Body::Attention(body), Schedule::Attention(s)) => attention::broken_rule(spec, body, s, sizes, caps),
         (_, Schedule::Apart(s)) => apart::broken_rule(spec, s, sizes, caps),
+        (Body::Contract(_), Schedule::Packed(s)) => packed::broken_rule(spec, s, sizes, caps),
         (
             Body::Map { .. }
             | Body::Update { .. }
@@ -197,6 +204,7 @@ pub fn estimate_ns(spec: &KernelSpec, schedule: &Schedule, sizes: Sizes, caps: &
             attention::estimate_ns(spec, body, s, sizes, caps, peaks)
         }
         (_, Schedule::Apart(s)) => apart::estimate_ns(spec, s, sizes, caps, peaks),
+        (Body::Contract(_), Schedule::Packed(s)) => packed::estimate_ns(spec, s, sizes, caps, peaks),
         (
             Body::Map { .. }
             | Body::Update { .. }

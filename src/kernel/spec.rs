@@ -102,6 +102,8 @@ pub struct ContractBody {
     pub a: Expr,
     /// The right operand at `(b, k, n)`.
     pub b: Expr,
+    /// What is multiplied.
+    pub product: Product,
     /// The dtype of the sum.
     pub sum: DType,
     /// Whether a sum of f16 may be taken in f16: `gemm`, `gemm_tiled` and `gemv` do so, all others take it in f32, as
@@ -109,6 +111,17 @@ pub struct ContractBody {
     pub f16_sum: bool,
     /// What is stored at `(b * m + row) * n + column`.
     pub epilogue: Expr,
+}
+
+/// What one multiplication of a contraction is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Product {
+    /// Of two numbers.
+    Numbers,
+    /// Of two words of four signed bytes each, first in the low bits: the sum of the four products.
+    SignedBytes,
+    /// Of two words of four unsigned bytes each.
+    UnsignedBytes,
 }
 
 impl ContractBody {

@@ -8,7 +8,7 @@ use super::pack::{self, Packed};
 use crate::expr::{Atom, Expr, Idx, Rewrite, flatten, numel, unflatten};
 use crate::ir::{ConvAxis, Program, ValueId};
 use crate::kernel::{
-    AttentionBody, AttentionResult, Body, ContractBody, ConvBody, KernelSpec, RowResult, Stage,
+    AttentionBody, AttentionResult, Body, ContractBody, ConvBody, KernelSpec, Product, RowResult, Stage,
 };
 use crate::tensor::DType;
 
@@ -62,6 +62,7 @@ pub fn make(program: &Program, packed: &Packed, root: ValueId, expanded: Expande
                 a: canon.expr(&a),
                 b: canon.expr(&b),
                 sum: program.dtype(core),
+                product: Product::Numbers,
                 f16_sum: false,
                 epilogue: canon.expr(&epilogue),
             })

@@ -1,7 +1,7 @@
 // Everything of a session that is on a device, and with it the core: after a loss, all of it is made anew.
 import { Core, type Described, type Feed } from './core.js';
 import { TilewrightError } from './error.js';
-import { type Gpu, limitsOf, Turns } from './gpu.js';
+import { featuresOf, type Gpu, limitsOf, Turns } from './gpu.js';
 import type { ModelFiles } from './model.js';
 import type { SessionOptions } from './options.js';
 import { HostPlan, type Preparing, recorded, type Run } from './plan.js';
@@ -144,7 +144,7 @@ function described({ device, info, cpu }: Gpu) {
   const { subgroupMinSize = 0, subgroupMaxSize = 0 } = info as GPUAdapterInfo & { subgroupMinSize?: number; subgroupMaxSize?: number };
   return {
     limits: limitsOf(device),
-    features: [...device.features],
+    features: featuresOf(device),
     cpu,
     subgroup_size: device.features.has('subgroups') ? ([subgroupMinSize, subgroupMaxSize] as const) : ([0, 0] as const),
     adapter: adapterName(info),

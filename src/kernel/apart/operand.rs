@@ -99,7 +99,7 @@ fn of_convolution(body: &ConvBody, part: Part) -> Option<(&Expr, Axes)> {
 }
 
 /// Whether `expr` changes with a loop variable.
-fn depends(expr: &Expr, var: u32) -> bool {
+pub fn depends(expr: &Expr, var: u32) -> bool {
     let mut found = false;
     let mut look = |idx: &Idx| idx.visit(&mut |atom| found |= matches!(atom, Atom::Var(v) if v.id == var));
     expr.visit(&mut |e| match e.node() {
