@@ -14,6 +14,7 @@ mod range;
 mod spec;
 mod split;
 mod stages;
+mod visible;
 
 pub use layout::{Layout, Place, SymbolValues, bound_bytes, shape, size};
 pub use split::{SplitKernel, split};
