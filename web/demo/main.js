@@ -19,7 +19,7 @@ function show(error) {
 /** Does `work` with the buttons off, and puts what it throws on the page. */
 async function busy(work) {
   $('error').hidden = true;
-  const buttons = [...document.querySelectorAll('button')];
+  const buttons = [...document.querySelectorAll('button, #file')];
   buttons.forEach((button) => { button.disabled = true; });
   try {
     await work();
@@ -138,6 +138,8 @@ function bar(text, part, kind = '') {
 async function tune() {
   const feeds = madeUp();
   await session.run(feeds);
+  $('progress').hidden = true;
+  $('status').textContent = '';
   $('tuning').hidden = false;
   $('kernels').replaceChildren();
   $('gain').textContent = '';
