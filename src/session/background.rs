@@ -12,12 +12,12 @@ use std::time::{Duration, Instant};
 use super::State;
 use super::finals::Playing;
 use super::jobs::Job;
-use super::prepared::{Prepared, Run};
+use super::prepared::Prepared;
 use super::rig::{Pace, Rig};
 use super::tuning::{TuneOptions, Tuning};
 use crate::error::{Error, Result};
 use crate::gpu::Device;
-use crate::plan::Plan;
+use crate::plan::{Plan, SymbolValues};
 use crate::tune::{Bench, Finals, Store};
 
 /// Runs that follow each other faster than this leave no idle time.
@@ -44,7 +44,7 @@ pub enum TuneStatus {
 /// The kernels of a run that was just answered.
 pub struct Offer {
     pub plan: Arc<Plan>,
-    pub run: Run,
+    pub symbols: SymbolValues,
     pub jobs: Vec<Job>,
 }
 
@@ -256,7 +256,7 @@ impl Worker {
     }
 
     fn tune(&mut self, offer: Offer) -> Result<()> {
-        let Offer { plan, run, mut jobs } = offer;
+        let Offer { plan, symbols, mut jobs } = offer;
         let shared = self.shared.clone();
         let pace = Pauses(&shared);
         let (device, store, options) = (self.device.clone(), self.store.clone(), self.options.clone());
@@ -292,7 +292,7 @@ impl Worker {
         let rig = self.rig.as_ref().ok_or_else(cancelled)?;
         let playing = Playing { device: &device, plan: &plan, jobs: &jobs, deadline: None };
         tuning.confirm(rig, &playing, finals, trials, &pace, &mut |finals, heat| {
-            self.with(&plan, |prepared| playing.commands(prepared, &run, finals, heat))
+            self.with(&plan, |prepared| playing.commands(prepared, &symbols, finals, heat))
         })?;
         drop(kept);
         self.with(&plan, |prepared| {

@@ -4,12 +4,13 @@ use std::collections::HashMap;
 use std::time::Instant;
 
 use super::jobs::Job;
-use super::prepared::{Prepared, Run};
+use super::prepared::Prepared;
+use super::recorded::Run;
 use super::rig::Pace;
 use crate::error::{Error, Result};
 use crate::gpu::Device;
 use crate::kernel::KernelSpec;
-use crate::plan::Plan;
+use crate::plan::{Plan, SymbolValues};
 use crate::tune::{Finals, Heat, Timing};
 
 /// A run whose kernels are in the finals.
@@ -26,13 +27,19 @@ pub type Commands<'a> = &'a mut dyn FnMut(&Finals, &Heat) -> Result<Run>;
 
 impl Playing<'_> {
     /// Commands of a run in which each job has its finalist, and every other kernel what it has anyway.
-    pub fn commands(&self, prepared: &mut Prepared, like: &Run, finals: &Finals, heat: &Heat) -> Result<Run> {
+    pub fn commands(
+        &self,
+        prepared: &mut Prepared,
+        at: &SymbolValues,
+        finals: &Finals,
+        heat: &Heat,
+    ) -> Result<Run> {
         let wish = |spec: &KernelSpec, sizes: &[i64]| {
             let same = |job: &Job| job.sizes == sizes && job.spec == *spec;
             let job = self.jobs.iter().position(same)?;
             finals.finalist(job, heat.finalists[job]).cloned()
         };
-        prepared.record_as(self.device, like, &wish)
+        prepared.record_as(self.device, at, &wish)
     }
 
     /// Play until all is decided. Where runs fail under others than the defaults, these stay.
@@ -76,7 +83,7 @@ impl Playing<'_> {
             Timing::Jobs => {
                 let mut total_ns = vec![0; self.jobs.len()];
                 let times = self.device.profile(&run.recording)?.unwrap_or_default();
-                for (&step, ns) in run.steps.iter().zip(times) {
+                for (&step, ns) in run.recorded.steps.iter().zip(times) {
                     if let Some(job) = self.job_of(run, step) {
                         total_ns[job] += ns;
                     }
@@ -94,7 +101,7 @@ impl Playing<'_> {
     /// The job that a step of the plan belongs to.
     fn job_of(&self, run: &Run, step: usize) -> Option<usize> {
         let step = &self.plan.steps[step];
-        let sizes = run.sizes(step);
+        let sizes = run.recorded.sizes(step);
         self.jobs.iter().position(|job| job.kernel == step.kernel && job.sizes == sizes)
     }
 }

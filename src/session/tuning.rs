@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 use super::Session;
 use super::finals::{Commands, Playing};
 use super::jobs::Job;
-use super::prepared::{Prepared, Run};
+use super::prepared::Prepared;
+use super::recorded::Run;
+use super::request::Input;
 use super::rig::{AtOnce, Pace, Rig};
 use crate::error::Result;
 use crate::gpu::Device;
@@ -125,7 +127,7 @@ impl Session {
     ) -> Result<TuneReport> {
         let _turn = self.turn();
         let mut state = self.lock();
-        let feeds = super::feeds(&state.model, inputs)?;
+        let feeds = self.feeds(&state, self.all_of(inputs))?;
         // Where a run has several stages, the first is tuned.
         let prepared = self.first(&mut state, &feeds)?;
         let tuning = Tuning { device: &self.device, store: &self.store, options, all: true };
@@ -147,13 +149,13 @@ impl Tuning<'_> {
     pub fn tune(
         &self,
         prepared: &mut Prepared,
-        feeds: &[Tensor],
+        feeds: &[Input],
         progress: &mut dyn FnMut(TuneProgress),
     ) -> Result<TuneReport> {
         let start = Instant::now();
         let deadline = start.checked_add(self.options.budget);
         let (device, caps) = (self.device, self.device.caps());
-        let run = prepared.start(device, feeds, None)?;
+        let run = prepared.start(device, feeds, &Default::default(), None)?;
         // Some drivers compile at the first dispatch.
         device.run(&run.recording)?;
         let times = profile(device, &run)?;
@@ -167,7 +169,7 @@ impl Tuning<'_> {
         let playing = Playing { device, plan: &prepared.plan.clone(), jobs: &jobs, deadline };
         let finals = Finals::new(&trials, caps.timestamps.then_some(0));
         let confirmed = self.confirm(&rig, &playing, finals, trials, &AtOnce, &mut |finals, heat| {
-            playing.commands(prepared, &run, finals, heat)
+            playing.commands(prepared, &run.recorded.symbols, finals, heat)
         })?;
         prepared.forget_runs();
         let Confirmed { trials, in_model_ns, whole_ns: [before_ns, after_ns] } = confirmed;

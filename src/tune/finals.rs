@@ -296,8 +296,11 @@ mod tests {
         (0..).zip(times).map(trial).collect()
     }
 
+    /// The times of a heat.
+    type Clock = dyn Fn(&Heat) -> Option<Vec<u64>>;
+
     /// Play the finals with these times; a heat without one fails.
-    fn play(finals: &mut Finals, time: &dyn Fn(&Heat) -> Option<Vec<u64>>) -> Vec<Heat> {
+    fn play(finals: &mut Finals, time: &Clock) -> Vec<Heat> {
         let mut heats = Vec::new();
         while let Some(heat) = finals.next(false) {
             match time(&heat) {
@@ -369,7 +372,7 @@ mod tests {
     fn the_whole_overrules_what_each_kernel_says() {
         let slower = |heat: &Heat| Some(vec![if heat.is_default() { 1000 } else { 1100 }]);
         let fails = |heat: &Heat| heat.is_default().then(|| vec![1000]);
-        let cases: [(&dyn Fn(&Heat) -> Option<Vec<u64>>, &str); 2] = [
+        let cases: [(&Clock, &str); 2] = [
             (&slower, "with it among the winners whole runs take 1.10x the time"),
             (&fails, "whole runs with it among the winners fail: no memory"),
         ];

@@ -62,6 +62,7 @@ impl Options {
             max_workgroup_bytes: limits.max_compute_workgroup_storage_size,
             max_workgroups: limits.max_compute_workgroups_per_dimension,
             f16: has("shader-f16"),
+            packed_dot: has("packed_4x8_integer_dot_product"),
             subgroups: has("subgroups"),
             subgroup_size: self.subgroup_size,
             timestamps: has("timestamp-query"),

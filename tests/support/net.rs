@@ -135,8 +135,13 @@ impl Net {
 
     /// The model file.
     pub fn bytes(&self) -> Vec<u8> {
+        self.bytes_of_opset(20)
+    }
+
+    /// The model file, of that opset of ai.onnx.
+    pub fn bytes_of_opset(&self, version: i64) -> Vec<u8> {
         let opset = |domain: &str, version| OperatorSetIdProto { domain: domain.into(), version };
-        let opset_import = vec![opset("", 20), opset("com.microsoft", 1)];
+        let opset_import = vec![opset("", version), opset("com.microsoft", 1)];
         let graph = Some(self.0.clone());
         ModelProto { ir_version: 9, graph, opset_import, ..ModelProto::default() }.encode_to_vec()
     }

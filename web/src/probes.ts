@@ -1,5 +1,5 @@
 // What the device can do at best, measured once and kept with the tuning records: the roof of the roofline.
-import { repeats, timed } from './clock.js';
+import { sampled } from './clock.js';
 import type { Peaks, ProbeText } from './core.js';
 import { scoped } from './gpu.js';
 import { compile } from './kernels.js';
@@ -33,11 +33,10 @@ async function best(inTurn: InTurn, { label, source, bindings, buffer_bytes, wor
     return { buffers, group: device.createBindGroup({ label, layout: pipeline.getBindGroupLayout(0), entries }) };
   });
   const dispatch: Dispatch = { pipeline, group, x: workgroups, y: 1, z: 1, step: 0, kernel: 0 };
-  const sample = (times: number) =>
-    inTurn(async () => ((await timed(gpu, [new Array<Dispatch>(times).fill(dispatch)]))[0] ?? 0) / times);
+  const sample = (guessNs: number) => inTurn(() => sampled(gpu, [dispatch], guessNs));
   try {
-    let ns = await sample(1); // some drivers compile at the first dispatch
-    for (let i = 0; i < SAMPLES; i++) ns = Math.min(ns, await sample(repeats(ns)));
+    let ns = await sample(Number.MAX_SAFE_INTEGER); // some drivers compile at the first dispatch
+    for (let i = 0; i < SAMPLES; i++) ns = Math.min(ns, await sample(ns));
     return ns;
   } finally {
     for (const buffer of buffers) buffer.destroy();

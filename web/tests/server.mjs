@@ -42,6 +42,7 @@ export async function serve(port = 0, { cacheControl = 'no-store', more = {} } =
     response.writeHead(200, {
       'content-type': types[path.extname(file)] ?? 'application/octet-stream', 'content-length': size,
       etag: `"${size}-${mtimeMs}"`, 'cache-control': cacheControl,
+      'access-control-allow-origin': '*', // a test takes the package from another origin
     });
     if (request.method === 'HEAD') return response.end();
     fs.createReadStream(file).pipe(response);
