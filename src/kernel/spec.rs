@@ -1,7 +1,8 @@
 //! What a kernel computes: expressions over its own loop variables, inputs and parameters, in a canonical
 //! form, so that the six layers of a network share one kernel.
 
-use crate::expr::{Expr, Floats, Idx, device_type};
+use super::schedule::{Sizes, size};
+use crate::expr::{Atom, Expr, Floats, Idx, device_type};
 use crate::ir::{Combine, ConvAxis};
 use crate::tensor::DType;
 
@@ -183,7 +184,8 @@ pub struct AttentionBody {
     pub n: Idx,
     /// Keys, at the most.
     pub k: Idx,
-    /// Keys of product `b`.
+    /// Keys of product `b` that query `m` may see: the score of those beyond is minus infinity. It does not shrink with
+    /// the query.
     pub keys: Idx,
     /// The head size: terms of each dot product.
     pub d: Idx,
@@ -216,6 +218,20 @@ pub enum AttentionResult {
     },
     /// Rows of n + 2: the weighted sums, the largest score, and the sum of weights, for a pass that combines them.
     Parts,
+}
+
+impl AttentionBody {
+    /// Keys that a query sees on average: as many as the middle one.
+    pub(super) fn mean_keys(&self, sizes: Sizes) -> f64 {
+        let middle = Idx::from(size(&self.m, sizes) / 2);
+        let at = |atom: &Atom| match atom {
+            Atom::Var(var) => Some(if var.id == 1 { middle.clone() } else { Idx::from(0i64) }),
+            Atom::Sym(_) | Atom::Div(..) | Atom::Mod(..) | Atom::Min(..) | Atom::Max(..) | Atom::Data(..) => {
+                None
+            }
+        };
+        size(&self.keys.rewrite(&mut |atom| at(atom)), sizes).max(1) as f64
+    }
 }
 
 impl KernelSpec {

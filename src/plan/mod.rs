@@ -15,6 +15,7 @@ mod spec;
 mod split;
 mod stages;
 mod update;
+mod visible;
 
 pub use layout::{Layout, Place, SymbolValues, bound_bytes, shape, size};
 pub use split::{SplitKernel, split};

@@ -1,7 +1,9 @@
 //! Kernels over tensors that are larger than the device can bind: the same computation in ranges of its
 //! leading index, each of which binds only the windows that it touches.
 
-use crate::expr::{Atom, Expr, Idx, Rewrite};
+use std::collections::HashMap;
+
+use crate::expr::{Atom, Expr, Idx, Rewrite, rewrite_idx};
 use crate::ir::ConvVar;
 use crate::kernel::{AttentionResult, Body, ConvBody, KernelSpec, RowResult};
 use crate::tensor::DType;
@@ -92,6 +94,7 @@ pub fn split(spec: &KernelSpec, windowed: &[bool]) -> Option<SplitKernel> {
             for expr in [&mut cut.query, &mut cut.key, &mut cut.value, &mut cut.score] {
                 *expr = shift.expr(expr);
             }
+            cut.keys = rewrite_idx(&c.keys, &mut shift, &mut HashMap::new());
             let epilogue = shift.expr(epilogue);
             cut.result = AttentionResult::Mixed { mean: mean.clone(), dtype: *dtype, epilogue };
             let (extent, stride) = if lead == 0 { (&c.batch, &c.m * &c.n) } else { (&c.m, c.n.clone()) };

@@ -135,7 +135,9 @@ impl Net {
 
     /// The model file.
     pub fn bytes(&self) -> Vec<u8> {
-        self.bytes_of_opset(20)
+        // The operator Attention came late.
+        let late = self.0.node.iter().any(|node| node.op_type == "Attention" && node.domain.is_empty());
+        self.bytes_of_opset(if late { 23 } else { 20 })
     }
 
     /// The model file, of that opset of ai.onnx.

@@ -146,7 +146,7 @@ def router(d, tokens, experts):
 
 @op("com.microsoft.MoE")
 def _(d):
-    tokens, experts, hidden, inner = d.int(1, 5), d.int(1, 4), d.int(1, 2 * d.limit), d.int(1, 2 * d.limit)
+    tokens, experts, hidden, inner = d.int(1, 12), d.int(1, 4), d.int(1, 2 * d.limit), d.int(1, 2 * d.limit)
     name = d.of(["relu", "gelu", "silu", "identity", "swiglu"])
     fused = 2 if name == "swiglu" else 1
     first = [d.tensor([experts, fused * inner, hidden], low=-1, high=1), d.tensor([experts, fused * inner])]
