@@ -26,8 +26,8 @@ help:
 	@echo 'make bless-onnx           rewrite the list of ONNX backend cases that pass'
 	@echo 'make test-data            what the tests read from target/test-data'
 	@echo 'make bench                the benchmarks'
-	@echo 'make bench-web            the npm package against onnxruntime-web and TensorFlow.js, in Chromium'
 	@echo 'make bench-onnxruntime    the eight networks against ONNX Runtime WebGPU; RESULT=FILE, CASES="NAME/CASE ..."'
+	@echo 'make bench-web            the npm package against onnxruntime-web and TensorFlow.js, in Chromium'
 
 demo:
 	@tools/setup.sh demo
@@ -97,15 +97,6 @@ bless-onnx: test-data
 bench:
 	cargo bench $(CARGO_FLAGS)
 
-# Against the peers from npm, in one Chromium; ten minutes on SwiftShader.
-bench-web: web
-	@$(PYTHON) tools/fill_model.py minilm --only b1_s128
-	@$(PYTHON) tools/fill_model.py resnet18 --only b1
-	cd web/bench && npm ci --silent --ignore-scripts
-	@rm -rf target/web/bench
-	for part in minilm matmul resnet18 navigation; do node web/bench/run.mjs $$part 5 || exit 1; done
-	node web/bench/report.mjs
-
 # All cases of the eight networks against ONNX Runtime's WebGPU provider, about an hour: RESULT=FILE takes what it finds.
 bench-onnxruntime: test-data target/bench-venv/stamp
 	@$(PYTHON) tools/fill_model.py --all
@@ -116,6 +107,15 @@ target/bench-venv/stamp: benches/requirements.txt
 	python3 -m venv target/bench-venv
 	target/bench-venv/bin/pip install --quiet -r benches/requirements.txt
 	@touch $@
+
+# Against the peers from npm, in one Chromium; ten minutes on SwiftShader.
+bench-web: web
+	@$(PYTHON) tools/fill_model.py minilm --only b1_s128
+	@$(PYTHON) tools/fill_model.py resnet18 --only b1
+	cd web/bench && npm ci --silent --ignore-scripts
+	@rm -rf target/web/bench
+	for part in minilm matmul resnet18 navigation; do node web/bench/run.mjs $$part 5 || exit 1; done
+	node web/bench/report.mjs
 
 # @huggingface/transformers on this package and on onnxruntime-web, in Vite builds; its packages are large.
 test-dropin: web test-data

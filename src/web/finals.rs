@@ -152,7 +152,8 @@ impl Core {
         let planned = planned(&mut self.model, number)?;
         let plan = planned.plan.clone();
         let kernels = &mut planned.kept.kernels;
-        let (commands, _) = recorder(&plan, &self.caps, &choose, kernels, |r| r.run(&symbols))?;
+        let (commands, _) =
+            recorder(&plan, &self.caps, &choose, kernels, |r| r.run(&symbols, &Default::default()))?;
         let job_of = |step: usize| {
             let step = &plan.steps[step];
             let sizes = crate::commands::sizes(step, &symbols);

@@ -64,6 +64,13 @@ struct JobText<'a> {
     bytes: f64,
 }
 
+impl<'a> From<&'a Job> for JobText<'a> {
+    fn from(job: &'a Job) -> Self {
+        let &Job { ref label, ref output, step, uses, total_ns, work: Work { flops, bytes, .. }, .. } = job;
+        JobText { label, output, step, uses, total_ns, flops, bytes }
+    }
+}
+
 /// What to do next in a race; the commands are in [`Core::words`], what they write is read back.
 #[derive(Serialize)]
 struct StepText {
@@ -145,12 +152,7 @@ impl Core {
         }
         jobs.sort_by_key(|job| std::cmp::Reverse(job.total_ns));
         self.jobs = jobs;
-        let text = |job: &Job| {
-            let &Job { ref label, ref output, step, uses, total_ns, work: Work { flops, bytes, .. }, .. } =
-                job;
-            JobText { label, output, step, uses, total_ns, flops, bytes }
-        };
-        Ok(to_json(&self.jobs.iter().map(text).collect::<Vec<_>>())?)
+        Ok(to_json(&self.jobs.iter().map(JobText::from).collect::<Vec<_>>())?)
     }
 
     /// Begin the race of a job's candidates.
