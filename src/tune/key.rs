@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::kernel::{AdapterKind, KernelSpec};
 
 /// Changes whenever the same schedule would render to other text: older records no longer apply.
-pub const GENERATOR: u32 = 4;
+pub const GENERATOR: u32 = 5;
 
 /// What kernels are measured on.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
