@@ -42,6 +42,7 @@ const n0: u32 = 0u;
 
 //#slot
 alias Sum = f32;
+alias Element = f32;
 fn batches() -> i32 { return 1; }
 fn size_m() -> i32 { return 4; }
 fn size_n() -> i32 { return 4; }
@@ -49,13 +50,13 @@ fn size_k() -> i32 { return 4; }
 // A[b, m .. m+3, k .. k+3], zero beyond the end of K; beyond the end of M, anything.
 fn load_a(b: i32, m: i32, k: i32) -> Tile {
     let i = m * 4 + k;
-    let row = vec4<Sum>(t0[i], t0[i + 4], t0[i + 8], t0[i + 12]);
+    let row = vec4<Element>(t0[i], t0[i + 4], t0[i + 8], t0[i + 12]);
     return Tile(row, row, row, row);
 }
 // B[b, k .. k+3, n .. n+3], zero beyond the end of K; beyond the end of N, anything.
 fn load_b(b: i32, k: i32, n: i32) -> Tile {
     let i = k * 4 + n;
-    let row = vec4<Sum>(t1[i], t1[i + 1], t1[i + 2], t1[i + 3]);
+    let row = vec4<Element>(t1[i], t1[i + 1], t1[i + 2], t1[i + 3]);
     return Tile(row, row, row, row);
 }
 fn store(b: i32, m: i32, n: i32, sum: vec4<Sum>) {
@@ -65,10 +66,10 @@ fn store(b: i32, m: i32, n: i32, sum: vec4<Sum>) {
 
 // Four positions of K, a vector along m or n each.
 struct Tile {
-    k0: vec4<Sum>,
-    k1: vec4<Sum>,
-    k2: vec4<Sum>,
-    k3: vec4<Sum>,
+    k0: vec4<Element>,
+    k1: vec4<Element>,
+    k2: vec4<Element>,
+    k3: vec4<Element>,
 }
 
 const INVOCATIONS: u32 = SUBGROUP * GROUPS_M * GROUPS_N;
@@ -83,14 +84,14 @@ var<workgroup> tile_a: array<Elem, TILE_M * TILE_K>;
 var<workgroup> tile_b: array<Elem, TILE_K * TILE_N>;
 var<workgroup> tile_c: array<Sum, SIZE * SIZE * GROUPS_M * GROUPS_N>;
 
-fn put_a(to: u32, v: vec4<Sum>) {
+fn put_a(to: u32, v: vec4<Element>) {
     tile_a[to] = Elem(v.x);
     tile_a[to + TILE_K] = Elem(v.y);
     tile_a[to + 2u * TILE_K] = Elem(v.z);
     tile_a[to + 3u * TILE_K] = Elem(v.w);
 }
 
-fn put_b(to: u32, v: vec4<Sum>) {
+fn put_b(to: u32, v: vec4<Element>) {
     tile_b[to] = Elem(v.x);
     tile_b[to + 1u] = Elem(v.y);
     tile_b[to + 2u] = Elem(v.z);
@@ -132,10 +133,10 @@ fn main(
                 let t = load_a(b, min(first_m + i32(at.x) * 4, last_m), min(k, last_k));
                 let inside = k < size_k();
                 let to = at.x * 4u * TILE_K + at.y * 4u;
-                put_a(to, select(vec4<Sum>(), t.k0, inside));
-                put_a(to + 1u, select(vec4<Sum>(), t.k1, inside));
-                put_a(to + 2u, select(vec4<Sum>(), t.k2, inside));
-                put_a(to + 3u, select(vec4<Sum>(), t.k3, inside));
+                put_a(to, select(vec4<Element>(), t.k0, inside));
+                put_a(to + 1u, select(vec4<Element>(), t.k1, inside));
+                put_a(to + 2u, select(vec4<Element>(), t.k2, inside));
+                put_a(to + 3u, select(vec4<Element>(), t.k3, inside));
             }
             for (var i = index; i < FOURS_N * FOURS_K; i += INVOCATIONS) {
                 let at = select(vec2<u32>(i % FOURS_N, i / FOURS_N), vec2<u32>(i / FOURS_K, i % FOURS_K), B_ALONG_K);
@@ -143,10 +144,10 @@ fn main(
                 let t = load_b(b, min(k, last_k), min(first_n + i32(at.x) * 4, last_n));
                 let inside = k < size_k();
                 let to = at.y * 4u * TILE_N + at.x * 4u;
-                put_b(to, select(vec4<Sum>(), t.k0, inside));
-                put_b(to + TILE_N, select(vec4<Sum>(), t.k1, inside));
-                put_b(to + 2u * TILE_N, select(vec4<Sum>(), t.k2, inside));
-                put_b(to + 3u * TILE_N, select(vec4<Sum>(), t.k3, inside));
+                put_b(to, select(vec4<Element>(), t.k0, inside));
+                put_b(to + TILE_N, select(vec4<Element>(), t.k1, inside));
+                put_b(to + 2u * TILE_N, select(vec4<Element>(), t.k2, inside));
+                put_b(to + 3u * TILE_N, select(vec4<Element>(), t.k3, inside));
             }
             workgroupBarrier();
             for (var k = 0u; k < TILE_K; k += SIZE) {

@@ -35,21 +35,22 @@ const n0: u32 = 0u;
 
 //#slot
 alias Sum = f32;
+alias Element = f32;
 fn batches() -> i32 { return 1; }
 fn size_m() -> i32 { return 4; }
 fn size_n() -> i32 { return 4; }
 fn size_k() -> i32 { return 4; }
-fn mul_add(a: Sum, b: vec4<Sum>, c: vec4<Sum>) -> vec4<Sum> { return fma(vec4<Sum>(a), b, c); }
+fn mul_add(a: Element, b: vec4<Element>, c: vec4<Sum>) -> vec4<Sum> { return fma(vec4<Sum>(a), b, c); }
 // A[b, m .. m+3, k .. k+3], zero beyond the end of K; beyond the end of M, anything.
 fn load_a(b: i32, m: i32, k: i32) -> Tile {
     let i = m * 4 + k;
-    let row = vec4<Sum>(t0[i], t0[i + 4], t0[i + 8], t0[i + 12]);
+    let row = vec4<Element>(t0[i], t0[i + 4], t0[i + 8], t0[i + 12]);
     return Tile(row, row, row, row);
 }
 // B[b, k .. k+3, n .. n+3], zero beyond the end of K; beyond the end of N, anything.
 fn load_b(b: i32, k: i32, n: i32) -> Tile {
     let i = k * 4 + n;
-    let row = vec4<Sum>(t1[i], t1[i + 1], t1[i + 2], t1[i + 3]);
+    let row = vec4<Element>(t1[i], t1[i + 1], t1[i + 2], t1[i + 3]);
     return Tile(row, row, row, row);
 }
 fn store(b: i32, m: i32, n: i32, sum: vec4<Sum>) {
@@ -59,10 +60,10 @@ fn store(b: i32, m: i32, n: i32, sum: vec4<Sum>) {
 
 // Four positions of K, a vector along m or n each.
 struct Tile {
-    k0: vec4<Sum>,
-    k1: vec4<Sum>,
-    k2: vec4<Sum>,
-    k3: vec4<Sum>,
+    k0: vec4<Element>,
+    k1: vec4<Element>,
+    k2: vec4<Element>,
+    k3: vec4<Element>,
 }
 
 const INVOCATIONS: u32 = GROUP_M * GROUP_N;
@@ -73,8 +74,8 @@ const FOURS_K: u32 = TILE_K / 4u;
 const ROW_A: u32 = FOURS_M + PAD;
 const ROW_B: u32 = FOURS_N + PAD;
 
-var<workgroup> tile_a: array<vec4<Sum>, TILE_K * ROW_A>;
-var<workgroup> tile_b: array<vec4<Sum>, TILE_K * ROW_B>;
+var<workgroup> tile_a: array<vec4<Element>, TILE_K * ROW_A>;
+var<workgroup> tile_b: array<vec4<Element>, TILE_K * ROW_B>;
 
 @compute @workgroup_size(GROUP_N, GROUP_M)
 fn main(
@@ -105,10 +106,10 @@ fn main(
                 let t = load_a(b, min(first_m + i32(at.x) * 4, last_m), min(k, last_k));
                 let inside = k < size_k();
                 let to = at.y * 4u * ROW_A + at.x;
-                tile_a[to] = select(vec4<Sum>(), t.k0, inside);
-                tile_a[to + ROW_A] = select(vec4<Sum>(), t.k1, inside);
-                tile_a[to + 2u * ROW_A] = select(vec4<Sum>(), t.k2, inside);
-                tile_a[to + 3u * ROW_A] = select(vec4<Sum>(), t.k3, inside);
+                tile_a[to] = select(vec4<Element>(), t.k0, inside);
+                tile_a[to + ROW_A] = select(vec4<Element>(), t.k1, inside);
+                tile_a[to + 2u * ROW_A] = select(vec4<Element>(), t.k2, inside);
+                tile_a[to + 3u * ROW_A] = select(vec4<Element>(), t.k3, inside);
             }
             for (var i = index; i < FOURS_N * FOURS_K; i += INVOCATIONS) {
                 let at = select(vec2<u32>(i % FOURS_N, i / FOURS_N), vec2<u32>(i / FOURS_K, i % FOURS_K), B_ALONG_K);
@@ -116,10 +117,10 @@ fn main(
                 let t = load_b(b, min(k, last_k), min(first_n + i32(at.x) * 4, last_n));
                 let inside = k < size_k();
                 let to = at.y * 4u * ROW_B + at.x;
-                tile_b[to] = select(vec4<Sum>(), t.k0, inside);
-                tile_b[to + ROW_B] = select(vec4<Sum>(), t.k1, inside);
-                tile_b[to + 2u * ROW_B] = select(vec4<Sum>(), t.k2, inside);
-                tile_b[to + 3u * ROW_B] = select(vec4<Sum>(), t.k3, inside);
+                tile_b[to] = select(vec4<Element>(), t.k0, inside);
+                tile_b[to + ROW_B] = select(vec4<Element>(), t.k1, inside);
+                tile_b[to + 2u * ROW_B] = select(vec4<Element>(), t.k2, inside);
+                tile_b[to + 3u * ROW_B] = select(vec4<Element>(), t.k3, inside);
             }
             workgroupBarrier();
             for (var k = 0u; k < TILE_K; k++) {

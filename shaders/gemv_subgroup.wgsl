@@ -28,20 +28,21 @@ const n0: i32 = 0;
 
 //#slot
 alias Sum = f32;
+alias Element = f32;
 fn batches() -> i32 { return 1; }
 fn size_m() -> i32 { return 4; }
 fn size_n() -> i32 { return 4; }
 fn size_k() -> i32 { return 4; }
-fn mul_add(a: Sum, b: vec4<Sum>, c: vec4<Sum>) -> vec4<Sum> { return fma(vec4<Sum>(a), b, c); }
+fn mul_add(a: Element, b: vec4<Element>, c: vec4<Sum>) -> vec4<Sum> { return fma(vec4<Sum>(a), b, c); }
 // A[b, m, k .. k+3], zero beyond the end of K.
-fn load_a(b: i32, m: i32, k: i32) -> vec4<Sum> {
+fn load_a(b: i32, m: i32, k: i32) -> vec4<Element> {
     let i = m * 4 + k;
-    return vec4<Sum>(t0[i], t0[i + 1], t0[i + 2], t0[i + 3]);
+    return vec4<Element>(t0[i], t0[i + 1], t0[i + 2], t0[i + 3]);
 }
 // B[b, k .. k+3, n .. n+3], zero beyond the end of K; beyond the end of N, anything.
 fn load_b(b: i32, k: i32, n: i32) -> Tile {
     let i = k * 4 + n;
-    let row = vec4<Sum>(t1[i], t1[i + 1], t1[i + 2], t1[i + 3]);
+    let row = vec4<Element>(t1[i], t1[i + 1], t1[i + 2], t1[i + 3]);
     return Tile(row, row, row, row);
 }
 fn store(b: i32, m: i32, n: i32, sum: vec4<Sum>) {
@@ -51,10 +52,10 @@ fn store(b: i32, m: i32, n: i32, sum: vec4<Sum>) {
 
 // Four rows of B, a vector along n each.
 struct Tile {
-    k0: vec4<Sum>,
-    k1: vec4<Sum>,
-    k2: vec4<Sum>,
-    k3: vec4<Sum>,
+    k0: vec4<Element>,
+    k1: vec4<Element>,
+    k2: vec4<Element>,
+    k3: vec4<Element>,
 }
 
 const GROUPS: u32 = LANES_M * LANES_N;

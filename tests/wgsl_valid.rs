@@ -385,11 +385,11 @@ fn workgroup(label: &str, text: &str, caps: &Caps) {
     assert!(caps.subgroups || !subgroup_operations(text), "{label}: subgroup operations");
 }
 
-/// Devices: what WebGPU promises everywhere, and software with 16-bit floats, 64-bit integers and subgroups.
+/// Devices with packed dot products: what WebGPU promises everywhere else, and software with 16-bit floats, 64-bit integers and subgroups.
 fn devices() -> [Caps; 2] {
     let software =
         Caps { f16: true, i64: true, cpu: true, subgroups: true, subgroup_size: [8, 8], ..Caps::default() };
-    [Caps::default(), software]
+    [Caps::default(), software].map(|caps| Caps { packed_dot: true, ..caps })
 }
 
 /// Every kind of schedule and every renderer of operands: products in all layouts, at sizes that tiles divide and at

@@ -342,6 +342,7 @@ impl<'a> Printer<'a> {
             (Binary::BitOr, _) => infix("|"),
             (Binary::BitXor, _) => infix("^"),
             (Binary::Shr, "u32") if within => infix(">>"),
+            (Binary::Shl, "u32") if within && width == 32 => infix("<<"),
             (Binary::Shl, "i32") => {
                 let shifted = self.call("tw_shl", &format!("bitcast<u32>({x}), bitcast<u32>({y}), {width}u"));
                 wrap(dtype, format!("bitcast<i32>({shifted})"))

@@ -53,6 +53,8 @@ pub(super) fn caps(adapter: &wgpu::Adapter) -> Caps {
         f16: features.contains(wgpu::Features::SHADER_F16),
         f64: features.contains(wgpu::Features::SHADER_F64),
         i64: features.contains(wgpu::Features::SHADER_INT64),
+        // naga spells them out where a driver has none.
+        packed_dot: true,
         subgroups,
         subgroup_size: if subgroups { [info.subgroup_min_size, info.subgroup_max_size] } else { [0, 0] },
         timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),

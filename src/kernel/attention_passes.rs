@@ -17,7 +17,9 @@ use super::moved::Moved;
 use super::passes::{Pass, Slot};
 use super::schedule::{Schedule, Sizes};
 use super::space::default_schedule;
-use super::spec::{AttentionBody, AttentionResult, Body, ContractBody, KernelSpec, RowResult, Stage};
+use super::spec::{
+    AttentionBody, AttentionResult, Body, ContractBody, KernelSpec, Product, RowResult, Stage,
+};
 use crate::expr::{Binary, Expr, Idx, rewrite_idx, unflatten};
 use crate::ir::Combine;
 use crate::tensor::DType;
@@ -99,6 +101,7 @@ pub fn unfused(spec: &KernelSpec, body: &AttentionBody) -> Option<Unfused> {
         a: body.query.rewrite(&mut moved),
         b: body.key.rewrite(&mut moved),
         sum: body.dot,
+        product: Product::Numbers,
         f16_sum: false,
         epilogue: body.score.rewrite(&mut moved),
     };
@@ -130,6 +133,7 @@ pub fn unfused(spec: &KernelSpec, body: &AttentionBody) -> Option<Unfused> {
         a: Expr::load(0, f32, vec![at]),
         b: body.value.rewrite(&mut moved),
         sum: *dtype,
+        product: Product::Numbers,
         f16_sum: false,
         epilogue: epilogue.rewrite(&mut moved),
     };

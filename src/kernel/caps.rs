@@ -77,6 +77,8 @@ pub struct Caps {
     pub f64: bool,
     /// 64-bit integers in shaders.
     pub i64: bool,
+    /// Dot products of words of four bytes in shaders.
+    pub packed_dot: bool,
     /// Subgroup operations.
     pub subgroups: bool,
     /// Smallest and largest subgroup, in invocations (0 where unknown).
@@ -112,6 +114,7 @@ impl Default for Caps {
             f16: false,
             f64: false,
             i64: false,
+            packed_dot: false,
             subgroups: false,
             subgroup_size: [0, 0],
             timestamps: false,

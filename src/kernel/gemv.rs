@@ -9,7 +9,7 @@ use super::peaks::Peaks;
 use super::schedule::{Schedule, Sizes, size};
 use super::space::{INVOCATIONS, WORKGROUP_MEMORY, fits, powers_of_two};
 use super::spec::ContractBody;
-use super::tiled::{NOT_FLOAT, short_float};
+use super::tiled::{NOT_A_WORD, is_word};
 
 /// How the invocations that share a sum add up their parts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -146,8 +146,8 @@ pub fn broken_rule(body: &ContractBody, s: &GemvSchedule, sizes: Sizes, caps: &C
         Some("a tile twice as large as the output")
     } else if s.micro_m * s.micro_n4 > 8 {
         Some("more registers than an invocation has, by estimate")
-    } else if !short_float(body.sum) {
-        Some(NOT_FLOAT)
+    } else if !is_word(body.sum) {
+        Some(NOT_A_WORD)
     } else {
         None
     }

@@ -16,6 +16,7 @@ mod gemv;
 mod map;
 mod moved;
 mod operand;
+mod packed;
 mod passes;
 mod peaks;
 mod reduce;
@@ -45,6 +46,7 @@ pub use gemv::{GemvSchedule, Reduction};
 pub use map::MapSchedule;
 pub use operand::Along;
 pub(crate) use operand::{consecutive, in_fours};
+pub use packed::PackedSchedule;
 pub use passes::{Pass, Slot, passes};
 pub use peaks::Peaks;
 pub use reduce::ReduceSchedule;
@@ -54,7 +56,7 @@ pub use space::{
     MOST_CANDIDATES, Space, broken_rule, candidates, default_schedule, estimate_ns, points, space,
 };
 pub use spec::{
-    AttentionBody, AttentionResult, Body, ContractBody, ConvBody, KernelSpec, RowResult, Stage,
+    AttentionBody, AttentionResult, Body, ContractBody, ConvBody, KernelSpec, Product, RowResult, Stage,
     storage_bytes, storage_type, stored,
 };
 pub use subgroup::SubgroupSchedule;

@@ -6,6 +6,7 @@ use super::apart;
 use super::attention_passes;
 use super::caps::Caps;
 use super::moved::Moved;
+use super::packed;
 use super::row_parts;
 use super::schedule::{Schedule, Sizes};
 use super::spec::{Body, KernelSpec};
@@ -45,12 +46,18 @@ pub fn passes(spec: &KernelSpec, schedule: &Schedule, sizes: Sizes, caps: &Caps)
             Some(split_k::passes(spec, body, schedule, sizes, caps))
         }
         (_, Schedule::Apart(s)) => apart::passes(spec, s, sizes, caps),
+        (Body::Contract(_), Schedule::Packed(s)) => packed::passes(spec, s, sizes, caps),
         (Body::Reduce { .. }, Schedule::Reduce(s)) if s.parts > 1 => row_parts::passes(spec, s, sizes, caps),
         (Body::Attention(body), Schedule::Attention(s)) => {
             attention_passes::passes(spec, body, s, sizes, caps)
         }
         (
-            Body::Map { .. } | Body::Reduce { .. } | Body::Contract(_) | Body::Conv(_) | Body::Attention(_),
+            Body::Map { .. }
+            | Body::Update { .. }
+            | Body::Reduce { .. }
+            | Body::Contract(_)
+            | Body::Conv(_)
+            | Body::Attention(_),
             _,
         ) => None,
     };

@@ -11,6 +11,7 @@ use super::cooperative::CooperativeSchedule;
 use super::depthwise::DepthwiseSchedule;
 use super::gemv::{GemvSchedule, Reduction};
 use super::map::MapSchedule;
+use super::packed::PackedSchedule;
 use super::reduce::ReduceSchedule;
 use super::spec::{Body, KernelSpec, RowResult};
 use super::subgroup::SubgroupSchedule;
@@ -25,7 +26,7 @@ pub type Sizes<'a> = &'a [i64];
 /// The knobs of a skeleton.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Schedule {
-    /// For [`Body::Map`].
+    /// For [`Body::Map`] and [`Body::Update`].
     Map(MapSchedule),
     /// For a [`Body::Map`] that reads along another axis than it stores.
     Transpose(TransposeSchedule),
@@ -49,6 +50,8 @@ pub enum Schedule {
     Attention(AttentionSchedule),
     /// For a kernel with a part that kernels of its own compute.
     Apart(ApartSchedule),
+    /// For a [`Body::Contract`] of 8-bit integers, by packed dot products.
+    Packed(PackedSchedule),
 }
 
 impl Schedule {
@@ -66,7 +69,8 @@ impl Schedule {
             | Schedule::Conv(_)
             | Schedule::Depthwise(_)
             | Schedule::Attention(_)
-            | Schedule::Apart(_) => 1,
+            | Schedule::Apart(_)
+            | Schedule::Packed(_) => 1,
         }
     }
 
@@ -75,7 +79,7 @@ impl Schedule {
         match self {
             Schedule::Reduce(s) => s.parts == 1,
             Schedule::Attention(s) => s.is_one_pass(),
-            Schedule::Apart(_) => false,
+            Schedule::Apart(_) | Schedule::Packed(_) => false,
             Schedule::Contract(_) | Schedule::Tiled(_) | Schedule::Subgroup(_) => self.split_k() == 1,
             Schedule::Map(_)
             | Schedule::Transpose(_)
@@ -100,7 +104,8 @@ impl Schedule {
             | Schedule::Attention(_)
             | Schedule::Conv(_)
             | Schedule::Depthwise(_)
-            | Schedule::Apart(_)) => other,
+            | Schedule::Apart(_)
+            | Schedule::Packed(_)) => other,
         }
     }
 
@@ -118,7 +123,8 @@ impl Schedule {
             | Schedule::Conv(_)
             | Schedule::Depthwise(_)
             | Schedule::Attention(_)
-            | Schedule::Apart(_) => None,
+            | Schedule::Apart(_)
+            | Schedule::Packed(_) => None,
         }
     }
 
@@ -142,6 +148,7 @@ impl Schedule {
             Schedule::Depthwise(_) => "depthwise",
             Schedule::Attention(s) => s.algorithm(),
             Schedule::Apart(s) => s.algorithm(),
+            Schedule::Packed(_) => "packed",
         }
     }
 
@@ -152,6 +159,7 @@ impl Schedule {
             Schedule::Contract(s) => s.micro_m * s.micro_n4 > 32,
             Schedule::Subgroup(s) => s.sums() > 32,
             Schedule::Apart(s) => s.rest.compiles_slowly(),
+            Schedule::Packed(s) => s.rest.compiles_slowly(),
             Schedule::Map(_)
             | Schedule::Transpose(_)
             | Schedule::Reduce(_)
@@ -199,6 +207,7 @@ impl std::fmt::Display for Schedule {
             }
             Schedule::Attention(s) => s.fmt(f),
             Schedule::Apart(s) => s.fmt(f),
+            Schedule::Packed(s) => s.fmt(f),
         }
     }
 }
@@ -254,7 +263,7 @@ pub fn grid(
     };
     let div = |a: i64, b: u32| (a + b as i64 - 1) / b as i64;
     match (&spec.body, schedule) {
-        (Body::Map { len, .. }, Schedule::Map(s)) => {
+        (Body::Map { len, .. } | Body::Update { len, .. }, Schedule::Map(s)) => {
             flat(div(checked(len)?, s.workgroup * s.per_invocation * s.vector))
         }
         (Body::Map { len, value }, Schedule::Transpose(s)) if let Some(across) = Across::of(len, value) => {

@@ -7,7 +7,8 @@ use super::peaks::Peaks;
 use super::schedule::{Schedule, Sizes};
 use super::spec::{Body, ConvBody, KernelSpec};
 use super::{
-    apart, attention, contract, conv, cooperative, depthwise, gemv, map, reduce, subgroup, tiled, transpose,
+    apart, attention, contract, conv, cooperative, depthwise, gemv, map, packed, reduce, subgroup, tiled,
+    transpose,
 };
 
 /// Candidates that are left at the most.
@@ -26,14 +27,21 @@ pub struct Space {
     pub kept: Vec<Schedule>,
 }
 
-/// The points of the knobs of a kernel's family, legal or not, and those with a part apart.
+/// The points of the knobs of a kernel's family, legal or not, and those by several kernels.
 pub fn points(spec: &KernelSpec, sizes: Sizes, caps: &Caps, peaks: &Peaks) -> Vec<Schedule> {
-    [fused_points(spec, sizes, caps, peaks), apart::points(spec, sizes, caps, peaks)].concat()
+    [
+        fused_points(spec, sizes, caps, peaks),
+        apart::points(spec, sizes, caps, peaks),
+        packed::points(spec, sizes, caps, peaks),
+    ]
+    .concat()
 }
 
 fn fused_points(spec: &KernelSpec, sizes: Sizes, caps: &Caps, peaks: &Peaks) -> Vec<Schedule> {
     match &spec.body {
         Body::Map { .. } => [map::points(), transpose::points()].concat(),
+        // As many elements as a step of a decoder adds: nothing to choose.
+        Body::Update { .. } => vec![Schedule::Map(map::single_elements(caps))],
         Body::Reduce { .. } => reduce::points(),
         Body::Attention(body) => attention::points(spec, body, sizes, caps, peaks),
         Body::Conv(body) if depthwise::applies(body) => [depthwise::points(), conv::points()].concat(),
@@ -50,7 +58,7 @@ pub fn space(spec: &KernelSpec, sizes: Sizes, caps: &Caps, peaks: &Peaks) -> Spa
     cut(spec, points(spec, sizes, caps, peaks), sizes, caps, peaks)
 }
 
-/// The space without parts apart.
+/// The space of single kernels.
 pub(super) fn fused_space(spec: &KernelSpec, sizes: Sizes, caps: &Caps, peaks: &Peaks) -> Space {
     cut(spec, fused_points(spec, sizes, caps, peaks), sizes, caps, peaks)
 }
@@ -104,6 +112,7 @@ pub fn default_schedule(spec: &KernelSpec, sizes: Sizes, caps: &Caps) -> Schedul
             Some(tiled) => Schedule::Transpose(tiled),
             None => Schedule::Map(map::default(spec, len, value, caps)),
         },
+        Body::Update { .. } => Schedule::Map(map::single_elements(caps)),
         Body::Reduce { rows, stages, result } => {
             let whole = Schedule::Reduce(reduce::default(rows, stages, result, sizes, caps));
             apart::default(spec, &whole, sizes, caps).map_or(whole, Schedule::Apart)
@@ -139,6 +148,9 @@ pub fn broken_rule(
 ) -> Option<&'static str> {
     match (&spec.body, schedule) {
         (Body::Map { len, value }, Schedule::Map(s)) => map::broken_rule(spec, len, value, s, caps),
+        (Body::Update { .. }, Schedule::Map(s)) => {
+            (*s != map::single_elements(caps)).then_some("updates go element by element")
+        }
         (Body::Map { len, value }, Schedule::Transpose(s)) => {
             transpose::broken_rule(len, value, s, sizes, caps)
         }
@@ -154,8 +166,14 @@ pub fn broken_rule(
         (Body::Conv(body), Schedule::Depthwise(s)) => depthwise::broken_rule(body, s, sizes, caps),
         (Body::Attention(body), Schedule::Attention(s)) => attention::broken_rule(spec, body, s, sizes, caps),
         (_, Schedule::Apart(s)) => apart::broken_rule(spec, s, sizes, caps),
+        (Body::Contract(_), Schedule::Packed(s)) => packed::broken_rule(spec, s, sizes, caps),
         (
-            Body::Map { .. } | Body::Reduce { .. } | Body::Contract(_) | Body::Conv(_) | Body::Attention(_),
+            Body::Map { .. }
+            | Body::Update { .. }
+            | Body::Reduce { .. }
+            | Body::Contract(_)
+            | Body::Conv(_)
+            | Body::Attention(_),
             _,
         ) => Some("of another kernel family"),
     }
@@ -164,7 +182,9 @@ pub fn broken_rule(
 /// A rough time in nanoseconds, for the order in which candidates are tried; only its ratios mean anything.
 pub fn estimate_ns(spec: &KernelSpec, schedule: &Schedule, sizes: Sizes, caps: &Caps, peaks: &Peaks) -> f64 {
     match (&spec.body, schedule) {
-        (Body::Map { len, .. }, Schedule::Map(s)) => map::estimate_ns(len, s, sizes, caps, peaks),
+        (Body::Map { len, .. } | Body::Update { len, .. }, Schedule::Map(s)) => {
+            map::estimate_ns(len, s, sizes, caps, peaks)
+        }
         (Body::Map { len, value }, Schedule::Transpose(s)) => {
             transpose::estimate_ns(len, value, s, sizes, caps, peaks)
         }
@@ -184,8 +204,14 @@ pub fn estimate_ns(spec: &KernelSpec, schedule: &Schedule, sizes: Sizes, caps: &
             attention::estimate_ns(spec, body, s, sizes, caps, peaks)
         }
         (_, Schedule::Apart(s)) => apart::estimate_ns(spec, s, sizes, caps, peaks),
+        (Body::Contract(_), Schedule::Packed(s)) => packed::estimate_ns(spec, s, sizes, caps, peaks),
         (
-            Body::Map { .. } | Body::Reduce { .. } | Body::Contract(_) | Body::Conv(_) | Body::Attention(_),
+            Body::Map { .. }
+            | Body::Update { .. }
+            | Body::Reduce { .. }
+            | Body::Contract(_)
+            | Body::Conv(_)
+            | Body::Attention(_),
             _,
         ) => f64::INFINITY,
     }

@@ -30,6 +30,18 @@ pub enum Body {
         /// What each is.
         value: Expr,
     },
+    /// `out[at(i)] = value(i)` for those `i` below `len` for which `when(i)` holds; the other elements stay. Loop variable 0
+    /// is `i`.
+    Update {
+        /// Number of elements that may be written.
+        len: Idx,
+        /// Where each goes.
+        at: Idx,
+        /// Whether it goes there.
+        when: Expr,
+        /// What it is.
+        value: Expr,
+    },
     /// Row by row: statistics, each of which may use those before it, then the result. Loop variable 0 is
     /// the row, 1 the position within it; argument `s` is statistic number `s`.
     Reduce {
@@ -91,6 +103,8 @@ pub struct ContractBody {
     pub a: Expr,
     /// The right operand at `(b, k, n)`.
     pub b: Expr,
+    /// What is multiplied.
+    pub product: Product,
     /// The dtype of the sum.
     pub sum: DType,
     /// Whether a sum of f16 may be taken in f16: `gemm`, `gemm_tiled` and `gemv` do so, all others take it in f32, as
@@ -98,6 +112,17 @@ pub struct ContractBody {
     pub f16_sum: bool,
     /// What is stored at `(b * m + row) * n + column`.
     pub epilogue: Expr,
+}
+
+/// What one multiplication of a contraction is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Product {
+    /// Of two numbers.
+    Numbers,
+    /// Of two words of four signed bytes each, first in the low bits: the sum of the four products.
+    SignedBytes,
+    /// Of two words of four unsigned bytes each.
+    UnsignedBytes,
 }
 
 impl ContractBody {
@@ -226,6 +251,7 @@ impl KernelSpec {
     pub fn family(&self) -> &'static str {
         match self.body {
             Body::Map { .. } => "map",
+            Body::Update { .. } => "update",
             Body::Reduce { .. } => "reduce",
             Body::Contract(_) => "gemm",
             Body::Conv(_) => "conv",
@@ -233,10 +259,10 @@ impl KernelSpec {
         }
     }
 
-    /// Number of elements of the output.
+    /// Number of elements that are written.
     pub fn output_len(&self) -> Idx {
         match &self.body {
-            Body::Map { len, .. } => len.clone(),
+            Body::Map { len, .. } | Body::Update { len, .. } => len.clone(),
             Body::Reduce { rows, result: RowResult::PerRow(_), .. } => rows.clone(),
             Body::Reduce { rows, result: RowResult::PerElement { extent, .. }, .. } => rows * extent,
             Body::Contract(c) => &(&c.batch * &c.m) * &c.n,
@@ -255,6 +281,7 @@ impl KernelSpec {
     pub fn exprs(&self) -> Vec<&Expr> {
         match &self.body {
             Body::Map { value, .. } => vec![value],
+            Body::Update { when, value, .. } => vec![when, value],
             Body::Reduce { stages, result, .. } => {
                 let last = match result {
                     RowResult::PerRow(value) | RowResult::PerElement { value, .. } => value,

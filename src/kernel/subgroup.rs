@@ -10,7 +10,7 @@ use super::schedule::{Schedule, Sizes, size};
 use super::space::{INVOCATIONS, fits, powers_of_two};
 use super::spec::ContractBody;
 use super::split_k;
-use super::tiled::{NOT_FLOAT, short_float};
+use super::tiled::{NOT_A_WORD, is_word};
 
 /// Knobs of `gemm_subgroup.wgsl`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -112,8 +112,8 @@ pub fn broken_rule(
         Some(ONE_CORE)
     } else if tile_m >= 2 * m || tile_n >= 2 * n {
         Some("a tile twice as large as the output")
-    } else if !short_float(body.sum) {
-        Some(NOT_FLOAT)
+    } else if !is_word(body.sum) {
+        Some(NOT_A_WORD)
     } else {
         split_k::broken_rule(body, s.split_k, sizes, caps)
     }

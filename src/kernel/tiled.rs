@@ -127,20 +127,20 @@ pub fn broken_rule(
         Some("a tile twice as large as the output")
     } else if i64::from(s.tile_k) >= 2 * k.max(8) {
         Some("a step of K twice as long as K")
-    } else if !short_float(body.sum) {
-        Some(NOT_FLOAT)
+    } else if !is_word(body.sum) {
+        Some(NOT_A_WORD)
     } else {
         split_k::broken_rule(body, s.split_k, sizes, caps)
     }
 }
 
-/// Whether a sum is a float of at most 32 bits.
-pub fn short_float(sum: DType) -> bool {
-    sum.is_float() && sum != DType::F64
+/// Whether a sum is a float or a whole number of 32 bits on the device.
+pub fn is_word(sum: DType) -> bool {
+    (sum.is_float() && sum != DType::F64) || matches!(sum, DType::I32 | DType::U32)
 }
 
-/// The rule of [`short_float`].
-pub const NOT_FLOAT: &str = "whole numbers and 64-bit floats are multiplied straight from storage";
+/// The rule of [`is_word`].
+pub const NOT_A_WORD: &str = "narrow integers and 64-bit numbers are multiplied straight from storage";
 
 /// Products at peak speed, reads of workgroup memory and of storage at their cost against them, whole tiles, and as
 /// much of the device as there are workgroups for.

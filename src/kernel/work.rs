@@ -93,7 +93,7 @@ impl Work {
         let mut count = Count::default();
         let mut dtype = DType::F32;
         match &spec.body {
-            Body::Map { len, value } => count.add(value, extent(len)),
+            Body::Map { len, value } | Body::Update { len, value, .. } => count.add(value, extent(len)),
             Body::Reduce { rows, stages, result } => {
                 let rows = extent(rows);
                 for stage in stages {
@@ -199,7 +199,7 @@ impl Peaks {
 mod tests {
     use super::*;
     use crate::expr::{Binary, Idx, Unary};
-    use crate::kernel::ContractBody;
+    use crate::kernel::{ContractBody, Product};
 
     fn load(source: u32, at: Idx) -> Expr {
         Expr::load(source, DType::F32, vec![at])
@@ -231,6 +231,7 @@ mod tests {
             a: load(0, &(&m * &32i64.into()) + &k),
             b: load(1, &(&k * &16i64.into()) + &n),
             sum: DType::F32,
+            product: Product::Numbers,
             f16_sum: false,
             epilogue: Expr::arg(0, DType::F32),
         };

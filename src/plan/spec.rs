@@ -9,7 +9,7 @@ use super::visible;
 use crate::expr::{Atom, Expr, Idx, Rewrite, flatten, numel, unflatten};
 use crate::ir::{ConvAxis, Program, ValueId};
 use crate::kernel::{
-    AttentionBody, AttentionResult, Body, ContractBody, ConvBody, KernelSpec, RowResult, Stage,
+    AttentionBody, AttentionResult, Body, ContractBody, ConvBody, KernelSpec, Product, RowResult, Stage,
 };
 use crate::tensor::DType;
 
@@ -29,6 +29,12 @@ pub fn make(program: &Program, packed: &Packed, root: ValueId, expanded: Expande
             let len = numel(&shape);
             canon.at = Some(unflatten(&Idx::var(0, &canon.idx(&len)), &canon.shape(&shape)));
             Body::Map { len: canon.idx(&len), value: canon.expr(&value) }
+        }
+        Expanded::Update { extents, at, when, value } => {
+            let len = numel(&extents);
+            canon.at = Some(unflatten(&Idx::var(0, &canon.idx(&len)), &canon.shape(&extents)));
+            let (at, when) = (canon.idx(&at), canon.expr(&when));
+            Body::Update { len: canon.idx(&len), at, when, value: canon.expr(&value) }
         }
         Expanded::Rows { rows, stages, extent, at, result } => {
             let rows = canon.idx(&rows);
@@ -57,6 +63,7 @@ pub fn make(program: &Program, packed: &Packed, root: ValueId, expanded: Expande
                 a: canon.expr(&a),
                 b: canon.expr(&b),
                 sum: program.dtype(core),
+                product: Product::Numbers,
                 f16_sum: false,
                 epilogue: canon.expr(&epilogue),
             })

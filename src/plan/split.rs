@@ -28,7 +28,7 @@ pub fn split(spec: &KernelSpec, windowed: &[bool]) -> Option<SplitKernel> {
     let first = Idx::sym(&format!("p{}", spec.params));
     let len = Idx::sym(&format!("p{}", spec.params + 1));
     let lead = match &spec.body {
-        Body::Map { .. } | Body::Reduce { .. } => 0,
+        Body::Map { .. } | Body::Update { .. } | Body::Reduce { .. } => 0,
         // A single product is cut by rows.
         Body::Contract(c) => c.batch.is(1) as u32,
         Body::Conv(c) => conv_lead(c) as u32,
@@ -47,6 +47,8 @@ pub fn split(spec: &KernelSpec, windowed: &[bool]) -> Option<SplitKernel> {
             let value = shift.expr(value);
             (Body::Map { len: len.clone(), value }, all.clone(), Idx::from(1i64))
         }
+        // Where it writes is not in step with anything.
+        Body::Update { .. } => return None,
         Body::Reduce { rows, stages, result } => {
             let mut stages = stages.clone();
             stages.iter_mut().for_each(|s| s.value = shift.expr(&s.value));

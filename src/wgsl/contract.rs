@@ -6,7 +6,7 @@ use super::operand::Operand;
 use super::scope::Scope;
 use super::{Rendered, Target};
 use crate::error::Result;
-use crate::kernel::{ContractBody, ContractSchedule, KernelSpec, in_fours};
+use crate::kernel::{ContractBody, ContractSchedule, KernelSpec, Product, in_fours};
 
 pub const SKELETON: &str = include_str!("../../shaders/gemm.wgsl");
 
@@ -41,16 +41,25 @@ pub fn copies(name: &str, ty: &str, count: u32) -> String {
 /// The sizes, and what a sum is.
 pub fn sums(scope: &mut Scope, body: &ContractBody) {
     let sum = if body.f16_sum { "f16" } else { scope.device_type(body.sum) };
-    scope.text(&format!("alias Sum = {sum};"));
+    let element = match body.product {
+        Product::Numbers => sum,
+        Product::SignedBytes | Product::UnsignedBytes => "u32",
+    };
+    scope.text(&format!("alias Sum = {sum};\nalias Element = {element};"));
     for (name, size) in
         [("batches", &body.batch), ("size_m", &body.m), ("size_n", &body.n), ("size_k", &body.k)]
     {
         scope.size(name, size);
     }
-    let product =
-        if ["f16", "f32"].contains(&sum) { "fma(vec4<Sum>(a), b, c)" } else { "vec4<Sum>(a) * b + c" };
+    let dot = |name: &str| ["x", "y", "z", "w"].map(|lane| format!("{name}(a, b.{lane})")).join(", ");
+    let result = match body.product {
+        Product::Numbers if ["f16", "f32"].contains(&sum) => "fma(vec4<Sum>(a), b, c)".into(),
+        Product::Numbers => "vec4<Sum>(a) * b + c".into(),
+        Product::SignedBytes => format!("vec4<i32>({}) + c", dot("dot4I8Packed")),
+        Product::UnsignedBytes => format!("vec4<i32>(vec4<u32>({})) + c", dot("dot4U8Packed")),
+    };
     scope.text(&format!(
-        "fn mul_add(a: Sum, b: vec4<Sum>, c: vec4<Sum>) -> vec4<Sum> {{ return {product}; }}"
+        "fn mul_add(a: Element, b: vec4<Element>, c: vec4<Sum>) -> vec4<Sum> {{ return {result}; }}"
     ));
 }
 

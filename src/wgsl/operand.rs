@@ -90,24 +90,24 @@ impl<'a> Operand<'a> {
     /// `at_a`, one element.
     fn element(&self, scope: &mut Scope) {
         let same = self.sum.is_some_and(|sum| scope.device_type(self.expr.dtype()) == scope.device_type(sum));
-        scope.slot(&self.signature("at", "Sum"), &VARS, &BTreeMap::new(), |p| {
+        scope.slot(&self.signature("at", "Element"), &VARS, &BTreeMap::new(), |p| {
             let text = p.expr(self.expr);
-            if same { format!("return {text};") } else { format!("return Sum({text});") }
+            if same { format!("return {text};") } else { format!("return Element({text});") }
         });
     }
 
-    /// `load_a(b, m, k) -> vec4<Sum>`: four elements along K, zero beyond its end.
+    /// `load_a(b, m, k) -> vec4<Element>`: four elements along K, zero beyond its end.
     pub fn line(&self, scope: &mut Scope) {
-        let signature = self.signature("load", "vec4<Sum>");
+        let signature = self.signature("load", "vec4<Element>");
         if let Some((input, offset)) = self.fours(scope, K, self.k) {
             self.offset(scope, offset);
             let text = scope.vector_load(input, &self.call("offset", self.outer, "k"));
-            return scope.text(&format!("{signature} {{ return vec4<Sum>({text}); }}"));
+            return scope.text(&format!("{signature} {{ return vec4<Element>({text}); }}"));
         }
         self.element(scope);
         let lanes: Vec<String> =
-            (0..4).map(|i| within_k(self.k, i, "Sum()", |k| self.call("at", self.outer, k))).collect();
-        scope.text(&format!("{signature} {{\n    return vec4<Sum>({});\n}}", lanes.join(", ")));
+            (0..4).map(|i| within_k(self.k, i, "Element()", |k| self.call("at", self.outer, k))).collect();
+        scope.text(&format!("{signature} {{\n    return vec4<Element>({});\n}}", lanes.join(", ")));
     }
 
     /// `load_b(b, k, n) -> Tile`: four rows or columns times four positions of K, a vector of the former for each of
@@ -118,9 +118,10 @@ impl<'a> Operand<'a> {
         // Vectors along the outer axis are rows of the tile as they are.
         if let Some((input, offset)) = self.fours(scope, self.var, self.extent) {
             self.offset(scope, offset);
-            let row =
-                |k: &str| format!("vec4<Sum>({})", scope.vector_load(input, &self.call("offset", outer, k)));
-            let rows: Vec<String> = (0..4).map(|i| within_k(self.k, i, "vec4<Sum>()", row)).collect();
+            let row = |k: &str| {
+                format!("vec4<Element>({})", scope.vector_load(input, &self.call("offset", outer, k)))
+            };
+            let rows: Vec<String> = (0..4).map(|i| within_k(self.k, i, "vec4<Element>()", row)).collect();
             return scope.text(&tile(&signature, &rows));
         }
         // Vectors along K are its columns.
@@ -130,11 +131,11 @@ impl<'a> Operand<'a> {
             for (i, name) in ["x", "y", "z", "w"].iter().enumerate() {
                 let at = format!("min({outer} + {i}, last)");
                 let load = scope.vector_load(input, &self.call("offset", &at, "k"));
-                text.push_str(&format!("    let {name} = vec4<Sum>({load});\n"));
+                text.push_str(&format!("    let {name} = vec4<Element>({load});\n"));
             }
             text.push_str("    return Tile(\n");
             for c in ["x", "y", "z", "w"] {
-                text.push_str(&format!("        vec4<Sum>(x.{c}, y.{c}, z.{c}, w.{c}),\n"));
+                text.push_str(&format!("        vec4<Element>(x.{c}, y.{c}, z.{c}, w.{c}),\n"));
             }
             text.push_str("    );\n}");
             return scope.text(&text);
@@ -148,10 +149,10 @@ impl<'a> Operand<'a> {
             }
         };
         let loads: Vec<String> = (0..4).map(|i| self.call("at", &at(i), "k")).collect();
-        let row = self.signature("row", "vec4<Sum>");
-        scope.text(&format!("{row} {{\n    return vec4<Sum>({});\n}}", loads.join(", ")));
+        let row = self.signature("row", "vec4<Element>");
+        scope.text(&format!("{row} {{\n    return vec4<Element>({});\n}}", loads.join(", ")));
         let rows: Vec<String> =
-            (0..4).map(|i| within_k(self.k, i, "vec4<Sum>()", |k| self.call("row", outer, k))).collect();
+            (0..4).map(|i| within_k(self.k, i, "vec4<Element>()", |k| self.call("row", outer, k))).collect();
         scope.text(&tile(&signature, &rows));
     }
 }

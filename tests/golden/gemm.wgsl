@@ -43,6 +43,7 @@ fn tw_erf(x: f32) -> f32 {
     return sign(x) * (1.0 - exp(-z * z) * p / q);
 }
 alias Sum = f32;
+alias Element = f32;
 fn batches() -> i32 {
     return 1;
 }
@@ -55,20 +56,20 @@ fn size_n() -> i32 {
 fn size_k() -> i32 {
     return 64;
 }
-fn mul_add(a: Sum, b: vec4<Sum>, c: vec4<Sum>) -> vec4<Sum> { return fma(vec4<Sum>(a), b, c); }
+fn mul_add(a: Element, b: vec4<Element>, c: vec4<Sum>) -> vec4<Sum> { return fma(vec4<Sum>(a), b, c); }
 fn offset_a(b: i32, m: i32, k: i32) -> i32 {
     return (m * 64 + k);
 }
-fn load_a(b: i32, m: i32, k: i32) -> vec4<Sum> { return vec4<Sum>(t0v[offset_a(b, m, k) / 4]); }
+fn load_a(b: i32, m: i32, k: i32) -> vec4<Element> { return vec4<Element>(t0v[offset_a(b, m, k) / 4]); }
 fn offset_b(b: i32, k: i32, n: i32) -> i32 {
     return (n + k * 256);
 }
 fn load_b(b: i32, k: i32, n: i32) -> Tile {
     return Tile(
-        vec4<Sum>(t1v[offset_b(b, k + 0, n) / 4]),
-        vec4<Sum>(t1v[offset_b(b, k + 1, n) / 4]),
-        vec4<Sum>(t1v[offset_b(b, k + 2, n) / 4]),
-        vec4<Sum>(t1v[offset_b(b, k + 3, n) / 4]),
+        vec4<Element>(t1v[offset_b(b, k + 0, n) / 4]),
+        vec4<Element>(t1v[offset_b(b, k + 1, n) / 4]),
+        vec4<Element>(t1v[offset_b(b, k + 2, n) / 4]),
+        vec4<Element>(t1v[offset_b(b, k + 3, n) / 4]),
     );
 }
 fn epilogue(b: i32, m: i32, n: i32, sum: Sum) -> f32 {
@@ -83,10 +84,10 @@ fn store(b: i32, m: i32, n: i32, sum: vec4<Sum>) {
 
 // Four rows of B, a vector along n each.
 struct Tile {
-    k0: vec4<Sum>,
-    k1: vec4<Sum>,
-    k2: vec4<Sum>,
-    k3: vec4<Sum>,
+    k0: vec4<Element>,
+    k1: vec4<Element>,
+    k2: vec4<Element>,
+    k3: vec4<Element>,
 }
 
 @compute @workgroup_size(GROUP_N, GROUP_M)

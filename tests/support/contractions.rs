@@ -2,7 +2,9 @@
 
 use tilewright::DType;
 use tilewright::expr::{Binary, Expr, Idx};
-use tilewright::kernel::{Body, Caps, ContractBody, KernelSpec, Peaks, Schedule, broken_rule, points};
+use tilewright::kernel::{
+    Body, Caps, ContractBody, KernelSpec, Peaks, Product, Schedule, broken_rule, points,
+};
 
 /// How an operand lies in memory.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -157,6 +159,7 @@ impl Contraction {
             a: Self::operand(self.a, 0, self.dtype, &bv, [&m, &k], [&mv, &kv]),
             b: Self::operand(self.b, 1, self.dtype, &bv, [&k, &n], [&kv, &nv]),
             sum: dtype,
+            product: Product::Numbers,
             f16_sum: self.f16_sum,
             epilogue,
             batch,

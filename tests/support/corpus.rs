@@ -143,6 +143,18 @@ pub fn residual_block() -> Net {
         .output("y", DType::F32)
 }
 
+/// A product of bytes, quantized as it runs, with weights of as many columns as `n`.
+pub fn dynamic_product(n: usize) -> Net {
+    Net::new()
+        .input("x", DType::F32, "batch 64")
+        .weight("w", &Tensor::new(DType::I8, &[64, n], vec![7u8; 64 * n]).unwrap())
+        .node("DynamicQuantizeLinear", "x", "codes scale zero", &[])
+        .node("MatMulInteger", "codes w zero", "sums", &[])
+        .node("Cast", "sums", "whole", &[int("to", 1)])
+        .node("Mul", "whole scale", "y", &[])
+        .output("y", DType::F32)
+}
+
 /// One convolution, `batch normalization`, ReLU.
 pub fn conv_bn_relu() -> Net {
     Net::new()
@@ -177,6 +189,8 @@ pub fn models() -> Vec<(String, Net)> {
         ("feed forward".into(), feed_forward()),
         ("residual block".into(), residual_block()),
         ("conv bn relu".into(), conv_bn_relu()),
+        ("dynamic product".into(), dynamic_product(48)),
+        ("dynamic product with a tail".into(), dynamic_product(37)),
         ("rms norm".into(), {
             rms_norm(start().input("x", DType::F32, "batch seq 64"), "x", "y").output("y", DType::F32)
         }),

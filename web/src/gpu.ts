@@ -16,6 +16,9 @@ export interface Gpu {
   lost: GPUDeviceLostInfo | undefined;
 }
 
+/** Parts of WGSL that there is a use for. */
+const LANGUAGE = ['packed_4x8_integer_dot_product'] as const;
+
 /** Features that there is a use for. */
 const WANTED: readonly string[] = ['shader-f16', 'subgroups', 'timestamp-query'];
 
@@ -71,8 +74,13 @@ async function request(): Promise<Gpu> {
   }
 }
 
+/** The page's WebGPU, or the one that was given. */
+function implementation(): GPU | undefined {
+  return env.webgpu.gpu ?? (globalThis as { navigator?: { gpu?: GPU } }).navigator?.gpu;
+}
+
 async function requestAdapter(): Promise<GPUAdapter> {
-  const gpu = env.webgpu.gpu ?? (globalThis as { navigator?: { gpu?: GPU } }).navigator?.gpu;
+  const gpu = implementation();
   if (gpu === undefined) {
     const insecure = (globalThis as { isSecureContext?: boolean }).isSecureContext === false;
     const why = insecure ? 'this page is not served over https' : 'this browser or runtime has none, or has it turned off';
@@ -98,6 +106,12 @@ function described(device: GPUDevice, info: GPUAdapterInfo): Gpu {
     pipelines: new Map(),
     lost: undefined,
   };
+}
+
+/** What the device and its WGSL have beyond what all have. */
+export function featuresOf(device: GPUDevice): string[] {
+  const language: ReadonlySet<string> | undefined = implementation()?.wgslLanguageFeatures;
+  return [...device.features, ...LANGUAGE.filter((name) => language?.has(name))];
 }
 
 /** The device's limits as numbers. */

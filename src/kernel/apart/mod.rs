@@ -26,6 +26,7 @@ use crate::kernel::schedule::{Schedule, Sizes, size};
 use crate::kernel::space;
 use crate::kernel::spec::{Body, KernelSpec};
 
+pub use operand::depends;
 pub use statistics::default;
 
 /// What is computed apart.

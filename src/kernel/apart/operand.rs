@@ -15,7 +15,7 @@ pub fn kernels(spec: &KernelSpec, part: Part) -> Option<Vec<Kernel>> {
     let (expr, axes) = match &spec.body {
         Body::Contract(body) => of_product(body, part)?,
         Body::Conv(body) => of_convolution(body, part)?,
-        Body::Map { .. } | Body::Reduce { .. } | Body::Attention(_) => return None,
+        Body::Map { .. } | Body::Update { .. } | Body::Reduce { .. } | Body::Attention(_) => return None,
     };
     let dtype = expr.dtype();
     if dtype == DType::Bool || dtype.bits() > 32 {
@@ -52,7 +52,7 @@ pub fn kernels(spec: &KernelSpec, part: Part) -> Option<Vec<Kernel>> {
             let (w, x) = (choose(Part::A, &body.w), choose(Part::B, &body.x));
             Body::Conv(ConvBody { w, x, epilogue: body.epilogue.rewrite(&mut left), ..body.clone() })
         }
-        Body::Map { .. } | Body::Reduce { .. } | Body::Attention(_) => return None,
+        Body::Map { .. } | Body::Update { .. } | Body::Reduce { .. } | Body::Attention(_) => return None,
     };
     let rest = KernelSpec { inputs: left.dtypes(spec, dtype), body, ..spec.clone() };
     Some(vec![Kernel { spec: first, inputs: moved.inputs }, Kernel { spec: rest, inputs: left.inputs }])
@@ -99,7 +99,7 @@ fn of_convolution(body: &ConvBody, part: Part) -> Option<(&Expr, Axes)> {
 }
 
 /// Whether `expr` changes with a loop variable.
-fn depends(expr: &Expr, var: u32) -> bool {
+pub fn depends(expr: &Expr, var: u32) -> bool {
     let mut found = false;
     let mut look = |idx: &Idx| idx.visit(&mut |atom| found |= matches!(atom, Atom::Var(v) if v.id == var));
     expr.visit(&mut |e| match e.node() {

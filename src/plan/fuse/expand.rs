@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use super::{Draft, Expanded, ExpandedStage, Fusion, POSITION, ROW, Role, Scores};
-use crate::expr::{Atom, Expr, Idx, Rewrite, flatten, numel, unflatten, vars};
-use crate::ir::{ConvVar, Convolution, Def, ValueId};
+use crate::expr::{Atom, Expr, Idx, Node, Rewrite, flatten, numel, rewrite_idx, unflatten, vars};
+use crate::ir::{ConvVar, Convolution, Def, Update, ValueId};
 use crate::plan::attention::{self, Attention};
 use crate::tensor::DType;
 
@@ -69,6 +69,21 @@ impl Fusion<'_> {
                 }
             }
         }
+    }
+
+    /// The kernel that makes of an update's base what `root` is; `None` where that needs a result of the kernel of `root`.
+    pub fn expand_update(&self, root: ValueId, update: &Update) -> Option<Expanded> {
+        let mut expander = Expander { fusion: self, memo: HashMap::new() };
+        let own = vars(0, &update.extents);
+        let at = flatten(&update.at, self.program.shape(root));
+        let at = rewrite_idx(&at, &mut At { expander: &mut expander, at: &own }, &mut HashMap::new());
+        let (when, value) = (expander.body(&update.when, &own), expander.body(&update.value, &own));
+        let mut is_whole = true;
+        let mut look = |e: &Expr| is_whole &= !matches!(e.node(), Node::Arg(..));
+        when.visit(&mut look);
+        value.visit(&mut look);
+        Expr::index(at.clone(), DType::I32).visit(&mut look);
+        is_whole.then(|| Expanded::Update { extents: update.extents.clone(), at, when, value })
     }
 
     fn expand_stages(&self, draft: &Draft, rows: &Idx, expander: &mut Expander) -> Vec<ExpandedStage> {

@@ -39,6 +39,12 @@ pub enum Expanded {
         shape: Vec<Idx>,
         value: Expr,
     },
+    Update {
+        extents: Vec<Idx>,
+        at: Idx,
+        when: Expr,
+        value: Expr,
+    },
     Rows {
         rows: Idx,
         stages: Vec<ExpandedStage>,
@@ -82,6 +88,7 @@ impl Expanded {
     pub fn exprs(&self) -> Vec<&Expr> {
         match self {
             Expanded::Map { value, .. } => vec![value],
+            Expanded::Update { when, value, .. } => vec![when, value],
             Expanded::Rows { stages, result, .. } => {
                 stages.iter().map(|s| &s.value).chain([result]).collect()
             }
