@@ -36,8 +36,8 @@ fn batches() -> i32 { return 1; }
 fn size_m() -> i32 { return 4; }
 fn size_n() -> i32 { return 4; }
 fn size_d() -> i32 { return 4; }
-// Keys of product b.
-fn keys(b: i32) -> i32 { return 4; }
+// Keys of product b that query m may see, no fewer than those before it.
+fn keys(b: i32, m: i32) -> i32 { return 4; }
 // Four of Q[b, m, d ..], zero beyond the end of the head.
 fn load_query(b: i32, m: i32, d: i32) -> vec4<f32> {
     let i = m * 4 + d;
@@ -80,8 +80,9 @@ fn main(
     let b = min(wanted / tiles, batches() - 1);
     let lane = i32(local.x);
     let row = i32(local.y) * MICRO_M;
-    let m = (wanted - wanted / tiles * tiles) * ROWS * MICRO_M + row;
-    let count = keys(b);
+    let first_m = (wanted - wanted / tiles * tiles) * ROWS * MICRO_M;
+    let m = first_m + row;
+    let count = keys(b, min(first_m + ROWS * MICRO_M, size_m()) - 1);
     let last = count - 1;
     // Queries beyond the end repeat the last one and are not stored.
     //#each m MICRO_M

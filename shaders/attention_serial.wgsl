@@ -31,8 +31,8 @@ fn batches() -> i32 { return 1; }
 fn size_m() -> i32 { return 4; }
 fn size_n() -> i32 { return 4; }
 fn size_d() -> i32 { return 4; }
-// Keys of product b.
-fn keys(b: i32) -> i32 { return 4; }
+// Keys of product b that query m may see, no fewer than those before it.
+fn keys(b: i32, m: i32) -> i32 { return 4; }
 // Four of Q[b, m, d ..], zero beyond the end of the head.
 fn load_query(b: i32, m: i32, d: i32) -> vec4<f32> {
     let i = m * 4 + d;
@@ -71,7 +71,7 @@ fn main(
         return;
     }
     let m = (row - b * tiles) * MICRO_M;
-    let last = keys(b) - 1;
+    let last = keys(b, min(m + MICRO_M, size_m()) - 1) - 1;
     // Queries beyond the end repeat the last one and are not stored.
     //#each m MICRO_M
     let row_m0 = min(m + m0, size_m() - 1);

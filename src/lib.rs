@@ -80,8 +80,8 @@ pub use error::{Error, Result};
 pub use gpu::{AdapterChoice, AdapterInfo, adapters};
 #[cfg(not(target_arch = "wasm32"))]
 pub use session::{
-    KernelText, ModelSource, Outputs, Progress, Session, SessionOptions, Stage, StepTime, TuneMode,
-    TuneOptions, TuneProgress, TuneReport, TuneStatus, TunedKernel,
+    DeviceTensor, Input, KernelText, ModelSource, Outputs, Progress, Request, Session, SessionOptions, Stage,
+    StepTime, TuneMode, TuneOptions, TuneProgress, TuneReport, TuneStatus, TunedKernel,
 };
 pub use tensor::{DType, Element, Tensor};
 

@@ -20,6 +20,8 @@ enum Mask {
     Boolean,
     /// A key after the query is hidden; the last query sees all.
     Causal,
+    /// The same by the operator Attention, whose first query sees one key.
+    Operator,
     /// A query sees this many keys up to its own position.
     Window(usize),
     /// Additive, where odd queries see nothing at all.
@@ -66,6 +68,9 @@ const CASES: &[Case] = &[
     Case { queries: 6, keys: 10, mask: Mask::HidesRows, ..PLAIN },
     Case { queries: 6, keys: 10, mask: Mask::HidesRows, safe: true, ..PLAIN },
     Case { queries: 12, keys: 24, size: 20, columns: 20, mask: Mask::Additive, dtype: DType::F16, ..PLAIN },
+    Case { queries: 70, keys: 24, mask: Mask::Operator, ..PLAIN },
+    Case { queries: 37, keys: 150, mask: Mask::Operator, ..PLAIN },
+    Case { queries: 100, keys: 300, mask: Mask::Operator, ..PLAIN },
 ];
 
 impl Case {
@@ -80,6 +85,9 @@ impl Case {
             .list("axis", &[2])
             .weight("scale", &self.number(1.0 / (d as f32).sqrt()))
             .node("Mul", "q scale", "scaled", &[]);
+        if self.mask == Mask::Operator {
+            return net.node("Attention", "q k v", "y", &[int("is_causal", 1)]).output("y", self.dtype);
+        }
         for (name, width) in [("k", d), ("v", n)] {
             net = net
                 .list(&format!("{name}.wide"), &[1, kv as i64, self.group as i64, k as i64, width as i64])
@@ -104,7 +112,7 @@ impl Case {
             last = "capped";
         }
         net = match self.mask {
-            Mask::None => net.node("Identity", last, "masked", &[]),
+            Mask::None | Mask::Operator => net.node("Identity", last, "masked", &[]),
             Mask::Boolean => net
                 .input("mask", DType::Bool, &format!("{} {q} {k}", self.heads))
                 .weight("hidden", &self.number(f32::NEG_INFINITY))
@@ -150,6 +158,7 @@ impl Case {
         let own = q + self.keys - self.queries.min(self.keys);
         match self.mask {
             Mask::None => Some(0.0),
+            Mask::Operator => (k <= q).then_some(0.0),
             Mask::Additive => {
                 (!(q + 2 * k).is_multiple_of(5)).then_some(0.25 * ((q * 7 + k * 3) % 8) as f32 - 1.0)
             }
@@ -173,7 +182,7 @@ impl Case {
         ];
         let (q, k) = (self.queries, self.keys);
         match self.mask {
-            Mask::None => {}
+            Mask::None | Mask::Operator => {}
             Mask::Boolean => {
                 let all = (0..self.heads * q * k).map(|i| self.bias(i / (q * k), i / k % q, i % k).is_some());
                 inputs.push(Tensor::from_slice(&[self.heads, q, k], &all.collect::<Vec<_>>()).unwrap());
@@ -259,7 +268,8 @@ fn every_schedule_gives_what_float64_does() {
         let plan = case.net().plan(caps);
         assert_eq!(plan.kernels.len(), 1, "{case:?}\n{plan}");
         let spec = &plan.kernels[0].spec;
-        assert_eq!(spec.family(), "attention", "{case:?}\n{plan}");
+        let Body::Attention(body) = &spec.body else { panic!("{case:?}\n{plan}") };
+        assert_eq!(body.keys != body.k, case.mask == Mask::Operator, "{case:?}: {}", body.keys);
         let inputs = case.inputs();
         let expected = case.expected(&inputs);
         // The kernel numbers its inputs by first use.

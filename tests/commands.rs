@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use tilewright::commands::{
-    Commands, Kernels, Memory, Range, Recorder, decode, encode, from_device, to_device,
+    Commands, Keep, Kernels, Memory, Range, Recorder, decode, encode, from_device, to_device,
 };
 use tilewright::gpu::{AdapterChoice, Binding, Buffer, Device, Dispatch, Readback, Recording};
 use tilewright::kernel::default_schedule;
@@ -93,7 +93,7 @@ fn a_run_that_went_through_words_gives_what_a_session_gives() {
         kernels: &mut kernels,
     };
     let once = recorder.once().unwrap();
-    let (run, _) = recorder.run(&plan.symbol_values(&[vec![5, 4]])).unwrap();
+    let (run, _) = recorder.run(&plan.symbol_values(&[vec![5, 4]]), &Keep::default()).unwrap();
     let words = [encode(&once).unwrap(), encode(&run).unwrap()];
     let [decoded_once, decoded_run] = words.map(|words| decode(&words).unwrap());
     assert_eq!((&decoded_once, &decoded_run), (&once, &run));

@@ -37,7 +37,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
 
 /// Where the library may panic: file, what stands there, why.
 const PANICS: &[(&str, &str, &str)] = &[(
-    "src/session/mod.rs",
+    "src/session/request.rs",
     "panic!",
     "`outputs[\"name\"]`, as every Index; its documentation says so and names `get`",
 )];

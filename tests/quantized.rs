@@ -12,7 +12,7 @@ use tilewright::{DType, Tensor};
 
 /// Bytes of constants, whether uploaded or computed when a session starts.
 fn constant_bytes(plan: &Plan) -> u64 {
-    let layout = plan.layout(&SymbolValues::new(), &Caps::default()).unwrap();
+    let layout = plan.layout(&SymbolValues::new(), &Caps::default(), &Default::default()).unwrap();
     let is_constant = |t: &usize| matches!(plan.tensors[*t].origin, Origin::Weight(_) | Origin::Once);
     (0..plan.tensors.len()).filter(is_constant).map(|t| layout.size_bytes[t]).sum()
 }
@@ -182,7 +182,8 @@ fn a_packed_constant_may_be_an_output() {
 /// A network's plan at these input shapes, and the bytes that a run of it holds: constants, inputs and arenas.
 fn network(graph: &Graph, shapes: &[Vec<usize>]) -> (Plan, u64) {
     let plan = plan(graph, &Known::default(), &Caps::default()).expect("a plan");
-    let layout = plan.layout(&plan.symbol_values(shapes), &Caps::default()).expect("a layout");
+    let layout =
+        plan.layout(&plan.symbol_values(shapes), &Caps::default(), &Default::default()).expect("a layout");
     let is_held = |t: &usize| !matches!(plan.tensors[*t].origin, Origin::Run);
     let held: u64 = (0..plan.tensors.len()).filter(is_held).map(|t| layout.size_bytes[t]).sum();
     let peak = held + layout.arena_bytes.iter().sum::<u64>();
@@ -206,7 +207,9 @@ fn weights_of_dequantized_networks_take_their_own_size() {
         assert!(codes > 1 << 20, "{name}: {codes} weights in 8 bits");
 
         // None is written out as floats when the session starts, and none is uploaded as such.
-        let layout = plan.layout(&plan.symbol_values(&shapes), &Caps::default()).expect("a layout");
+        let layout = plan
+            .layout(&plan.symbol_values(&shapes), &Caps::default(), &Default::default())
+            .expect("a layout");
         let mut held = 0;
         for (i, tensor) in plan.tensors.iter().enumerate() {
             match &tensor.origin {
@@ -226,7 +229,7 @@ fn weights_of_dequantized_networks_take_their_own_size() {
         };
         let is_product = |body: &Body| match body {
             Body::Contract(_) | Body::Conv(_) => true,
-            Body::Map { .. } | Body::Reduce { .. } | Body::Attention(_) => false,
+            Body::Map { .. } | Body::Update { .. } | Body::Reduce { .. } | Body::Attention(_) => false,
         };
         let steps = plan.steps.iter().filter(|step| is_product(&plan.kernels[step.kernel].spec.body));
         let read: u64 =

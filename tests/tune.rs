@@ -40,7 +40,7 @@ fn device() -> Device {
 /// The first kernel of a family in a network without symbols, with the lengths of its inputs and output.
 fn kernel(net: &Net, family: &str, device: &Device) -> (KernelSpec, Vec<usize>, usize) {
     let plan = net.plan(device.caps());
-    let layout = plan.layout(&Default::default(), device.caps()).unwrap();
+    let layout = plan.layout(&Default::default(), device.caps(), &Default::default()).unwrap();
     let len = |t: &usize| layout.shapes[*t].iter().product();
     let step = plan.steps.iter().find(|s| plan.kernels[s.kernel].spec.family() == family).unwrap();
     let spec = plan.kernels[step.kernel].spec.clone();

@@ -21,6 +21,8 @@ pub use outputs::{Produced, outputs};
 pub use record::{Choose, Kernels, Recorder, Text, sizes};
 pub use words::{VERSION, decode, encode};
 
+use std::collections::BTreeSet;
+
 use crate::plan::TensorId;
 
 /// A piece of device memory that ranges are counted in. Whoever runs the commands decides which buffer it lies in.
@@ -32,6 +34,8 @@ pub enum Memory {
     Input(usize),
     /// Arena number n: what a run computes, reused within the run and by the next; grows too.
     Arena(usize),
+    /// Output number n of a run that leaves it on the device: memory of its own, which is the caller's.
+    Output(usize),
     /// The parameters of these commands' kernels, a uniform buffer of their own.
     Parameters,
 }
@@ -60,10 +64,31 @@ pub struct Dispatch {
     pub workgroups: [u32; 3],
 }
 
+/// Which of a run's tensors are in memory of the caller's.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Keep {
+    /// Numbers of the inputs that are on the device.
+    pub inputs: BTreeSet<usize>,
+    /// Numbers of the outputs that stay on the device.
+    pub outputs: BTreeSet<usize>,
+    /// Numbers of the steps that are done in place, of [`crate::plan::Plan::updates`]; each makes an output that stays.
+    pub in_place: BTreeSet<usize>,
+}
+
+/// An output that stays on the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// Where it is.
+    pub range: Range,
+    /// Whether this is memory of its own, [`Memory::Output`] or the input's that it updates; else it is to be copied
+    /// to such.
+    pub is_own: bool,
+}
+
 /// What a run does, in this order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Commands {
-    /// Memory that must be there, and at least of this size.
+    /// Memory that must be there, and at least of this size; inputs that the caller has there are not in the list.
     pub buffers: Vec<(Memory, u64)>,
     /// The contents of [`Memory::Parameters`]; empty where no kernel has parameters.
     pub parameters: Vec<u8>,
@@ -73,4 +98,6 @@ pub struct Commands {
     pub readbacks: Vec<Range>,
     /// What stays on the device for the next stage of the run, in the order of [`crate::plan::Next::live`].
     pub left: Vec<Range>,
+    /// Where the outputs are that stay on the device, in the plan's order.
+    pub kept: Vec<Kept>,
 }

@@ -3,7 +3,7 @@
 use crate::error::{Error, Result};
 use crate::expr::{Env, Expr, Value, eval, write_element};
 use crate::plan::{Plan, PlanOutput, Source, SymbolValues, shape};
-use crate::tensor::{DType, Tensor};
+use crate::tensor::Tensor;
 
 /// Where an output of a run comes from.
 #[derive(Clone, Debug, PartialEq)]
@@ -14,8 +14,6 @@ pub enum Produced {
     Read {
         /// Its shape.
         shape: Vec<usize>,
-        /// The dtype that the plan holds it as.
-        held: DType,
     },
 }
 
@@ -29,7 +27,7 @@ pub fn outputs(plan: &Plan, symbols: &SymbolValues) -> Result<Vec<Produced>> {
         Ok(match &output.source {
             Source::Constant(tensor) => Produced::Known(tensor.clone()),
             Source::Host(content) => Produced::Known(host_tensor(output, &shape, content, symbols)?),
-            Source::Device(tensor) => Produced::Read { shape, held: plan.tensors[*tensor].dtype },
+            Source::Device(_) => Produced::Read { shape },
         })
     };
     plan.outputs.iter().map(produce).collect()

@@ -1,10 +1,10 @@
 //! A plan at given sizes, written down as commands.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::windows::{Part, parts};
-use super::{Commands, Dispatch, Memory, Range};
+use super::{Commands, Dispatch, Keep, Kept, Memory, Range};
 use crate::error::{Error, Result};
 use crate::kernel::{Caps, KernelSpec, Pass, Schedule, Slot, grid, passes, size, storage_bytes};
 use crate::plan::{Layout, Origin, Plan, Source, Step, SymbolValues, TensorId, bound_bytes};
@@ -85,9 +85,9 @@ impl Recorder<'_> {
         }
         let mut scratch = Scratch { first_arena: 0, size_bytes: Vec::new() };
         let (dispatches, parameters) =
-            self.dispatches(is_once, &none, &|this, t| this.constant(t), &mut scratch)?;
+            self.dispatches(is_once, &BTreeSet::new(), &none, &|this, t| this.constant(t), &mut scratch)?;
         buffers.extend(scratch.buffers());
-        Ok(Commands { buffers, parameters, dispatches, readbacks: Vec::new(), left: Vec::new() })
+        Ok(Commands { buffers, parameters, dispatches, ..Commands::default() })
     }
 
     /// A run with these sizes.
@@ -95,34 +95,49 @@ impl Recorder<'_> {
     /// # Errors
     /// [`Error::Limit`] naming a tensor or kernel that is too large for the device; [`Error::Model`] for a size that
     /// is not known.
-    pub fn run(&mut self, symbols: &SymbolValues) -> Result<(Commands, Layout)> {
+    pub fn run(&mut self, symbols: &SymbolValues, keep: &Keep) -> Result<(Commands, Layout)> {
         let plan = self.plan;
-        let layout = plan.layout(symbols, self.caps)?;
+        let own = own_memory(plan, keep);
+        let layout = plan.layout(symbols, self.caps, &own.keys().copied().collect())?;
         let range = |t: TensorId| {
             let size_bytes = layout.size_bytes[t];
             let at = |memory, offset_bytes| Range { memory, offset_bytes, size_bytes };
             match plan.tensors[t].origin {
                 Origin::Weight(_) | Origin::Once => Some(at(Memory::Constant(t), 0)),
                 Origin::Input(number) => Some(at(Memory::Input(number), 0)),
-                Origin::Run => {
-                    layout.places.get(&t).map(|place| at(Memory::Arena(place.arena), place.offset_bytes))
-                }
+                Origin::Run => match own.get(&t) {
+                    Some(&(memory, _)) => Some(at(memory, 0)),
+                    None => {
+                        layout.places.get(&t).map(|place| at(Memory::Arena(place.arena), place.offset_bytes))
+                    }
+                },
             }
             .ok_or_else(|| Error::model(&plan.tensors[t].name, "a tensor of the plan has no memory"))
         };
-        let inputs =
-            plan.inputs.iter().enumerate().filter_map(|(input, t)| Some((Memory::Input(input), (*t)?)));
+        let inputs = plan.inputs.iter().enumerate().filter(|(input, _)| !keep.inputs.contains(input));
+        let inputs = inputs.filter_map(|(input, t)| Some((Memory::Input(input), (*t)?)));
         let mut buffers: Vec<(Memory, u64)> =
             inputs.map(|(memory, t)| (memory, layout.size_bytes[t])).collect();
         let arenas = layout.arena_bytes.iter().enumerate();
         buffers.extend(arenas.map(|(arena, &bytes)| (Memory::Arena(arena), bytes)));
+        for (&t, &(memory, _)) in &own {
+            if let Memory::Output(_) = memory {
+                buffers.push((memory, layout.size_bytes[t]));
+            }
+        }
         let in_run = |t: TensorId| matches!(plan.tensors[t].origin, Origin::Run);
         let mut scratch = Scratch { first_arena: layout.arena_bytes.len(), size_bytes: Vec::new() };
-        let (dispatches, parameters) = self.dispatches(in_run, symbols, &|_, t| range(t), &mut scratch)?;
+        let (dispatches, parameters) =
+            self.dispatches(in_run, &keep.in_place, symbols, &|_, t| range(t), &mut scratch)?;
         buffers.extend(scratch.buffers());
-        let mut readbacks = Vec::new();
-        for output in &plan.outputs {
+        let (mut readbacks, mut kept) = (Vec::new(), Vec::new());
+        for (number, output) in plan.outputs.iter().enumerate() {
             let Source::Device(t) = output.source else { continue };
+            if keep.outputs.contains(&number) {
+                let is_own = own.get(&t).is_some_and(|&(_, output)| output == number);
+                kept.push(Kept { range: range(t)?, is_own });
+                continue;
+            }
             let len: usize = layout.shapes[t].iter().product();
             let bytes = len * storage_bytes(plan.tensors[t].dtype, self.caps.floats());
             let size_bytes = (bytes as u64).next_multiple_of(4);
@@ -130,7 +145,7 @@ impl Recorder<'_> {
         }
         let left = plan.next.iter().flat_map(|next| &next.live).map(|&(_, t)| range(t));
         let left = left.collect::<Result<_>>()?;
-        Ok((Commands { buffers, parameters, dispatches, readbacks, left }, layout))
+        Ok((Commands { buffers, parameters, dispatches, readbacks, left, kept }, layout))
     }
 
     /// All of a tensor whose size is constant.
@@ -145,6 +160,7 @@ impl Recorder<'_> {
     fn dispatches(
         &mut self,
         wanted: impl Fn(TensorId) -> bool,
+        in_place: &BTreeSet<usize>,
         symbols: &SymbolValues,
         range: &dyn Fn(&Self, TensorId) -> Result<Range>,
         scratch: &mut Scratch,
@@ -152,7 +168,8 @@ impl Recorder<'_> {
         let plan = self.plan;
         let mut parameters = Parameters::new(self.caps);
         let mut dispatches = Vec::new();
-        for (number, step) in plan.steps.iter().enumerate().filter(|(_, step)| wanted(step.output)) {
+        for number in (0..plan.steps.len()).filter(|&number| wanted(plan.steps[number].output)) {
+            let step = plan.step(number, in_place);
             let sizes = sizes(step, symbols);
             let inputs = step.inputs.iter().map(|&t| range(self, t)).collect::<Result<Vec<_>>>()?;
             let output = range(self, step.output)?;
@@ -207,6 +224,27 @@ impl Recorder<'_> {
         }
         Ok(())
     }
+}
+
+/// The tensors that a run computes into memory of their own, with that memory and the outputs that they are: each is one
+/// output, and others of the same tensor are copies.
+fn own_memory(plan: &Plan, keep: &Keep) -> BTreeMap<TensorId, (Memory, usize)> {
+    let mut own = BTreeMap::new();
+    for &number in &keep.outputs {
+        if let Some(Source::Device(t)) = plan.outputs.get(number).map(|output| &output.source)
+            && matches!(plan.tensors[*t].origin, Origin::Run)
+        {
+            own.entry(*t).or_insert((Memory::Output(number), number));
+        }
+    }
+    for step in &keep.in_place {
+        if let Some(update) = plan.updates.get(step)
+            && let Some((memory, _)) = own.get_mut(&update.step.output)
+        {
+            *memory = Memory::Input(update.input);
+        }
+    }
+    own
 }
 
 /// Memory between the passes of a step: arenas behind those of the layout, shared by all steps.

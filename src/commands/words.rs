@@ -9,21 +9,23 @@
 //! | 3 | dispatch | kernel, step, workgroups x, y, z, then memory, offset, size of every binding |
 //! | 4 | readback | memory, offset, size |
 //! | 5 | left for the next stage | memory, offset, size |
+//! | 6 | output that stays on the device | 1 if this is its own memory, memory, offset, size |
 //!
-//! Memory is `kind + 4 * number`, with the kinds 0 constant, 1 input, 2 arena, 3 parameters. Offsets and sizes count
+//! Memory is `kind + 8 * number`, with the kinds 0 constant, 1 input, 2 arena, 3 parameters, 4 output. Offsets and sizes count
 //! words of four bytes.
 
-use super::{Commands, Dispatch, Memory, Range};
+use super::{Commands, Dispatch, Kept, Memory, Range};
 use crate::error::{Error, Result};
 
 /// The first word; changes with the format.
-pub const VERSION: u32 = 0x7457_0002;
+pub const VERSION: u32 = 0x7457_0003;
 
 const BUFFER: u32 = 1;
 const PARAMETERS: u32 = 2;
 const DISPATCH: u32 = 3;
 const READBACK: u32 = 4;
 const LEFT: u32 = 5;
+const KEPT: u32 = 6;
 
 /// The words of `commands`.
 ///
@@ -52,6 +54,10 @@ pub fn encode(commands: &Commands) -> Result<Vec<u32>> {
     for range in &commands.left {
         push(&mut out, LEFT, &range_words(range)?)?;
     }
+    for Kept { range, is_own } in &commands.kept {
+        let [memory, offset, size] = range_words(range)?;
+        push(&mut out, KEPT, &[u32::from(*is_own), memory, offset, size])?;
+    }
     Ok(out)
 }
 
@@ -78,6 +84,9 @@ pub fn decode(words: &[u32]) -> Result<Commands> {
             }
             (READBACK, &[memory, offset, size]) => commands.readbacks.push(range_of(&[memory, offset, size])),
             (LEFT, &[memory, offset, size]) => commands.left.push(range_of(&[memory, offset, size])),
+            (KEPT, &[is_own @ (0 | 1), memory, offset, size]) => {
+                commands.kept.push(Kept { range: range_of(&[memory, offset, size]), is_own: is_own == 1 });
+            }
             (code, body) => {
                 let message = format!("there is no command {code} of {} words", body.len());
                 return Err(wrong(at, &message));
@@ -115,16 +124,18 @@ fn memory_word(memory: Memory) -> Result<u32> {
         Memory::Input(number) => (1, number),
         Memory::Arena(number) => (2, number),
         Memory::Parameters => (3, 0),
+        Memory::Output(number) => (4, number),
     };
-    word(number.saturating_mul(4).saturating_add(kind))
+    word(number.saturating_mul(8).saturating_add(kind))
 }
 
 fn memory_of(word: u32) -> Memory {
-    let number = (word / 4) as usize;
-    match word % 4 {
+    let number = (word / 8) as usize;
+    match word % 8 {
         0 => Memory::Constant(number),
         1 => Memory::Input(number),
         2 => Memory::Arena(number),
+        4 => Memory::Output(number),
         _ => Memory::Parameters,
     }
 }
@@ -158,6 +169,7 @@ mod tests {
             }],
             readbacks: vec![range(Memory::Arena(3), 256, 4)],
             left: vec![range(Memory::Input(2), 0, 16)],
+            kept: vec![Kept { range: range(Memory::Output(1), 0, 32), is_own: true }],
         }
     }
 
@@ -165,13 +177,14 @@ mod tests {
     fn words_are_as_documented() {
         #[rustfmt::skip]
         let want = [
-            0x7457_0002,
+            0x7457_0003,
             1 + 256 * 2, 1, 16,
-            1 + 256 * 2, 2 + 4 * 3, 1 << 30,
+            1 + 256 * 2, 2 + 8 * 3, 1 << 30,
             2 + 256 * 2, 7, 0xffff_ffff,
-            3 + 256 * 14, 2, 9, 4, 1, 65535, 4 * 11, 0, 4, 2 + 4 * 3, 64, 8, 3, 0, 4,
-            4 + 256 * 3, 2 + 4 * 3, 64, 1,
-            5 + 256 * 3, 1 + 4 * 2, 0, 4,
+            3 + 256 * 14, 2, 9, 4, 1, 65535, 8 * 11, 0, 4, 2 + 8 * 3, 64, 8, 3, 0, 4,
+            4 + 256 * 3, 2 + 8 * 3, 64, 1,
+            5 + 256 * 3, 1 + 8 * 2, 0, 4,
+            6 + 256 * 4, 1, 4 + 8, 0, 8,
         ];
         assert_eq!(encode(&commands()).unwrap(), want);
     }

@@ -1,6 +1,6 @@
 //! Buffers, and uploads into them.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 
 use super::device::{Device, Inner};
 use super::{locked, padded};
@@ -16,9 +16,28 @@ pub(super) struct BufferInner {
     pub(super) raw: wgpu::Buffer,
     pub(super) label: String,
     size_bytes: u64,
+    /// The device whose pool the memory goes back to.
+    pool: Weak<Inner>,
+}
+
+impl Drop for BufferInner {
+    fn drop(&mut self) {
+        if let Some(inner) = self.pool.upgrade() {
+            inner.pool.give(self.raw.clone());
+        }
+    }
 }
 
 impl Buffer {
+    fn new(raw: wgpu::Buffer, label: &str, size_bytes: u64, pool: Weak<Inner>) -> Buffer {
+        Buffer(Arc::new(BufferInner { raw, label: label.to_owned(), size_bytes, pool }))
+    }
+
+    /// Of memory that goes back to the pool of `inner`.
+    pub(super) fn pooled(raw: wgpu::Buffer, label: &str, size_bytes: u64, inner: &Arc<Inner>) -> Buffer {
+        Buffer::new(raw, label, size_bytes, Arc::downgrade(inner))
+    }
+
     /// The size it was made with.
     pub fn size_bytes(&self) -> u64 {
         self.0.size_bytes
@@ -73,7 +92,8 @@ impl Device {
     /// # Errors
     /// [`Error::Limit`] above the device's largest buffer, [`Error::OutOfMemory`] where there is no room.
     pub fn buffer(&self, label: &str, size_bytes: u64) -> Result<Buffer> {
-        self.0.allocate(label, size_bytes, wgpu::BufferUsages::STORAGE)
+        let raw = self.0.allocate(label, size_bytes, wgpu::BufferUsages::STORAGE)?;
+        Ok(Buffer::new(raw, label, size_bytes, Weak::new()))
     }
 
     /// A buffer for a uniform binding: the run-time parameters of a kernel. Its contents are zero.
@@ -88,7 +108,8 @@ impl Device {
                 format!("needs {size_bytes} bytes, the device binds at most {limit_bytes} as a uniform"),
             ));
         }
-        self.0.allocate(label, size_bytes, wgpu::BufferUsages::UNIFORM)
+        let raw = self.0.allocate(label, size_bytes, wgpu::BufferUsages::UNIFORM)?;
+        Ok(Buffer::new(raw, label, size_bytes, Weak::new()))
     }
 
     /// Writes `data` at `offset_bytes`, a multiple of 4, in order with the runs before and after. `data` may have
@@ -146,7 +167,12 @@ impl Device {
 }
 
 impl Inner {
-    fn allocate(&self, label: &str, size_bytes: u64, usage: wgpu::BufferUsages) -> Result<Buffer> {
+    pub(super) fn allocate(
+        &self,
+        label: &str,
+        size_bytes: u64,
+        usage: wgpu::BufferUsages,
+    ) -> Result<wgpu::Buffer> {
         let limit_bytes = self.info.caps.max_buffer_bytes;
         if padded(size_bytes) > limit_bytes {
             return Err(Error::limit(
@@ -154,15 +180,14 @@ impl Inner {
                 format!("needs {size_bytes} bytes, the largest buffer of this device has {limit_bytes}"),
             ));
         }
-        let raw = self.scoped(&format!("buffer {label:?} of {size_bytes} bytes"), || {
+        self.scoped(&format!("buffer {label:?} of {size_bytes} bytes"), || {
             self.raw.create_buffer(&wgpu::BufferDescriptor {
                 label: Some(label),
                 size: padded(size_bytes.max(1)),
                 usage: usage | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST,
                 mapped_at_creation: false,
             })
-        })?;
-        Ok(Buffer(Arc::new(BufferInner { raw, label: label.to_owned(), size_bytes })))
+        })
     }
 
     /// Uploads at most [`STAGING_BYTES`], and waits where that much is in flight already.

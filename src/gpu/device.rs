@@ -10,6 +10,7 @@ use super::buffer::Uploads;
 use super::fault::{Faults, scoped};
 use super::kernel::Kernels;
 use super::locked;
+use super::pool::Pool;
 use super::staging::Staging;
 use crate::error::{Error, Result};
 use crate::kernel::Caps;
@@ -27,6 +28,7 @@ pub(super) struct Inner {
     pub(super) faults: Arc<Faults>,
     pub(super) kernels: Kernels,
     pub(super) staging: Staging,
+    pub(super) pool: Pool,
     pub(super) uploads: Uploads,
 }
 
@@ -84,6 +86,11 @@ impl Device {
         self.0.faults.is_lost()
     }
 
+    /// Whether this is the same device, whose buffers and kernels are this one's.
+    pub fn is_same(&self, other: &Device) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// The adapter the device was opened on.
     pub fn info(&self) -> &AdapterInfo {
         &self.0.info
@@ -92,6 +99,14 @@ impl Device {
     /// What the device can do.
     pub fn caps(&self) -> &Caps {
         &self.0.info.caps
+    }
+}
+
+#[cfg(test)]
+impl Device {
+    /// Loses the device.
+    pub(crate) fn destroy(&self) {
+        self.0.raw.destroy();
     }
 }
 
@@ -139,6 +154,7 @@ impl Inner {
             faults,
             kernels: Kernels::default(),
             staging: Staging::default(),
+            pool: Pool::default(),
             uploads: Uploads::default(),
         })
     }
@@ -195,7 +211,7 @@ mod tests {
     fn a_lost_device_is_an_error_of_every_call() {
         let Some(device) = unshared() else { return };
         let buffer = device.buffer("x", 16).unwrap();
-        device.0.raw.destroy();
+        device.destroy();
         // The callback may come with the next poll.
         let first = device.run(&Recording::default()).unwrap_err().to_string();
         assert!(first.contains("device lost"), "{first}");

@@ -70,7 +70,14 @@ pub(super) fn scoped<T>(
         wgpu::Error::Internal { .. } => 1,
         wgpu::Error::Validation { .. } => 2,
     }) {
-        Some(error) => Err(converted(place, error)),
+        Some(error) => {
+            // A device that was lost says so with the next poll; what commands say of it is the consequence.
+            caught(place, || drop(device.poll(wgpu::PollType::Poll)))?;
+            if faults.is_lost() {
+                faults.check()?;
+            }
+            Err(converted(place, error))
+        }
         None => {
             let value = value?;
             faults.check()?;

@@ -39,6 +39,7 @@ mod device;
 mod fault;
 mod kernel;
 mod limits;
+mod pool;
 mod profile;
 mod run;
 mod staging;

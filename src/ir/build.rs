@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::content::CONTENT_LEN;
-use super::{Def, Guard, Value, ValueId};
+use super::{Def, Guard, Update, Value, ValueId};
 use crate::error::Error;
 use crate::expr::{Atom, Binary, Expr, Idx, Node, Unary, flatten, numel, unflatten, vars};
 use crate::tensor::{DType, Tensor};
@@ -99,7 +99,7 @@ impl Program {
     /// Add a value; its contents are worked out where they can be.
     pub fn add(&mut self, dtype: DType, shape: Vec<Idx>, def: Def) -> ValueId {
         let name = self.place.clone();
-        let mut value = Value { name, dtype, shape, def, content: None };
+        let mut value = Value { name, dtype, shape, def, content: None, update: None };
         self.fold(&mut value);
         self.values.push(value);
         (self.values.len() - 1) as ValueId
@@ -136,6 +136,17 @@ impl Program {
             return *source;
         }
         self.add(body.dtype(), shape, Def::Map(body))
+    }
+
+    /// [`Program::map`] of what is an update, too.
+    pub fn map_or_update(&mut self, shape: Vec<Idx>, body: Expr, update: Update) -> ValueId {
+        let id = self.map(shape, body);
+        let value = &mut self.values[id as usize];
+        // It may be the base itself, or known.
+        if matches!(value.def, Def::Map(_)) && value.content.is_none() && id != update.base {
+            value.update = Some(Box::new(update));
+        }
+        id
     }
 
     /// The element `at` of a value; small known values are inlined.

@@ -118,6 +118,25 @@ pub struct Value {
     /// Every element as an expression of symbols and constants, where the value is small and known without
     /// running anything. Shape arithmetic lives here.
     pub content: Option<Vec<Expr>>,
+    /// The same said another way, for a map that is another value with a part replaced.
+    pub update: Option<Box<Update>>,
+}
+
+/// A value that is `base` but for some elements: `out[at(i)] = value(i)` for those `i` within `extents` for which `when(i)`
+/// holds, no two of which have one place. Loop variables are those of `extents`. Where the memory of `base` may be taken
+/// over, only these elements need be written.
+#[derive(Clone, Debug)]
+pub struct Update {
+    /// What is updated, of the value's own shape in any run that does so in place.
+    pub base: ValueId,
+    /// How many elements there may be along each axis.
+    pub extents: Vec<Idx>,
+    /// Where each goes, by axis of the value.
+    pub at: Vec<Idx>,
+    /// Whether it goes there.
+    pub when: Expr,
+    /// What it is.
+    pub value: Expr,
 }
 
 /// A claim about sizes that planning relied on and a run must check.

@@ -2,13 +2,16 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::attention_passes::unfused;
+use super::attention_passes::{Unfused, unfused};
 use super::caps::Caps;
+use super::contract::busy;
 use super::peaks::Peaks;
-use super::reduce::ReduceSchedule;
+use super::reduce::{self, ReduceSchedule};
 use super::schedule::{Schedule, Sizes, size};
-use super::space::{self, INVOCATIONS, WORKGROUP_MEMORY, default_schedule, fits, powers_of_two};
-use super::spec::{AttentionBody, KernelSpec};
+use super::space::{
+    self, INVOCATIONS, TURNS, WORKGROUP_MEMORY, default_schedule, fits, leaves_loops, powers_of_two,
+};
+use super::spec::{AttentionBody, Body, KernelSpec};
 
 /// How an attention kernel computes.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -86,6 +89,8 @@ impl std::fmt::Display for AttentionSchedule {
 
 /// Most lanes, rows, queries, keys and parts in the space.
 const MOST: (u32, u32, u32, u32, u32) = (32, 128, 8, 8, 32);
+/// Invocations that a CPU adapter runs together: a workgroup is one core's, and may be no larger.
+const SIMD: u32 = 8;
 /// Schedules of each contraction that are tried without fusion.
 const UNFUSED_EACH: usize = 4;
 
@@ -128,9 +133,7 @@ fn unfused_points(
         let kept = space::space(spec, sizes, caps, peaks).kept.into_iter().filter_map(contract);
         kept.take(UNFUSED_EACH).collect()
     };
-    let Schedule::Reduce(weights) = default_schedule(&parts.weights.0, sizes, caps) else {
-        return Vec::new();
-    };
+    let Some(weights) = softmax_default(&parts, sizes, caps) else { return Vec::new() };
     let mixes = tiles(&parts.mixed.0);
     let with = |scores: Box<Schedule>| {
         let (weights, mixes) = (weights.clone(), mixes.clone());
@@ -173,7 +176,8 @@ pub fn default(spec: &KernelSpec, body: &AttentionBody, sizes: Sizes, caps: &Cap
     });
     let serial = |most| {
         let micro_m = few(most);
-        FusedSchedule { lanes: 1, rows: 32, micro_m, micro_k: 2, staged: false, split_k: 1 }
+        let alone = FusedSchedule { lanes: 1, rows: 32, micro_m, micro_k: 2, staged: false, split_k: 1 };
+        if caps.cpu { over_cores(alone, body, sizes) } else { alone }
     };
     let alone = [4, 2, 1].map(serial);
     let fused = shared.into_iter().filter(|_| !caps.cpu).chain(alone).map(AttentionSchedule::Fused);
@@ -193,9 +197,29 @@ fn unfused_default(
 ) -> Option<AttentionSchedule> {
     let parts = unfused(spec, body)?;
     let of = |spec: &KernelSpec| default_schedule(spec, sizes, caps);
-    let Schedule::Reduce(weights) = of(&parts.weights.0) else { return None };
+    let weights = softmax_default(&parts, sizes, caps)?;
     let (scores, mixed) = (contract(of(&parts.scores.0))?, contract(of(&parts.mixed.0))?);
     Some(AttentionSchedule::Unfused { scores, weights, mixed })
+}
+
+/// One pass for the softmax between the two contractions.
+fn softmax_default(parts: &Unfused, sizes: Sizes, caps: &Caps) -> Option<ReduceSchedule> {
+    let Body::Reduce { rows, stages, result } = &parts.weights.0.body else { return None };
+    Some(reduce::default(rows, stages, result, sizes, caps))
+}
+
+/// Workgroups that keep a CPU's cores busy.
+const CORES: i64 = 8;
+
+/// The same with fewer invocations per workgroup, then with the keys in parts, where there is less than a workgroup for
+/// each core.
+fn over_cores(s: FusedSchedule, body: &AttentionBody, sizes: Sizes) -> FusedSchedule {
+    let [batch, m, k] = [&body.batch, &body.m, &body.k].map(|idx| size(idx, sizes).max(1));
+    let queries = batch * (m as u64).div_ceil(s.micro_m.into()) as i64;
+    let rows = (queries / CORES).clamp(SIMD.into(), s.rows.into()) as u32;
+    let rows = 1 << rows.ilog2();
+    let wanted = (CORES * i64::from(rows) / queries).min(k / SHORTEST_PART).clamp(1, MOST.4.into());
+    FusedSchedule { rows, split_k: 1 << wanted.ilog2(), ..s }
 }
 
 /// Keys are not split into parts shorter than this ...
@@ -267,12 +291,15 @@ pub fn broken_rule(
 fn fused_rule(body: &AttentionBody, s: &FusedSchedule, sizes: Sizes, caps: &Caps) -> Option<&'static str> {
     let [batch, m, n, k] = [&body.batch, &body.m, &body.n, &body.k].map(|idx| size(idx, sizes).max(1));
     let invocations = s.lanes * s.rows;
+    let fewest = if caps.cpu { SIMD } else { 32 };
+    let steps = k / i64::from(s.split_k * s.lanes * s.micro_k) + 1;
+    let turns = steps * (size(&body.d, sizes) / 4 + 2 + i64::from((s.lanes - 1) * s.micro_k));
     // Alone, invocations of one workgroup may belong to several heads.
     let groups = (m as u64).div_ceil(s.micro_m as u64) * if s.lanes == 1 { batch as u64 } else { 1 };
     if !fits(caps, s.lanes, s.rows) {
         Some(INVOCATIONS)
-    } else if !(32..=256).contains(&invocations) {
-        Some("workgroups of fewer than 32 or more than 256 invocations")
+    } else if !(fewest..=256).contains(&invocations) {
+        Some("workgroups of fewer invocations than the device runs together, or of more than 256")
     } else if s.staged && stride(body).is_none() {
         Some("keys of unknown size in workgroup memory")
     } else if workgroup_bytes(body, s) > caps.max_workgroup_bytes {
@@ -285,6 +312,8 @@ fn fused_rule(body: &AttentionBody, s: &FusedSchedule, sizes: Sizes, caps: &Caps
         Some("a tile twice as large as the queries")
     } else if s.micro_k > 1 && (s.lanes * s.micro_k) as i64 >= 2 * k {
         Some("a step twice as large as the keys")
+    } else if leaves_loops(caps, turns) {
+        Some(TURNS)
     } else if invocations > 32 && s.rows > 1 && (s.rows / 2) as u64 >= groups {
         Some("half of the workgroup beyond the queries")
     } else if s.split_k > 1 && k / (s.split_k as i64) < SHORTEST_PART {
@@ -322,7 +351,8 @@ pub fn estimate_ns(
 
 /// Products at peak speed, loads and exponentials at a multiple of it, and idle invocations.
 fn fused_ns(body: &AttentionBody, s: &FusedSchedule, sizes: Sizes, caps: &Caps, peaks: &Peaks) -> f64 {
-    let [batch, m, k, d] = [&body.batch, &body.m, &body.k, &body.d].map(|idx| size(idx, sizes).max(1) as f64);
+    let [batch, m, d] = [&body.batch, &body.m, &body.d].map(|idx| size(idx, sizes).max(1) as f64);
+    let k = body.mean_keys(sizes);
     let padded = |extent: f64, tile: u32| (extent / tile as f64).ceil() * tile as f64;
     let queries = padded(m, s.micro_m * if s.lanes == 1 { 1 } else { s.rows });
     let n = (4 * columns(body, s) * s.lanes) as f64;
@@ -337,8 +367,7 @@ fn fused_ns(body: &AttentionBody, s: &FusedSchedule, sizes: Sizes, caps: &Caps, 
         (_, true) => 512.0,
     } / s.micro_k as f64;
     let invocations = batch * queries / s.micro_m as f64 * (s.lanes * s.split_k) as f64;
-    let needed = if caps.cpu { 64.0 } else { 16_384.0 };
-    let busy = (invocations / needed).min(1.0);
+    let busy = busy((invocations / f64::from(s.lanes * s.rows)).ceil(), invocations, caps);
     let second_pass = match s.split_k {
         1 => 0.0,
         parts => peaks.launch_ns + 8.0 * batch * m * n * parts as f64 / peaks.copy_bytes_per_ns,

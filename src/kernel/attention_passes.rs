@@ -9,6 +9,8 @@
 //! out[b, m, n]     = epilogue(mean of the parts, faded to the largest top) a reduction with three statistics
 //! ```
 
+use std::collections::HashMap;
+
 use super::attention::{AttentionSchedule, FusedSchedule};
 use super::caps::Caps;
 use super::moved::Moved;
@@ -18,7 +20,7 @@ use super::space::default_schedule;
 use super::spec::{
     AttentionBody, AttentionResult, Body, ContractBody, KernelSpec, Product, RowResult, Stage,
 };
-use crate::expr::{Binary, Expr, Idx, unflatten};
+use crate::expr::{Binary, Expr, Idx, rewrite_idx, unflatten};
 use crate::ir::Combine;
 use crate::tensor::DType;
 
@@ -151,9 +153,10 @@ fn split(spec: &KernelSpec, body: &AttentionBody, parts: u32) -> Option<(Part, P
     let all = Moved::all(spec);
     let variables = vec![outer.rem(batch), Idx::var(1, m), Idx::var(2, n), key, Idx::var(4, &body.d)];
     let mut moved = Moved::new(all.clone(), variables);
+    let keys = rewrite_idx(&body.keys, &mut moved, &mut HashMap::new());
     let partial = AttentionBody {
         batch: batches,
-        keys: chunk.smaller(&(k - &first).larger(&zero)),
+        keys: chunk.smaller(&(&keys - &first).larger(&zero)),
         k: chunk,
         query: body.query.rewrite(&mut moved),
         key: body.key.rewrite(&mut moved),

@@ -57,6 +57,12 @@ pub fn default(spec: &KernelSpec, len: &Idx, value: &Expr, caps: &Caps) -> MapSc
     MapSchedule { vector: 1, ..fours }
 }
 
+/// The schedule of an update.
+pub fn single_elements(caps: &Caps) -> MapSchedule {
+    let workgroup = 64.min(caps.max_workgroup_invocations).min(caps.max_workgroup_size[0]);
+    MapSchedule { workgroup, per_invocation: 1, vector: 1 }
+}
+
 /// Storage bindings of a kernel that reads by fours what it can: an input read in both ways is bound twice.
 fn bindings(value: &Expr, caps: &Caps) -> u32 {
     let (rest, fours) = take(value, 0, 0, |dtype| storage_bytes(dtype, caps.floats()) <= 4);

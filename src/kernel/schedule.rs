@@ -26,7 +26,7 @@ pub type Sizes<'a> = &'a [i64];
 /// The knobs of a skeleton.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Schedule {
-    /// For [`Body::Map`].
+    /// For [`Body::Map`] and [`Body::Update`].
     Map(MapSchedule),
     /// For a [`Body::Map`] that reads along another axis than it stores.
     Transpose(TransposeSchedule),
@@ -48,7 +48,7 @@ pub enum Schedule {
     Depthwise(DepthwiseSchedule),
     /// For [`Body::Attention`].
     Attention(AttentionSchedule),
-    /// For a [`Body::Contract`] or [`Body::Conv`] with an operand that is more than a read.
+    /// For a kernel with a part that kernels of its own compute.
     Apart(ApartSchedule),
     /// For a [`Body::Contract`] of 8-bit integers, by packed dot products.
     Packed(PackedSchedule),
@@ -263,7 +263,7 @@ pub fn grid(
     };
     let div = |a: i64, b: u32| (a + b as i64 - 1) / b as i64;
     match (&spec.body, schedule) {
-        (Body::Map { len, .. }, Schedule::Map(s)) => {
+        (Body::Map { len, .. } | Body::Update { len, .. }, Schedule::Map(s)) => {
             flat(div(checked(len)?, s.workgroup * s.per_invocation * s.vector))
         }
         (Body::Map { len, value }, Schedule::Transpose(s)) if let Some(across) = Across::of(len, value) => {

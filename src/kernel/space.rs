@@ -40,6 +40,8 @@ pub fn points(spec: &KernelSpec, sizes: Sizes, caps: &Caps, peaks: &Peaks) -> Ve
 fn fused_points(spec: &KernelSpec, sizes: Sizes, caps: &Caps, peaks: &Peaks) -> Vec<Schedule> {
     match &spec.body {
         Body::Map { .. } => [map::points(), transpose::points()].concat(),
+        // As many elements as a step of a decoder adds: nothing to choose.
+        Body::Update { .. } => vec![Schedule::Map(map::single_elements(caps))],
         Body::Reduce { .. } => reduce::points(),
         Body::Attention(body) => attention::points(spec, body, sizes, caps, peaks),
         Body::Conv(body) if depthwise::applies(body) => [depthwise::points(), conv::points()].concat(),
@@ -110,8 +112,10 @@ pub fn default_schedule(spec: &KernelSpec, sizes: Sizes, caps: &Caps) -> Schedul
             Some(tiled) => Schedule::Transpose(tiled),
             None => Schedule::Map(map::default(spec, len, value, caps)),
         },
+        Body::Update { .. } => Schedule::Map(map::single_elements(caps)),
         Body::Reduce { rows, stages, result } => {
-            Schedule::Reduce(reduce::default(rows, stages, result, sizes, caps))
+            let whole = Schedule::Reduce(reduce::default(rows, stages, result, sizes, caps));
+            apart::default(spec, &whole, sizes, caps).map_or(whole, Schedule::Apart)
         }
         Body::Contract(body) => {
             let direct = || Schedule::Contract(contract::default(body, sizes, caps));
@@ -144,6 +148,9 @@ pub fn broken_rule(
 ) -> Option<&'static str> {
     match (&spec.body, schedule) {
         (Body::Map { len, value }, Schedule::Map(s)) => map::broken_rule(spec, len, value, s, caps),
+        (Body::Update { .. }, Schedule::Map(s)) => {
+            (*s != map::single_elements(caps)).then_some("updates go element by element")
+        }
         (Body::Map { len, value }, Schedule::Transpose(s)) => {
             transpose::broken_rule(len, value, s, sizes, caps)
         }
@@ -158,10 +165,15 @@ pub fn broken_rule(
         (Body::Conv(body), Schedule::Conv(s)) => conv::broken_rule(body, s, sizes, caps),
         (Body::Conv(body), Schedule::Depthwise(s)) => depthwise::broken_rule(body, s, sizes, caps),
         (Body::Attention(body), Schedule::Attention(s)) => attention::broken_rule(spec, body, s, sizes, caps),
-        (Body::Contract(_) | Body::Conv(_), Schedule::Apart(s)) => apart::broken_rule(spec, s, sizes, caps),
+        (_, Schedule::Apart(s)) => apart::broken_rule(spec, s, sizes, caps),
         (Body::Contract(_), Schedule::Packed(s)) => packed::broken_rule(spec, s, sizes, caps),
         (
-            Body::Map { .. } | Body::Reduce { .. } | Body::Contract(_) | Body::Conv(_) | Body::Attention(_),
+            Body::Map { .. }
+            | Body::Update { .. }
+            | Body::Reduce { .. }
+            | Body::Contract(_)
+            | Body::Conv(_)
+            | Body::Attention(_),
             _,
         ) => Some("of another kernel family"),
     }
@@ -170,7 +182,9 @@ pub fn broken_rule(
 /// A rough time in nanoseconds, for the order in which candidates are tried; only its ratios mean anything.
 pub fn estimate_ns(spec: &KernelSpec, schedule: &Schedule, sizes: Sizes, caps: &Caps, peaks: &Peaks) -> f64 {
     match (&spec.body, schedule) {
-        (Body::Map { len, .. }, Schedule::Map(s)) => map::estimate_ns(len, s, sizes, caps, peaks),
+        (Body::Map { len, .. } | Body::Update { len, .. }, Schedule::Map(s)) => {
+            map::estimate_ns(len, s, sizes, caps, peaks)
+        }
         (Body::Map { len, value }, Schedule::Transpose(s)) => {
             transpose::estimate_ns(len, value, s, sizes, caps, peaks)
         }
@@ -189,12 +203,15 @@ pub fn estimate_ns(spec: &KernelSpec, schedule: &Schedule, sizes: Sizes, caps: &
         (Body::Attention(body), Schedule::Attention(s)) => {
             attention::estimate_ns(spec, body, s, sizes, caps, peaks)
         }
-        (Body::Contract(_) | Body::Conv(_), Schedule::Apart(s)) => {
-            apart::estimate_ns(spec, s, sizes, caps, peaks)
-        }
+        (_, Schedule::Apart(s)) => apart::estimate_ns(spec, s, sizes, caps, peaks),
         (Body::Contract(_), Schedule::Packed(s)) => packed::estimate_ns(spec, s, sizes, caps, peaks),
         (
-            Body::Map { .. } | Body::Reduce { .. } | Body::Contract(_) | Body::Conv(_) | Body::Attention(_),
+            Body::Map { .. }
+            | Body::Update { .. }
+            | Body::Reduce { .. }
+            | Body::Contract(_)
+            | Body::Conv(_)
+            | Body::Attention(_),
             _,
         ) => f64::INFINITY,
     }
@@ -209,6 +226,15 @@ pub(super) fn fits(caps: &Caps, x: u32, y: u32) -> bool {
 
 /// The rule of [`fits`].
 pub(super) const INVOCATIONS: &str = "more invocations per workgroup than the device allows";
+/// Turns of all loops of an invocation together after which lavapipe leaves them, whatever is left to do
+/// (`LP_MAX_TGSI_LOOP_ITERATIONS`).
+const MOST_TURNS: i64 = 65_535;
+/// Whether the device leaves its loops before so many turns are done.
+pub(super) fn leaves_loops(caps: &Caps, turns: i64) -> bool {
+    caps.cpu && turns >= MOST_TURNS
+}
+/// The rule of [`leaves_loops`].
+pub(super) const TURNS: &str = "more turns of its loops than lavapipe does";
 /// The rule of workgroup memory.
 pub(super) const WORKGROUP_MEMORY: &str = "more workgroup memory than the device has";
 

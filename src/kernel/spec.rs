@@ -1,7 +1,8 @@
 //! What a kernel computes: expressions over its own loop variables, inputs and parameters, in a canonical
 //! form, so that the six layers of a network share one kernel.
 
-use crate::expr::{Expr, Floats, Idx, device_type};
+use super::schedule::{Sizes, size};
+use crate::expr::{Atom, Expr, Floats, Idx, device_type};
 use crate::ir::{Combine, ConvAxis};
 use crate::tensor::DType;
 
@@ -27,6 +28,18 @@ pub enum Body {
         /// Number of elements.
         len: Idx,
         /// What each is.
+        value: Expr,
+    },
+    /// `out[at(i)] = value(i)` for those `i` below `len` for which `when(i)` holds; the other elements stay. Loop variable 0
+    /// is `i`.
+    Update {
+        /// Number of elements that may be written.
+        len: Idx,
+        /// Where each goes.
+        at: Idx,
+        /// Whether it goes there.
+        when: Expr,
+        /// What it is.
         value: Expr,
     },
     /// Row by row: statistics, each of which may use those before it, then the result. Loop variable 0 is
@@ -171,7 +184,8 @@ pub struct AttentionBody {
     pub n: Idx,
     /// Keys, at the most.
     pub k: Idx,
-    /// Keys of product `b`.
+    /// Keys of product `b` that query `m` may see: the score of those beyond is minus infinity. It does not shrink with
+    /// the query.
     pub keys: Idx,
     /// The head size: terms of each dot product.
     pub d: Idx,
@@ -206,6 +220,20 @@ pub enum AttentionResult {
     Parts,
 }
 
+impl AttentionBody {
+    /// Keys that a query sees on average: as many as the middle one.
+    pub(super) fn mean_keys(&self, sizes: Sizes) -> f64 {
+        let middle = Idx::from(size(&self.m, sizes) / 2);
+        let at = |atom: &Atom| match atom {
+            Atom::Var(var) => Some(if var.id == 1 { middle.clone() } else { Idx::from(0i64) }),
+            Atom::Sym(_) | Atom::Div(..) | Atom::Mod(..) | Atom::Min(..) | Atom::Max(..) | Atom::Data(..) => {
+                None
+            }
+        };
+        size(&self.keys.rewrite(&mut |atom| at(atom)), sizes).max(1) as f64
+    }
+}
+
 impl KernelSpec {
     /// Lets a product of f16 operands take its sums in f16.
     pub fn allow_f16_sums(&mut self) {
@@ -223,6 +251,7 @@ impl KernelSpec {
     pub fn family(&self) -> &'static str {
         match self.body {
             Body::Map { .. } => "map",
+            Body::Update { .. } => "update",
             Body::Reduce { .. } => "reduce",
             Body::Contract(_) => "gemm",
             Body::Conv(_) => "conv",
@@ -230,10 +259,10 @@ impl KernelSpec {
         }
     }
 
-    /// Number of elements of the output.
+    /// Number of elements that are written.
     pub fn output_len(&self) -> Idx {
         match &self.body {
-            Body::Map { len, .. } => len.clone(),
+            Body::Map { len, .. } | Body::Update { len, .. } => len.clone(),
             Body::Reduce { rows, result: RowResult::PerRow(_), .. } => rows.clone(),
             Body::Reduce { rows, result: RowResult::PerElement { extent, .. }, .. } => rows * extent,
             Body::Contract(c) => &(&c.batch * &c.m) * &c.n,
@@ -252,6 +281,7 @@ impl KernelSpec {
     pub fn exprs(&self) -> Vec<&Expr> {
         match &self.body {
             Body::Map { value, .. } => vec![value],
+            Body::Update { when, value, .. } => vec![when, value],
             Body::Reduce { stages, result, .. } => {
                 let last = match result {
                     RowResult::PerRow(value) | RowResult::PerElement { value, .. } => value,

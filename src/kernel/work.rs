@@ -93,7 +93,7 @@ impl Work {
         let mut count = Count::default();
         let mut dtype = DType::F32;
         match &spec.body {
-            Body::Map { len, value } => count.add(value, extent(len)),
+            Body::Map { len, value } | Body::Update { len, value, .. } => count.add(value, extent(len)),
             Body::Reduce { rows, stages, result } => {
                 let rows = extent(rows);
                 for stage in stages {
@@ -136,7 +136,7 @@ impl Work {
             }
             Body::Attention(body) => {
                 let [batch, m, n, k, d] = [&body.batch, &body.m, &body.n, &body.k, &body.d].map(extent);
-                let pairs = batch * m * k;
+                let pairs = batch * m * body.mean_keys(sizes);
                 for (operand, times) in
                     [(&body.query, batch * m * d), (&body.key, batch * k * d), (&body.value, batch * k * n)]
                 {

@@ -7,7 +7,7 @@ use super::reduce::widen;
 use super::softmax::softmax;
 use super::{Cx, OpDef};
 use crate::expr::{Expr, Idx, vars};
-use crate::ir::{Combine, Program, Stop, ValueId};
+use crate::ir::{Combine, Program, Stop, Update, ValueId};
 use crate::tensor::DType;
 
 type Lowering = Result<Vec<ValueId>, Stop>;
@@ -366,7 +366,13 @@ fn group_query(cx: &mut Cx) -> Lowering {
         let end = &start + number(&queries);
         let fresh = here.below(end).select(&p.load(new, &source), &zero);
         let body = here.below(&start).select(&p.load(past, &old), &fresh);
-        p.map(shape, body)
+        // In place, the new rows are all that is written.
+        let extents = p.shape(new).to_vec();
+        let mut place = vars(0, &extents);
+        let (value, position) = (p.load(new, &place), before(p, &place[0]) + number(&place[2]));
+        place[2] = position.to_position(&shape[2]);
+        let inside = Expr::int(DType::I32, 0).at_most(&position).and(position.below(number(&shape[2])));
+        p.map_or_update(shape, body, Update { base: past, extents, at: place, when: inside, value })
     };
     let (k, v) = match past {
         Some((key, value)) => (cached(p, key, k), cached(p, value, v)),

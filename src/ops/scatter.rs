@@ -5,7 +5,7 @@ use super::index::from_front;
 use super::math::{Lowering, op};
 use super::{Cx, OpDef};
 use crate::expr::{Binary, Expr, Idx, flatten, unflatten, vars};
-use crate::ir::{Combine, Def, Stop, ValueId};
+use crate::ir::{Combine, Def, Stop, Update, ValueId};
 use crate::tensor::DType;
 
 /// The family.
@@ -175,7 +175,16 @@ fn tensor_scatter(cx: &mut Cx) -> Lowering {
     let mut at = i.clone();
     at[axis] = offset.to_position(&len);
     let body = inside.select(&cx.program.load(update, &at), &cx.program.load(past, &i));
-    Ok(vec![cx.program.map(shape, body)])
+    // The same, from where an element comes to where it goes.
+    let extents = cx.program.shape(update).to_vec();
+    let mut place = vars(0, &extents);
+    let value = cx.program.load(update, &place);
+    let position = number(&place[axis]) + &start;
+    let position = if wraps { position.binary(Binary::Mod, &number(&shape[axis])) } else { position };
+    let inside = Expr::int(DType::I64, 0).at_most(&position).and(position.below(number(&shape[axis])));
+    place[axis] = position.to_position(&shape[axis]);
+    let update = Update { base: past, extents, at: place, when: inside, value };
+    Ok(vec![cx.program.map_or_update(shape, body, update)])
 }
 
 #[cfg(test)]

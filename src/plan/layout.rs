@@ -4,7 +4,7 @@
 //! for Deep Neural Net Inference", Pisarchyk and Lee 2020). A device binds a whole buffer either for reading or
 //! for writing in one dispatch, so a step's output never lies in an arena that the step reads.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::{Origin, Plan, Source, TensorId};
@@ -91,11 +91,12 @@ impl Plan {
         Ok(None)
     }
 
-    /// Sizes and places for the dimensions `symbols` on a device.
+    /// Sizes and places for the dimensions `symbols` on a device; no places for the tensors in `apart`, which have memory
+    /// elsewhere.
     ///
     /// # Errors
     /// [`Error::Limit`] when a tensor is larger than the device's largest buffer, naming both sizes.
-    pub fn layout(&self, symbols: &SymbolValues, caps: &Caps) -> Result<Layout> {
+    pub fn layout(&self, symbols: &SymbolValues, caps: &Caps, apart: &BTreeSet<TensorId>) -> Result<Layout> {
         let (mut shapes, mut size_bytes) = (Vec::new(), Vec::new());
         for tensor in &self.tensors {
             let dims = shape(&tensor.shape, symbols, &tensor.name)?;
@@ -122,7 +123,8 @@ impl Plan {
             size_bytes.push(bytes);
         }
         let alignment = (caps.storage_offset_alignment as u64).max(16);
-        let lifetimes = self.lifetimes();
+        let mut lifetimes = self.lifetimes();
+        lifetimes.retain(|tensor, _| !apart.contains(tensor));
         let arenas = self.colour(&lifetimes);
         let mut places = BTreeMap::new();
         let mut arena_bytes = Vec::new();

@@ -14,6 +14,8 @@ mod range;
 mod spec;
 mod split;
 mod stages;
+mod update;
+mod visible;
 
 pub use layout::{Layout, Place, SymbolValues, bound_bytes, shape, size};
 pub use split::{SplitKernel, split};
@@ -70,6 +72,18 @@ pub struct Step {
     pub output: TensorId,
     /// The model's symbols behind the kernel's parameters, in order.
     pub params: Vec<Arc<str>>,
+}
+
+/// A step in place: its output, if it lies in the memory of an input of the same shape that nothing else reads, is that
+/// input with some elements replaced.
+#[derive(Clone, Debug)]
+pub struct InPlace {
+    /// The number of the graph input.
+    pub input: usize,
+    /// The input.
+    pub base: TensorId,
+    /// What writes the elements; it does not read the input.
+    pub step: Step,
 }
 
 /// Where a graph output comes from.
@@ -134,6 +148,8 @@ pub struct Plan {
     pub kernels: Vec<PlanKernel>,
     /// The steps, in order; those whose output is [`Origin::Once`] run when the session starts.
     pub steps: Vec<Step>,
+    /// What may be done instead of the steps of these numbers.
+    pub updates: BTreeMap<usize, InPlace>,
     /// What a run must check of its sizes.
     pub guards: Vec<Guard>,
 }
@@ -152,12 +168,26 @@ pub fn plan(graph: &Graph, known: &Known, caps: &Caps) -> Result<Plan, Stop> {
     let counts = stages::enter(&mut lowered, known, graph.inputs.len());
     let dtypes: Vec<DType> = lowered.outputs.iter().map(|(_, id)| lowered.program.dtype(*id)).collect();
     narrow::narrow(&mut lowered.program);
+    widen_outputs(&mut lowered, &dtypes);
     let mut plan = build(&lowered, &dtypes, &live, counts, caps)?;
     refuse_f64(&plan, caps.floats().f64, known.precision.f64_as_f32)?;
     if known.precision.f16_sums && caps.f16 {
         plan.kernels.iter_mut().for_each(|kernel| kernel.spec.allow_f16_sums());
     }
     Ok(plan)
+}
+
+/// Outputs that narrowing changed get the model's dtypes again, so that what lies on the device is what the model says.
+/// Those that are known on the host are given there as they should be.
+fn widen_outputs(lowered: &mut Lowered, dtypes: &[DType]) {
+    let program = &mut lowered.program;
+    for ((name, id), &dtype) in lowered.outputs.iter_mut().zip(dtypes) {
+        let stored = through_reshapes(program, *id);
+        if host_source(program, *id, stored).is_none() {
+            program.place.clone_from(name);
+            *id = program.cast(*id, dtype);
+        }
+    }
 }
 
 /// What a device lacks of float64 is computed in float32, which is for the user to allow. Bits cannot be.
@@ -219,14 +249,17 @@ fn build(
             builder.tensor(id, Origin::Input(number))?;
         }
     }
+    let mut number = |spec: KernelSpec| {
+        *known_kernels.entry(spec.clone()).or_insert_with(|| {
+            let label = format!("{}_{}", spec.family(), kernels.len());
+            kernels.push(PlanKernel { label, spec });
+            kernels.len() - 1
+        })
+    };
     for &root in fusion.drafts.keys() {
         let made = spec::make(program, &packed, root, fusion.expand(root));
         let inputs = made.sources.iter().map(|&id| builder.source(id)).collect::<Result<Vec<_>>>()?;
-        let kernel = *known_kernels.entry(made.spec.clone()).or_insert_with(|| {
-            let label = format!("{}_{}", made.spec.family(), kernels.len());
-            kernels.push(PlanKernel { label, spec: made.spec });
-            kernels.len() - 1
-        });
+        let kernel = number(made.spec);
         let constant = |&t: &TensorId| matches!(builder.tensors[t].origin, Origin::Weight(_) | Origin::Once);
         let once = made.params.is_empty() && inputs.iter().all(constant);
         let output = builder.tensor(root, if once { Origin::Once } else { Origin::Run })?;
@@ -240,6 +273,21 @@ fn build(
             None => Source::Device(builder.source(stored)?),
         };
         outputs.push(PlanOutput { name: name.clone(), dtype, shape: value.shape.clone(), source });
+    }
+    let mut updates = BTreeMap::new();
+    for (position, &root) in fusion.drafts.keys().enumerate().filter(|_| lowered.next.is_none()) {
+        let Some((base, made)) = update::make(program, &fusion, &packed, root) else { continue };
+        let Some(&base) = builder.numbers.get(&base) else { continue };
+        let Origin::Input(input) = builder.tensors[base].origin else { continue };
+        let inputs = made.sources.iter().map(|&id| builder.source(id)).collect::<Result<Vec<_>>>()?;
+        let output = steps[position].output;
+        let readers = steps.iter().filter(|step| step.inputs.contains(&base)).count();
+        let is_output = outputs.iter().any(|o| matches!(o.source, Source::Device(t) if t == base));
+        let same_dtype = builder.tensors[base].dtype == builder.tensors[output].dtype;
+        if readers == 1 && !is_output && same_dtype && !inputs.contains(&base) {
+            let step = Step { kernel: number(made.spec), inputs, output, params: made.params };
+            updates.insert(position, InPlace { input, base, step });
+        }
     }
     let next = match &lowered.next {
         Some(needed) => {
@@ -259,6 +307,7 @@ fn build(
         tensors: builder.tensors,
         kernels,
         steps,
+        updates,
         guards: program.guards.clone(),
     })
 }
@@ -334,6 +383,14 @@ impl Plan {
             }
         }
         found
+    }
+
+    /// A step, as it is done where the steps numbered in `in_place` are done so.
+    pub fn step(&self, number: usize, in_place: &BTreeSet<usize>) -> &Step {
+        match self.updates.get(&number) {
+            Some(update) if in_place.contains(&number) => &update.step,
+            _ => &self.steps[number],
+        }
     }
 
     /// Dispatches in every run.

@@ -15,6 +15,11 @@ pub fn narrow(program: &mut Program) {
         narrowing.done.clear();
         let (def, dtype, range) = narrowing.value(&value.def, value.dtype);
         (value.def, value.dtype) = (def, dtype);
+        if let Some(update) = &mut value.update {
+            update.at = update.at.iter().map(|idx| narrowing.idx(idx)).collect();
+            update.when = narrowing.expr(&update.when).0;
+            update.value = narrowing.expr(&update.value).0.cast(dtype);
+        }
         narrowing.values.push((dtype, range));
     }
 }

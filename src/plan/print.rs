@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Origin, Plan, Source};
+use super::{InPlace, Origin, Plan, Source};
 use crate::expr::Idx;
 
 fn dims(shape: &[Idx]) -> String {
@@ -30,6 +30,11 @@ impl fmt::Display for Plan {
                 dims(&output.shape),
                 inputs.join(", ")
             )?;
+        }
+        for (number, InPlace { base, step, .. }) in &self.updates {
+            let (kernel, base) = (&self.kernels[step.kernel].label, &self.tensors[*base].name);
+            let inputs: Vec<&str> = step.inputs.iter().map(|&t| self.tensors[t].name.as_str()).collect();
+            writeln!(f, "or   {number:>4} {kernel:<12} in place of {base} <- {}", inputs.join(", "))?;
         }
         for output in &self.outputs {
             let from = match &output.source {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::fuse::{Expanded, ExpandedStage, Scores};
 use super::pack::{self, Packed};
+use super::visible;
 use crate::expr::{Atom, Expr, Idx, Rewrite, flatten, numel, unflatten};
 use crate::ir::{ConvAxis, Program, ValueId};
 use crate::kernel::{
@@ -28,6 +29,12 @@ pub fn make(program: &Program, packed: &Packed, root: ValueId, expanded: Expande
             let len = numel(&shape);
             canon.at = Some(unflatten(&Idx::var(0, &canon.idx(&len)), &canon.shape(&shape)));
             Body::Map { len: canon.idx(&len), value: canon.expr(&value) }
+        }
+        Expanded::Update { extents, at, when, value } => {
+            let len = numel(&extents);
+            canon.at = Some(unflatten(&Idx::var(0, &canon.idx(&len)), &canon.shape(&extents)));
+            let (at, when) = (canon.idx(&at), canon.expr(&when));
+            Body::Update { len: canon.idx(&len), at, when, value: canon.expr(&value) }
         }
         Expanded::Rows { rows, stages, extent, at, result } => {
             let rows = canon.idx(&rows);
@@ -86,18 +93,20 @@ pub fn make(program: &Program, packed: &Packed, root: ValueId, expanded: Expande
             let Scores { id, d, query, key, score, mean } = scores;
             canon.args.extend([(core, 0), (id, 0)]);
             let [batch, m, n, k, d] = [batch, m, n, k, d].map(|size| canon.idx(&size));
+            let (query, key, value) = (canon.expr(&query), canon.expr(&key), canon.expr(&value));
+            let score = canon.expr(&score);
             Body::Attention(AttentionBody {
-                query: canon.expr(&query),
-                key: canon.expr(&key),
-                value: canon.expr(&value),
+                query,
+                key,
+                value,
                 dot: program.dtype(id),
-                score: canon.expr(&score),
+                keys: visible::keys(&score).map_or(k.clone(), |seen| k.smaller(&seen)),
+                score,
                 result: AttentionResult::Mixed {
                     mean,
                     dtype: program.dtype(core),
                     epilogue: canon.expr(&epilogue),
                 },
-                keys: k.clone(),
                 batch,
                 m,
                 n,

@@ -1,7 +1,9 @@
 //! Kernels over tensors that are larger than the device can bind: the same computation in ranges of its
 //! leading index, each of which binds only the windows that it touches.
 
-use crate::expr::{Atom, Expr, Idx, Rewrite};
+use std::collections::HashMap;
+
+use crate::expr::{Atom, Expr, Idx, Rewrite, rewrite_idx};
 use crate::ir::ConvVar;
 use crate::kernel::{AttentionResult, Body, ConvBody, KernelSpec, RowResult};
 use crate::tensor::DType;
@@ -26,7 +28,7 @@ pub fn split(spec: &KernelSpec, windowed: &[bool]) -> Option<SplitKernel> {
     let first = Idx::sym(&format!("p{}", spec.params));
     let len = Idx::sym(&format!("p{}", spec.params + 1));
     let lead = match &spec.body {
-        Body::Map { .. } | Body::Reduce { .. } => 0,
+        Body::Map { .. } | Body::Update { .. } | Body::Reduce { .. } => 0,
         // A single product is cut by rows.
         Body::Contract(c) => c.batch.is(1) as u32,
         Body::Conv(c) => conv_lead(c) as u32,
@@ -45,6 +47,8 @@ pub fn split(spec: &KernelSpec, windowed: &[bool]) -> Option<SplitKernel> {
             let value = shift.expr(value);
             (Body::Map { len: len.clone(), value }, all.clone(), Idx::from(1i64))
         }
+        // Where it writes is not in step with anything.
+        Body::Update { .. } => return None,
         Body::Reduce { rows, stages, result } => {
             let mut stages = stages.clone();
             stages.iter_mut().for_each(|s| s.value = shift.expr(&s.value));
@@ -90,6 +94,7 @@ pub fn split(spec: &KernelSpec, windowed: &[bool]) -> Option<SplitKernel> {
             for expr in [&mut cut.query, &mut cut.key, &mut cut.value, &mut cut.score] {
                 *expr = shift.expr(expr);
             }
+            cut.keys = rewrite_idx(&c.keys, &mut shift, &mut HashMap::new());
             let epilogue = shift.expr(epilogue);
             cut.result = AttentionResult::Mixed { mean: mean.clone(), dtype: *dtype, epilogue };
             let (extent, stride) = if lead == 0 { (&c.batch, &c.m * &c.n) } else { (&c.m, c.n.clone()) };

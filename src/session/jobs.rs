@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::prepared::{Prepared, Run};
+use super::prepared::Prepared;
+use super::recorded::Run;
 use crate::kernel::Peaks;
 use crate::kernel::{Caps, KernelSpec, Work, default_schedule, estimate_ns};
 use crate::tune::{Key, Platform};
@@ -35,19 +36,23 @@ impl Prepared {
     pub fn jobs(&self, run: &Run, times: Option<&[u64]>, caps: &Caps, platform: &Platform) -> Vec<Job> {
         // A step may take several passes.
         let mut steps: BTreeMap<usize, u64> = BTreeMap::new();
-        for (position, &step) in run.steps.iter().enumerate() {
+        for (position, &step) in run.recorded.steps.iter().enumerate() {
             *steps.entry(step).or_default() +=
                 times.and_then(|times| times.get(position)).copied().unwrap_or(0);
         }
-        let peaks = Peaks::typical(caps);
+        let (peaks, layout) = (Peaks::typical(caps), &run.recorded.layout);
         let mut jobs: Vec<Job> = Vec::new();
         for (number, elapsed_ns) in steps {
-            let step = &self.plan.steps[number];
-            let mut tensors = step.inputs.iter().chain([&step.output]);
-            if tensors.any(|&t| run.layout.size_bytes[t] > caps.max_storage_binding_bytes) {
+            // What is done in place has one schedule.
+            if run.recorded.keep.in_place.contains(&number) {
                 continue;
             }
-            let (kernel, sizes) = (&self.plan.kernels[step.kernel], run.sizes(step));
+            let step = &self.plan.steps[number];
+            let mut tensors = step.inputs.iter().chain([&step.output]);
+            if tensors.any(|&t| layout.size_bytes[t] > caps.max_storage_binding_bytes) {
+                continue;
+            }
+            let (kernel, sizes) = (&self.plan.kernels[step.kernel], run.recorded.sizes(step));
             let spec = &kernel.spec;
             let elapsed_ns = match times {
                 Some(_) => elapsed_ns,
@@ -62,10 +67,10 @@ impl Prepared {
                 job.total_ns += elapsed_ns;
                 continue;
             }
-            let len = |t: &usize| run.layout.shapes[*t].iter().product();
+            let len = |t: &usize| layout.shapes[*t].iter().product();
             let input_lens: Vec<usize> = step.inputs.iter().map(len).collect();
             let tensor = &self.plan.tensors[step.output];
-            let shape = &run.layout.shapes[step.output];
+            let shape = &layout.shapes[step.output];
             jobs.push(Job {
                 label: kernel.label.clone(),
                 output: format!("{} {} {shape:?}", tensor.name, tensor.dtype),

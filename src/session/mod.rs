@@ -1,15 +1,30 @@
-//! Load a model, run it: the whole flow on one screen.
+//! Load a model, run it.
+//!
+//! | file | what |
+//! |---|---|
+//! | `request`, `device_tensor` | what a run takes and gives |
+//! | `run` | a run, stage by stage (`stages`) |
+//! | `prepared`, `weights`, `recorded` | a plan, its constants, its commands, with the device's objects |
+//! | `tuning`, `jobs`, `rig`, `finals` | tuning at once |
+//! | `background` | tuning between runs |
+//! | `trace` | times of a run for who listens |
 
 mod background;
+mod device_tensor;
 mod finals;
 mod jobs;
 mod prepared;
+mod recorded;
+mod request;
 mod rig;
+mod run;
 mod stages;
 mod trace;
 mod tuning;
+mod weights;
 
-use std::collections::BTreeMap;
+use std::cell::Cell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -17,7 +32,7 @@ use crate::error::{Error, Result};
 use crate::gpu::{AdapterChoice, AdapterInfo, Device};
 use crate::graph::{Graph, ValueInfo};
 use crate::ir::Stop;
-use crate::model::{Given, Model, Precision};
+use crate::model::{Model, Precision};
 use crate::onnx;
 use crate::plan::Plan;
 use crate::tensor::Tensor;
@@ -25,11 +40,15 @@ use crate::tune::Store;
 
 pub use background::TuneStatus;
 use background::{Background, Offer, Turn};
+pub use device_tensor::DeviceTensor;
+use prepared::Prepared;
 pub use prepared::{KernelText, StepTime};
-use prepared::{Prepared, Run, Weights};
+use recorded::Run;
+pub use request::{Input, Outputs, Request};
 use stages::Earlier;
 use tuning::Tuning;
 pub use tuning::{TuneMode, TuneOptions, TuneProgress, TuneReport, TunedKernel};
+use weights::Weights;
 
 /// How a session is made.
 #[derive(Clone, Default)]
@@ -120,37 +139,6 @@ impl From<&str> for ModelSource {
 impl From<Vec<u8>> for ModelSource {
     fn from(bytes: Vec<u8>) -> Self {
         ModelSource::Bytes(bytes.into())
-    }
-}
-
-/// A run's outputs, by name, in the model's order.
-#[derive(Clone, Debug)]
-pub struct Outputs(Vec<(String, Tensor)>);
-
-impl Outputs {
-    /// The output of that name.
-    pub fn get(&self, name: &str) -> Option<&Tensor> {
-        self.0.iter().find(|(n, _)| n == name).map(|(_, tensor)| tensor)
-    }
-
-    /// All outputs.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, &Tensor)> {
-        self.0.iter().map(|(name, tensor)| (name.as_str(), tensor))
-    }
-}
-
-impl std::ops::Index<&str> for Outputs {
-    type Output = Tensor;
-
-    /// The output of that name.
-    ///
-    /// # Panics
-    /// When there is none; [`Outputs::get`] does not.
-    fn index(&self, name: &str) -> &Tensor {
-        match self.get(name) {
-            Some(tensor) => tensor,
-            None => panic!("no output {name:?}"),
-        }
     }
 }
 
@@ -245,113 +233,13 @@ impl Session {
         self.lock().model.plans().last().map(|planned| planned.plan.clone())
     }
 
-    /// Run the model: all inputs by name, in any order.
+    /// Copy a tensor to the session's device, for any number of runs.
     ///
     /// # Errors
-    /// [`Error::Input`] for a name, dtype or shape that does not fit; [`Error::Limit`] and [`Error::OutOfMemory`] for
-    /// sizes beyond the device; [`Error::Device`].
-    pub fn run(&self, inputs: &[(&str, &Tensor)]) -> Result<Outputs> {
-        let _turn = self.turn();
-        let mut state = self.lock();
-        let feeds = feeds(&state.model, inputs)?;
-        let (mut earlier, mut dispatches) = (Earlier::default(), 0);
-        loop {
-            let exact = state.model.exact_counts;
-            let Some(prepared) = self.ready(&mut state, &feeds, &earlier)? else {
-                (earlier, dispatches) = (Earlier::default(), 0);
-                continue;
-            };
-            self.tune_first(prepared, &feeds)?;
-            let mut run = prepared.start(&self.device, &feeds, self.progress())?;
-            let read = match self.device.run(&run.recording) {
-                Ok(read) => read,
-                Err(error) => {
-                    // Stored winners may have been measured by another build of the driver.
-                    if !prepared.mend(&self.device, &run)? {
-                        return Err(error);
-                    }
-                    run = prepared.start(&self.device, &feeds, self.progress())?;
-                    self.device.run(&run.recording)?
-                }
-            };
-            let outputs = prepared.finish(&self.device, &run, read)?;
-            trace::time(&self.device, prepared, &run)?;
-            self.offer(prepared, &run, &feeds);
-            dispatches += run.recording.dispatches.len();
-            if prepared.plan.next.is_none() {
-                state.last_dispatches = dispatches;
-                return Ok(Outputs(outputs));
-            }
-            earlier.add(prepared, &run, &outputs, exact)?;
-        }
-    }
-
-    /// [`Session::run`], waiting for the device without blocking.
-    ///
-    /// # Errors
-    /// As [`Session::run`].
-    pub async fn run_async(&self, inputs: &[(&str, &Tensor)]) -> Result<Outputs> {
-        // The lock is not held while waiting: the plan's buffers are taken out for the run, and a run that
-        // starts meanwhile makes its own.
-        let _turn = self.turn();
-        let feeds = feeds(&self.lock().model, inputs)?;
-        let (mut earlier, mut dispatches) = (Earlier::default(), 0);
-        loop {
-            let mut planned = {
-                let mut state = self.lock();
-                let Some(prepared) = self.ready(&mut state, &feeds, &earlier)? else {
-                    (earlier, dispatches) = (Earlier::default(), 0);
-                    continue;
-                };
-                self.tune_first(prepared, &feeds)?;
-                state.model.take_latest()?
-            };
-            let prepared = &mut planned.kept;
-            let run = prepared.start(&self.device, &feeds, self.progress())?;
-            let read = self.device.run_async(&run.recording).await?;
-            let outputs = prepared.finish(&self.device, &run, read)?;
-            trace::time(&self.device, prepared, &run)?;
-            self.offer(prepared, &run, &feeds);
-            dispatches += run.recording.dispatches.len();
-            let State { model, weights, last_dispatches } = &mut *self.lock();
-            let is_last = prepared.plan.next.is_none();
-            if is_last {
-                *last_dispatches = dispatches;
-            } else {
-                earlier.add(prepared, &run, &outputs, model.exact_counts)?;
-            }
-            model.keep(planned);
-            weights.retain(model.plans().iter().map(|planned| planned.plan.as_ref()));
-            if is_last {
-                return Ok(Outputs(outputs));
-            }
-        }
-    }
-
-    /// Run once and time every dispatch; `None` where the device has no timestamps.
-    ///
-    /// # Errors
-    /// As [`Session::run`].
-    pub fn profile(&self, inputs: &[(&str, &Tensor)]) -> Result<Option<Vec<StepTime>>> {
-        let mut state = self.lock();
-        let feeds = feeds(&state.model, inputs)?;
-        let (mut earlier, mut all) = (Earlier::default(), Vec::new());
-        loop {
-            let exact = state.model.exact_counts;
-            let Some(prepared) = self.ready(&mut state, &feeds, &earlier)? else {
-                (earlier, all) = (Earlier::default(), Vec::new());
-                continue;
-            };
-            let run = prepared.start(&self.device, &feeds, self.progress())?;
-            let Some(times) = self.device.profile(&run.recording)? else { return Ok(None) };
-            all.extend(prepared.step_times(&run, &times));
-            if prepared.plan.next.is_none() {
-                return Ok(Some(all));
-            }
-            let read = self.device.run(&run.recording)?;
-            let outputs = prepared.finish(&self.device, &run, read)?;
-            earlier.add(prepared, &run, &outputs, exact)?;
-        }
+    /// [`Error::Limit`] for a dtype without a form on the device and beyond its largest buffer; [`Error::OutOfMemory`];
+    /// [`Error::Device`].
+    pub fn upload(&self, tensor: &Tensor) -> Result<DeviceTensor> {
+        DeviceTensor::new(&self.device, "upload", tensor)
     }
 
     /// The WGSL of every kernel compiled so far.
@@ -378,13 +266,13 @@ impl Session {
     }
 
     /// Before a first run in [`TuneMode::Full`].
-    fn tune_first(&self, prepared: &mut Prepared, feeds: &[Tensor]) -> Result<()> {
+    fn tune_first(&self, prepared: &mut Prepared, feeds: &[Input]) -> Result<()> {
         let TuneMode::Full(options) = &self.options.tune else { return Ok(()) };
         if !prepared.is_new(feeds) {
             return Ok(());
         }
         let tuning = Tuning { device: &self.device, store: &self.store, options, all: false };
-        let run = prepared.start(&self.device, feeds, self.progress())?;
+        let run = prepared.start(&self.device, feeds, &BTreeSet::new(), self.progress())?;
         let jobs = prepared.jobs(&run, None, self.device.caps(), &self.adapter().into());
         if jobs.iter().all(|job| tuning.is_known(job)) {
             return Ok(());
@@ -400,12 +288,13 @@ impl Session {
     }
 
     /// After a run: the tuner gets its kernels, if it has not seen them.
-    fn offer(&self, prepared: &mut Prepared, run: &Run, feeds: &[Tensor]) {
+    fn offer(&self, prepared: &mut Prepared, run: &Run, feeds: &[Input]) {
         if let Some(tuner) = &self.tuner
             && prepared.is_new(feeds)
         {
             let jobs = prepared.jobs(run, None, self.device.caps(), &self.adapter().into());
-            tuner.offer(Offer { plan: prepared.plan.clone(), run: run.clone(), jobs });
+            let symbols = run.recorded.symbols.clone();
+            tuner.offer(Offer { plan: prepared.plan.clone(), symbols, jobs });
         }
     }
 
@@ -424,7 +313,7 @@ impl Session {
     }
 
     /// The plan of the first stage of a run, with its device resources.
-    fn first<'a>(&self, state: &'a mut State, feeds: &[Tensor]) -> Result<&'a mut Prepared> {
+    fn first<'a>(&self, state: &'a mut State, feeds: &[Input]) -> Result<&'a mut Prepared> {
         self.ready(state, feeds, &Earlier::default())?.ok_or_else(|| Error::model("session", "no plan"))
     }
 
@@ -433,28 +322,32 @@ impl Session {
     fn ready<'a>(
         &self,
         state: &'a mut State,
-        feeds: &[Tensor],
+        feeds: &[Input],
         earlier: &Earlier,
     ) -> Result<Option<&'a mut Prepared>> {
         let shapes: Vec<Vec<usize>> = feeds.iter().map(|feed| feed.shape().to_vec()).collect();
         let State { model, weights, .. } = state;
         let mut is_new = false;
-        let ready = model.ready(
-            &shapes,
-            &|i| feeds.get(i).cloned(),
-            &earlier.computed,
-            self.device.caps(),
-            &mut |plan| {
-                is_new = true;
-                self.prepared(plan, weights)
-            },
-        );
+        let unread = Cell::new(None);
+        let contents = |i: usize| match feeds.get(i)?.to_host() {
+            Ok(tensor) => Some(tensor),
+            Err(error) => {
+                unread.set(Some(error));
+                None
+            }
+        };
+        let ready = model.ready(&shapes, &contents, &earlier.computed, self.device.caps(), &mut |plan| {
+            is_new = true;
+            self.prepared(plan, weights)
+        });
         match ready {
             Ok(Some(_)) => {}
             Ok(None) => return Ok(None),
             Err(Stop::Error(error)) => return Err(error),
             Err(Stop::NeedsInputs(_) | Stop::NeedsShapes | Stop::NeedsValue(_)) => {
-                return Err(Error::model("session", "the plan wants an input that the model does not have"));
+                let absent =
+                    || Error::model("session", "the plan wants an input that the model does not have");
+                return Err(unread.take().unwrap_or_else(absent));
             }
         }
         if is_new {
@@ -464,13 +357,4 @@ impl Session {
         prepared.earlier = earlier.clone();
         Ok(Some(prepared))
     }
-}
-
-/// The inputs in the model's order, checked against its declarations.
-fn feeds(model: &Model<Prepared>, given: &[(&str, &Tensor)]) -> Result<Vec<Tensor>> {
-    let described: Vec<Given> = given
-        .iter()
-        .map(|(name, tensor)| Given { name, dtype: tensor.dtype(), shape: tensor.shape() })
-        .collect();
-    Ok(model.order(&described)?.into_iter().map(|i| given[i].1.clone()).collect())
 }

@@ -1,112 +1,28 @@
 //! A plan with its device resources: weights, kernels, arenas, and the recorded commands per shape.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::device_tensor::DeviceTensor;
+use super::recorded::{Bound, Lent, Recorded, Run};
+use super::request::{Input, Outputs};
 use super::stages::{Earlier, Resident};
+use super::weights::{Place, Weights};
 use super::{Progress, Stage};
-use crate::commands::{self, Commands, Kernels, Memory, Produced, Range, Recorder, from_device, to_device};
+use crate::commands::{
+    self, Commands, Keep, Kernels, Memory, Produced, Range, Recorder, from_device, to_device,
+};
 use crate::error::{Error, Result};
-use crate::gpu::{Binding, Buffer, Device, Dispatch, Kernel, Readback, Recording};
+use crate::gpu::{Device, Kernel, Recording};
 use crate::kernel::{Caps, KernelSpec, Schedule, broken_rule, default_schedule, storage_bytes};
-use crate::plan::{Layout, Origin, Plan, Step, SymbolValues};
-use crate::tensor::{DType, Tensor};
+use crate::plan::{Plan, Source, Step, SymbolValues, bound_bytes, shape};
 use crate::tune::{Key, Platform, Store};
 use crate::wgsl::{Dialect, Target};
 
-type OnProgress<'a> = Option<&'a (dyn Fn(Progress) + Send + Sync)>;
+pub type OnProgress<'a> = Option<&'a (dyn Fn(Progress) + Send + Sync)>;
 
 /// A schedule for a kernel in place of the one it would have.
 pub type Wish<'a> = &'a dyn Fn(&KernelSpec, &[i64]) -> Option<Schedule>;
-
-/// Uploaded constants, shared by all plans of a session.
-#[derive(Default)]
-pub struct Weights {
-    uploaded: HashMap<WeightKey, (Tensor, Place)>,
-}
-
-/// The address and length of a constant's bytes on the host, and the dtype that the plan holds it as.
-type WeightKey = (usize, usize, DType);
-
-/// A constant to upload.
-struct Wanted<'a> {
-    name: &'a str,
-    tensor: &'a Tensor,
-    held: DType,
-    size_bytes: u64,
-}
-
-impl Wanted<'_> {
-    fn key(&self) -> WeightKey {
-        Weights::key(self.tensor, self.held)
-    }
-}
-
-/// A piece of memory within a buffer.
-#[derive(Clone)]
-struct Place {
-    buffer: Buffer,
-    offset_bytes: u64,
-}
-
-/// Weights are packed into buffers of at most this size.
-const WEIGHT_BUFFER_BYTES: u64 = 256 << 20;
-
-impl Weights {
-    fn key(tensor: &Tensor, held: DType) -> WeightKey {
-        (tensor.bytes().as_ptr() as usize, tensor.bytes().len(), held)
-    }
-
-    /// Free what none of `plans` uses.
-    pub fn retain<'a>(&mut self, plans: impl Iterator<Item = &'a Plan>) {
-        let used: HashSet<_> = plans
-            .flat_map(|plan| &plan.tensors)
-            .filter_map(|tensor| match &tensor.origin {
-                Origin::Weight(data) => Some(Weights::key(data, tensor.dtype)),
-                Origin::Input(_) | Origin::Once | Origin::Run => None,
-            })
-            .collect();
-        self.uploaded.retain(|key, _| used.contains(key));
-    }
-
-    /// Upload those of `wanted` that are not there yet.
-    fn upload(&mut self, device: &Device, wanted: &[Wanted], progress: OnProgress) -> Result<()> {
-        let caps = device.caps();
-        let alignment = caps.storage_offset_alignment as u64;
-        let mut new: Vec<_> = wanted.iter().filter(|w| !self.uploaded.contains_key(&w.key())).collect();
-        new.sort_by_key(|w| w.key());
-        new.dedup_by_key(|w| w.key());
-        let total = new.iter().map(|w| w.size_bytes).sum();
-        let mut done = 0;
-        let mut rest = new.as_slice();
-        while !rest.is_empty() {
-            let limit = WEIGHT_BUFFER_BYTES.min(caps.max_buffer_bytes);
-            let (mut end, mut offsets) = (0u64, Vec::new());
-            for w in rest {
-                let offset = end.next_multiple_of(alignment);
-                if !offsets.is_empty() && offset + w.size_bytes > limit {
-                    break;
-                }
-                offsets.push(offset);
-                end = offset + w.size_bytes;
-            }
-            let (now, later) = rest.split_at(offsets.len());
-            let buffer = device.buffer("weights", end)?;
-            for (w, &offset_bytes) in now.iter().zip(&offsets) {
-                let bytes = to_device(w.name, w.tensor, w.held, caps.floats())?;
-                device.write(&buffer, offset_bytes, &bytes)?;
-                let place = Place { buffer: buffer.clone(), offset_bytes };
-                self.uploaded.insert(w.key(), (w.tensor.clone(), place));
-                done += w.size_bytes;
-                if let Some(progress) = progress {
-                    progress(Progress { stage: Stage::Upload, done, total });
-                }
-            }
-            rest = later;
-        }
-        Ok(())
-    }
-}
 
 /// The WGSL of a kernel.
 #[derive(Clone, Debug)]
@@ -130,34 +46,16 @@ pub struct StepTime {
     pub elapsed_ns: u64,
 }
 
-/// Commands for one set of dimensions.
-#[derive(Clone)]
-pub struct Run {
-    pub recording: Recording,
-    pub layout: Arc<Layout>,
-    symbols: SymbolValues,
-    /// The plan's step behind each dispatch.
-    pub steps: Vec<usize>,
-    /// What stays on the device for the next stage.
-    left: Vec<Range>,
-}
-
-impl Run {
-    /// A step's run-time parameters.
-    pub fn sizes(&self, step: &Step) -> Vec<i64> {
-        commands::sizes(step, &self.symbols)
-    }
-}
-
 /// A plan with everything that does not change from run to run.
 pub struct Prepared {
     pub plan: Arc<Plan>,
     /// Weights and what was computed from them, inputs, arenas.
-    memory: HashMap<Memory, Place>,
+    pub memory: HashMap<Memory, Place>,
     kernels: Kernels,
     /// By number in `kernels`.
     compiled: HashMap<usize, Arc<Kernel>>,
-    runs: Vec<Run>,
+    /// The latest last.
+    recorded: Vec<Arc<Recorded>>,
     /// Sizes whose kernels were tuned or are being tuned.
     tuned: HashSet<SymbolValues>,
     /// What the run at hand computed before this plan.
@@ -166,7 +64,7 @@ pub struct Prepared {
 }
 
 /// Shapes whose recorded commands are kept.
-const RUNS_KEPT: usize = 16;
+const RECORDED_KEPT: usize = 16;
 
 impl Prepared {
     /// Upload the plan's constants and compute what depends on them alone.
@@ -177,38 +75,15 @@ impl Prepared {
         store: Arc<Mutex<Store>>,
         progress: OnProgress,
     ) -> Result<Prepared> {
-        let caps = device.caps();
-        let mut wanted = Vec::new();
-        for tensor in &plan.tensors {
-            if let Origin::Weight(data) = &tensor.origin {
-                let bytes = crate::plan::bound_bytes(data.len(), storage_bytes(tensor.dtype, caps.floats()));
-                let limit = caps.max_buffer_bytes;
-                if bytes > limit {
-                    let message = format!(
-                        "weight of shape {:?} takes {bytes} bytes, the device's largest buffer {limit}",
-                        data.shape()
-                    );
-                    return Err(Error::limit(format!("tensor {:?}", tensor.name), message));
-                }
-                let held = tensor.dtype;
-                wanted.push(Wanted { name: &tensor.name, tensor: data, held, size_bytes: bytes });
-            }
-        }
-        weights.upload(device, &wanted, progress)?;
-        let mut memory = HashMap::new();
-        for (id, tensor) in plan.tensors.iter().enumerate() {
-            if let Origin::Weight(data) = &tensor.origin
-                && let Some((_, place)) = weights.uploaded.get(&Weights::key(data, tensor.dtype))
-            {
-                memory.insert(Memory::Constant(id), place.clone());
-            }
-        }
-        let (kernels, compiled, runs) = (Kernels::default(), HashMap::new(), Vec::new());
+        let memory = weights.of(&plan, device, progress)?;
+        let (kernels, compiled, recorded) = (Kernels::default(), HashMap::new(), Vec::new());
         let (tuned, earlier) = (HashSet::new(), Earlier::default());
-        let mut prepared = Prepared { plan, memory, kernels, compiled, runs, tuned, earlier, store };
+        let mut prepared = Prepared { plan, memory, kernels, compiled, recorded, tuned, earlier, store };
+        let (symbols, keep) = (SymbolValues::new(), Keep::default());
         let once = |recorder: &mut Recorder| Ok((recorder.once()?, ()));
-        let (recording, ..) =
-            prepared.realised(device, &SymbolValues::new(), &|_, _| None, &once, progress)?;
+        let (bound, commands, ()) =
+            prepared.realised(device, &symbols, &|_, _| None, &once, &keep, progress)?;
+        let recording = prepared.recording(device, &commands, &bound, &Lent::new())?;
         if !recording.dispatches.is_empty() {
             device.run(&recording)?;
         }
@@ -216,7 +91,7 @@ impl Prepared {
     }
 
     /// The sizes of a run with these inputs, after its earlier stages.
-    fn symbols(&self, feeds: &[Tensor]) -> SymbolValues {
+    fn symbols(&self, feeds: &[Input]) -> SymbolValues {
         let given = feeds.iter().map(|feed| feed.shape().to_vec());
         let shapes: Vec<Vec<usize>> = given.chain(self.earlier.computed.shapes()).collect();
         self.plan.symbol_values(&shapes)
@@ -236,30 +111,45 @@ impl Prepared {
                 size_bytes: range.size_bytes,
             })
         };
-        run.left.iter().map(resident).collect()
+        run.recorded.commands.left.iter().map(resident).collect()
     }
 
-    /// Upload the inputs, take over what earlier stages left, and give the commands for these sizes.
-    pub fn start(&mut self, device: &Device, feeds: &[Tensor], progress: OnProgress) -> Result<Run> {
+    /// Upload the inputs, take over what earlier stages left, and give the commands for these sizes. The outputs
+    /// numbered in `outputs` stay on the device.
+    pub fn start(
+        &mut self,
+        device: &Device,
+        feeds: &[Input],
+        outputs: &BTreeSet<usize>,
+        progress: OnProgress,
+    ) -> Result<Run> {
         let symbols = self.symbols(feeds);
-        let run = match self.runs.iter().position(|run| run.symbols == symbols) {
-            Some(position) => {
-                let run = self.runs.remove(position);
-                self.runs.push(run.clone());
-                run
-            }
-            None => {
-                let run = self.record(device, &symbols, &|_, _| None, progress)?;
-                if self.runs.len() >= RUNS_KEPT {
-                    self.runs.remove(0);
-                }
-                self.runs.push(run.clone());
-                run
-            }
-        };
+        let mut lent = Lent::new();
         for (input, feed) in feeds.iter().enumerate() {
-            if let (Some(place), Some(tensor)) =
-                (self.memory.get(&Memory::Input(input)), self.plan.inputs[input])
+            if let (Some(tensor), Some(_)) = (feed.on_device(), self.plan.inputs[input]) {
+                lent.insert(Memory::Input(input), tensor.buffer().clone());
+            }
+        }
+        let inputs = (0..feeds.len()).filter(|&input| lent.contains_key(&Memory::Input(input))).collect();
+        let in_place = self.in_place(feeds, outputs, &symbols, device.caps())?;
+        let keep = Keep { inputs, outputs: outputs.clone(), in_place };
+        let same = |one: &Arc<Recorded>| one.symbols == symbols && one.keep == keep;
+        let recorded = match self.recorded.iter().position(same) {
+            Some(position) => self.recorded.remove(position),
+            None => Arc::new(self.record(device, &symbols, &|_, _| None, &keep, progress)?),
+        };
+        if self.recorded.len() >= RECORDED_KEPT {
+            self.recorded.remove(0);
+        }
+        self.recorded.push(recorded.clone());
+        for &(memory, bytes) in &recorded.commands.buffers {
+            if let Memory::Output(number) = memory {
+                lent.insert(memory, device.pooled(&self.plan.outputs[number].name, bytes)?);
+            }
+        }
+        for (input, feed) in feeds.iter().enumerate() {
+            if let (Input::Host(feed), Some(place), Some(tensor)) =
+                (feed, self.memory.get(&Memory::Input(input)), self.plan.inputs[input])
             {
                 let planned = &self.plan.tensors[tensor];
                 let bytes = to_device(&planned.name, feed, planned.dtype, device.caps().floats())?;
@@ -272,17 +162,53 @@ impl Prepared {
                 device.copy((&from.buffer, from.offset_bytes), to, from.size_bytes)?;
             }
         }
-        Ok(run)
+        let recording = self.recording(device, &recorded.commands, &recorded.bound, &lent)?;
+        Ok(Run { recording, recorded, lent })
+    }
+
+    /// The steps that are done in place: those that make of an input that is given up an output that stays, of the same
+    /// shape.
+    fn in_place(
+        &self,
+        feeds: &[Input],
+        outputs: &BTreeSet<usize>,
+        symbols: &SymbolValues,
+        caps: &Caps,
+    ) -> Result<BTreeSet<usize>> {
+        let mut steps = BTreeSet::new();
+        for (&number, update) in &self.plan.updates {
+            let output = update.step.output;
+            let is_output =
+                |&n: &usize| matches!(self.plan.outputs[n].source, Source::Device(t) if t == output);
+            let (Input::Donated(given), true) = (&feeds[update.input], outputs.iter().any(is_output)) else {
+                continue;
+            };
+            let tensor = &self.plan.tensors[output];
+            let shape = shape(&tensor.shape, symbols, &tensor.name)?;
+            let element_bytes = storage_bytes(tensor.dtype, caps.floats());
+            // What is larger than a binding is written in parts, which an update cannot be.
+            let is_bound =
+                bound_bytes(shape.iter().product(), element_bytes) <= caps.max_storage_binding_bytes;
+            if shape == given.shape() && is_bound {
+                steps.insert(number);
+            } else {
+                tracing::debug!(name = tensor.name, ?shape, given = ?given.shape(), "is written whole");
+            }
+        }
+        Ok(steps)
     }
 
     /// Whether nobody asked this before for inputs of these shapes.
-    pub fn is_new(&mut self, feeds: &[Tensor]) -> bool {
+    pub fn is_new(&mut self, feeds: &[Input]) -> bool {
         self.tuned.insert(self.symbols(feeds))
     }
 
-    /// Commands for the sizes of another run, with schedules as wished. They are not kept.
-    pub fn record_as(&mut self, device: &Device, like: &Run, wish: Wish) -> Result<Run> {
-        self.record(device, &like.symbols, wish, None)
+    /// Commands for these sizes, with schedules as wished, in memory that is no caller's. They are not kept.
+    pub fn record_as(&mut self, device: &Device, symbols: &SymbolValues, wish: Wish) -> Result<Run> {
+        let recorded = self.record(device, symbols, wish, &Keep::default(), None)?;
+        let lent = Lent::new();
+        let recording = self.recording(device, &recorded.commands, &recorded.bound, &lent)?;
+        Ok(Run { recording, recorded: Arc::new(recorded), lent })
     }
 
     fn record(
@@ -290,13 +216,14 @@ impl Prepared {
         device: &Device,
         symbols: &SymbolValues,
         wish: Wish,
+        keep: &Keep,
         progress: OnProgress,
-    ) -> Result<Run> {
-        let run = |recorder: &mut Recorder| recorder.run(symbols);
-        let (recording, commands, layout) = self.realised(device, symbols, wish, &run, progress)?;
+    ) -> Result<Recorded> {
+        let run = |recorder: &mut Recorder| recorder.run(symbols, keep);
+        let (bound, commands, layout) = self.realised(device, symbols, wish, &run, keep, progress)?;
         let steps = commands.dispatches.iter().map(|dispatch| dispatch.step).collect();
-        let left = commands.left;
-        Ok(Run { recording, layout: Arc::new(layout), symbols: symbols.clone(), steps, left })
+        let (symbols, keep) = (symbols.clone(), keep.clone());
+        Ok(Recorded { symbols, keep, layout, steps, commands, bound })
     }
 
     /// Record and realise. A stored winner that does not compile makes way for the next best.
@@ -306,14 +233,15 @@ impl Prepared {
         symbols: &SymbolValues,
         wish: Wish,
         record: &dyn Fn(&mut Recorder) -> Result<(Commands, T)>,
+        keep: &Keep,
         progress: OnProgress,
-    ) -> Result<(Recording, Commands, T)> {
+    ) -> Result<(Bound, Commands, T)> {
         loop {
             let (commands, more) = self.recorded(device, wish, |recorder| record(recorder))?;
-            match self.realise(device, &commands, progress) {
-                Ok(recording) => return Ok((recording, commands, more)),
+            match self.realise(device, &commands, keep, progress) {
+                Ok(bound) => return Ok((bound, commands, more)),
                 Err((Some(step), error)) if !device.is_lost() => {
-                    if !self.disown(device, step, symbols, &error)? {
+                    if !self.disown(device, self.plan.step(step, &keep.in_place), symbols, &error)? {
                         return Err(error);
                     }
                 }
@@ -323,8 +251,7 @@ impl Prepared {
     }
 
     /// A step's stored winner cannot be compiled or run: the store is told. Whether it was one, other than the default.
-    fn disown(&self, device: &Device, step: usize, symbols: &SymbolValues, error: &Error) -> Result<bool> {
-        let step = &self.plan.steps[step];
+    fn disown(&self, device: &Device, step: &Step, symbols: &SymbolValues, error: &Error) -> Result<bool> {
         let (kernel, sizes) = (&self.plan.kernels[step.kernel], commands::sizes(step, symbols));
         let key = Key::new(&kernel.spec, &sizes, &Platform::from(device.info()));
         let mut store = self.store.lock().unwrap_or_else(PoisonError::into_inner);
@@ -344,12 +271,17 @@ impl Prepared {
     /// were any; the run's commands are then forgotten.
     pub fn mend(&mut self, device: &Device, run: &Run) -> Result<bool> {
         let mut mended = false;
-        let numbers: std::collections::BTreeSet<usize> = run.steps.iter().copied().collect();
+        let steps = &run.recorded.steps;
+        // What is done in place has no stored winner, and its tensor is the caller's.
+        let in_place = &run.recorded.keep.in_place;
+        let numbers: BTreeSet<usize> =
+            steps.iter().copied().filter(|number| !in_place.contains(number)).collect();
         for number in numbers {
-            let own = run.steps.iter().zip(&run.recording.dispatches).filter(|(step, _)| **step == number);
+            let own = steps.iter().zip(&run.recording.dispatches).filter(|(step, _)| **step == number);
             let dispatches = own.map(|(_, dispatch)| dispatch.clone()).collect();
             if let Err(error) = device.run(&Recording { dispatches, readbacks: Vec::new() }) {
-                mended |= !device.is_lost() && self.disown(device, number, &run.symbols, &error)?;
+                mended |= !device.is_lost()
+                    && self.disown(device, &self.plan.steps[number], &run.recorded.symbols, &error)?;
             }
         }
         if mended {
@@ -381,16 +313,17 @@ impl Prepared {
         })
     }
 
-    /// The device's objects for `commands`: memory, kernels, bindings. Where a kernel cannot be compiled or bound, the
-    /// error comes with its step.
+    /// The device's objects for `commands`: memory, kernels, and the bindings in which nothing is lent. Where a kernel
+    /// cannot be compiled or bound, the error comes with its step.
     fn realise(
         &mut self,
         device: &Device,
         commands: &Commands,
+        keep: &Keep,
         progress: OnProgress,
-    ) -> Result<Recording, (Option<usize>, Error)> {
+    ) -> Result<Bound, (Option<usize>, Error)> {
         let mut step = None;
-        self.realise_all(device, commands, progress, &mut step).map_err(|error| (step, error))
+        self.realise_all(device, commands, keep, progress, &mut step).map_err(|error| (step, error))
     }
 
     /// As [`Prepared::realise`]; `at` is the step at hand.
@@ -398,9 +331,10 @@ impl Prepared {
         &mut self,
         device: &Device,
         commands: &Commands,
+        keep: &Keep,
         progress: OnProgress,
         at: &mut Option<usize>,
-    ) -> Result<Recording> {
+    ) -> Result<Bound> {
         self.grow(device, commands)?;
         let total = commands.dispatches.len() as u64;
         let parameters = match commands.parameters.as_slice() {
@@ -411,14 +345,7 @@ impl Prepared {
                 Some(Place { buffer, offset_bytes: 0 })
             }
         };
-        let place = |range: &Range| {
-            match range.memory {
-                Memory::Parameters => parameters.as_ref(),
-                Memory::Constant(_) | Memory::Input(_) | Memory::Arena(_) => self.memory.get(&range.memory),
-            }
-            .ok_or_else(|| Error::model(format!("{:?}", range.memory), "there is no such memory"))
-        };
-        let mut dispatches = Vec::new();
+        let mut bound = Bound { dispatches: Vec::new(), parameters };
         for dispatch in &commands.dispatches {
             *at = Some(dispatch.step);
             let kernel = match self.compiled.get(&dispatch.kernel) {
@@ -429,26 +356,22 @@ impl Prepared {
                     kernel
                 }
             };
-            let mut bindings = Vec::new();
-            for range in &dispatch.bindings {
-                let Place { buffer, offset_bytes } = place(range)?;
-                let offset_bytes = offset_bytes + range.offset_bytes;
-                bindings.push(Binding { buffer, offset_bytes, size_bytes: range.size_bytes });
-            }
-            let bindings = Arc::new(device.bind(&kernel, &bindings)?);
-            dispatches.push(Dispatch { kernel, bindings, workgroups: dispatch.workgroups });
+            let is_lent = |range: &Range| match range.memory {
+                Memory::Output(_) => true,
+                Memory::Input(number) => keep.inputs.contains(&number),
+                Memory::Constant(_) | Memory::Arena(_) | Memory::Parameters => false,
+            };
+            let bindings = match dispatch.bindings.iter().any(is_lent) {
+                true => None,
+                false => Some(self.bindings(device, dispatch, &kernel, &bound, &Lent::new())?),
+            };
+            bound.dispatches.push((kernel, bindings));
             if let Some(progress) = progress {
-                progress(Progress { stage: Stage::Compile, done: dispatches.len() as u64, total });
+                progress(Progress { stage: Stage::Compile, done: bound.dispatches.len() as u64, total });
             }
         }
         *at = None;
-        let mut readbacks = Vec::new();
-        for range in &commands.readbacks {
-            let Place { buffer, offset_bytes } = place(range)?.clone();
-            let offset_bytes = offset_bytes + range.offset_bytes;
-            readbacks.push(Readback { buffer, offset_bytes, size_bytes: range.size_bytes });
-        }
-        Ok(Recording { dispatches, readbacks })
+        Ok(bound)
     }
 
     /// Make the memory large enough. Commands recorded for buffers that were replaced are dropped.
@@ -456,14 +379,14 @@ impl Prepared {
         for &(memory, bytes) in &commands.buffers {
             match self.memory.get(&memory) {
                 Some(place) if place.buffer.size_bytes() >= bytes => continue,
-                Some(_) => self.runs.clear(),
+                Some(_) => self.recorded.clear(),
                 None => {}
             }
             let label = match memory {
                 Memory::Constant(tensor) => self.plan.tensors[tensor].name.clone(),
                 Memory::Input(number) => format!("input {number}"),
                 Memory::Arena(number) => format!("arena {number}"),
-                Memory::Parameters => "parameters".into(),
+                Memory::Output(_) | Memory::Parameters => continue,
             };
             let buffer = device.buffer(&label, bytes)?;
             self.memory.insert(memory, Place { buffer, offset_bytes: 0 });
@@ -473,22 +396,32 @@ impl Prepared {
 
     /// Forget the recorded commands: the next run chooses schedules anew.
     pub fn forget_runs(&mut self) {
-        self.runs.clear();
+        self.recorded.clear();
     }
 
-    /// The outputs, from what was read back.
-    pub fn finish(&self, device: &Device, run: &Run, read: Vec<Vec<u8>>) -> Result<Vec<(String, Tensor)>> {
-        let mut read = read.into_iter();
-        let mut outputs = Vec::new();
-        for (output, produced) in self.plan.outputs.iter().zip(commands::outputs(&self.plan, &run.symbols)?) {
-            let tensor = match produced {
-                Produced::Known(tensor) => tensor,
-                Produced::Read { shape, held } => {
-                    let bytes = read.next().ok_or_else(|| Error::model(&output.name, "was not read back"))?;
-                    from_device(&output.name, output.dtype, &shape, bytes, held, device.caps().floats())?
+    /// The outputs, from what was read back and what stayed on the device.
+    pub fn finish(&self, device: &Device, run: &Run, read: Vec<Vec<u8>>) -> Result<Outputs> {
+        let (mut read, mut kept) = (read.into_iter(), run.recorded.commands.kept.iter());
+        let mut outputs = Outputs::default();
+        let produced = commands::outputs(&self.plan, &run.recorded.symbols)?;
+        for (number, (output, produced)) in self.plan.outputs.iter().zip(produced).enumerate() {
+            let missing = || Error::model(&output.name, "was not read back");
+            let (name, dtype) = (output.name.as_str(), output.dtype);
+            match (produced, run.recorded.keep.outputs.contains(&number)) {
+                (Produced::Known(tensor), false) => outputs.add(name, tensor),
+                (Produced::Known(tensor), true) => {
+                    outputs.add_kept(name, DeviceTensor::new(device, name, &tensor)?)
                 }
-            };
-            outputs.push((output.name.clone(), tensor));
+                (Produced::Read { shape }, false) => {
+                    let bytes = read.next().ok_or_else(missing)?;
+                    let tensor = from_device(name, dtype, &shape, bytes, dtype, device.caps().floats())?;
+                    outputs.add(name, tensor);
+                }
+                (Produced::Read { shape }, true) => {
+                    let buffer = self.kept(device, run, number, kept.next().ok_or_else(missing)?)?;
+                    outputs.add_kept(name, DeviceTensor::of(device, buffer, dtype, shape));
+                }
+            }
         }
         Ok(outputs)
     }
@@ -496,14 +429,14 @@ impl Prepared {
     /// Times by step.
     pub fn step_times(&self, run: &Run, times: &[u64]) -> Vec<StepTime> {
         let step = |(&step, &elapsed_ns): (&usize, &u64)| {
-            let step = &self.plan.steps[step];
+            let step = self.plan.step(step, &run.recorded.keep.in_place);
             StepTime {
                 kernel: self.plan.kernels[step.kernel].label.clone(),
                 output: self.plan.tensors[step.output].name.clone(),
                 elapsed_ns,
             }
         };
-        run.steps.iter().zip(times).map(step).collect()
+        run.recorded.steps.iter().zip(times).map(step).collect()
     }
 
     /// The text of every kernel compiled so far.

@@ -75,7 +75,7 @@ impl Rig {
         let is_new = known.is_none();
         let peaks = match known {
             Some(peaks) => peaks,
-            None => peaks(&device, &sweep, &|| pace.wait())?,
+            None => peaks(&device, &|| pace.wait())?,
         };
         let (beside, store) = (beside.clone(), store.clone());
         let rig = Rig {
@@ -152,7 +152,7 @@ impl Rig {
             return Ok(());
         }
         self.checked = true;
-        let again = peaks(&self.device, &self.sweep, &|| pace.wait())?;
+        let again = peaks(&self.device, &|| pace.wait())?;
         self.peaks = self.peaks.best(&again);
         self.keep_peaks()
     }

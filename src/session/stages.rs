@@ -1,10 +1,11 @@
 //! What the stages of a run hand on, where a plan depends on values that the run computes.
 
-use super::prepared::{Prepared, Run};
+use super::prepared::Prepared;
+use super::recorded::Run;
+use super::request::Outputs;
 use crate::error::Result;
 use crate::gpu::Buffer;
 use crate::model::Computed;
-use crate::tensor::Tensor;
 
 /// A tensor that a stage left on the device.
 #[derive(Clone)]
@@ -28,15 +29,9 @@ impl Earlier {
     ///
     /// # Errors
     /// [`crate::Error::Model`] for what has no memory.
-    pub fn add(
-        &mut self,
-        prepared: &Prepared,
-        run: &Run,
-        outputs: &[(String, Tensor)],
-        exact: bool,
-    ) -> Result<()> {
-        let (Some(_), [(_, read)]) = (&prepared.plan.next, outputs) else { return Ok(()) };
-        self.computed.add(&prepared.plan, read, &run.layout.shapes, exact);
+    pub fn add(&mut self, prepared: &Prepared, run: &Run, outputs: &Outputs, exact: bool) -> Result<()> {
+        let (Some(_), Some((_, read))) = (&prepared.plan.next, outputs.iter().next()) else { return Ok(()) };
+        self.computed.add(&prepared.plan, read, &run.recorded.layout.shapes, exact);
         self.resident = prepared.left(run)?;
         Ok(())
     }

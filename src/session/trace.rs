@@ -2,7 +2,8 @@
 
 use std::fmt::Write as _;
 
-use super::prepared::{Prepared, Run};
+use super::prepared::Prepared;
+use super::recorded::Run;
 use crate::error::Result;
 use crate::gpu::Device;
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::clock::Clock;
-use super::probe::Sweep;
+use super::peaks::Sweep;
 use crate::error::{Error, Result};
 use crate::expr::{Floats, Value, write_element};
 use crate::gpu::{Binding, Buffer, Device, Dispatch, Kernel, Readback, Recording};

@@ -2,14 +2,16 @@
 //!
 //! - `key`: what a measurement holds for: the kernel exactly, its run-time sizes by bucket, the adapter.
 //! - `search`: the order of work over candidates, until a budget is spent: what to do next, without a device.
+//! - `finals`: which of the fastest are so in whole runs, too.
 //! - `trial`: a candidate, its samples, and which candidate wins.
+//! - `probe`: the kernels that measure what a device can do at best.
 //! - `record`: what was learned, one line of JSON per tuned kernel; nothing is thrown away.
 //!
 //! These know no device and no clock, and serve the browser as they are. On native devices:
 //!
 //! - `bench`: a kernel on its own, with random inputs: time a candidate, take its output.
 //! - `clock`: how long dispatches take.
-//! - `probe`: what the device can do at best.
+//! - `peaks`: runs the probes.
 //! - `race`: drives a search with a bench.
 //! - `store`: the file of records.
 
@@ -17,8 +19,10 @@
 mod bench;
 #[cfg(not(target_arch = "wasm32"))]
 mod clock;
+mod finals;
 mod key;
 #[cfg(not(target_arch = "wasm32"))]
+mod peaks;
 mod probe;
 #[cfg(not(target_arch = "wasm32"))]
 mod race;
@@ -32,9 +36,11 @@ mod trial;
 pub use bench::Bench;
 #[cfg(not(target_arch = "wasm32"))]
 pub use clock::Clock;
+pub use finals::{Finals, Heat, Timing};
 pub use key::{GENERATOR, Key, Platform, bucket};
 #[cfg(not(target_arch = "wasm32"))]
-pub use probe::{Sweep, peaks};
+pub use peaks::{Sweep, peaks};
+pub use probe::{Measure, Probe, peaks_of, probes};
 #[cfg(not(target_arch = "wasm32"))]
 pub use race::{Race, search};
 pub use record::{FORMAT, Line, PeaksRecord, Record, Records, with_priors};

@@ -1,15 +1,10 @@
-//! What a device can do at best, measured: bytes, arithmetic, and what a dispatch costs by itself.
+//! The kernels that measure what a device can do at best, as data: bytes, arithmetic, and what a dispatch costs by
+//! itself.
 
-use std::sync::Arc;
-
-use super::clock::Clock;
 use crate::error::Result;
-use crate::gpu::{Binding, Buffer, Device, Dispatch};
-use crate::kernel::Peaks;
+use crate::kernel::{Caps, Peaks};
 use crate::wgsl::{PROBE_WORKGROUP, Shader, probe_copy, probe_fma, probe_fma_flops};
 
-/// Samples of each probe; the best counts.
-const SAMPLES: usize = 5;
 /// Bytes of either side of a copy, beyond any cache: on a CPU that pretends to be a GPU, and on a GPU.
 const COPY_BYTES: [u64; 2] = [32 << 20, 128 << 20];
 /// Workgroups of a probe that keep a device busy, on a CPU and on a GPU.
@@ -17,79 +12,121 @@ const WORKGROUPS: [u32; 2] = [256, 8192];
 /// Independent chains of arithmetic that are tried: an out-of-order core wants few, a GPU's scheduler some.
 const VECTORS: [u32; 3] = [1, 2, 4];
 
-/// Memory larger than the device's caches, and a dispatch that touches all of it: what lay in the caches before does not
-/// afterwards.
-#[derive(Clone, Debug)]
-pub struct Sweep {
-    pub(super) dispatch: Dispatch,
-    /// The same in words: which is faster depends on the device.
-    words: Dispatch,
-    size_bytes: u64,
+/// What a dispatch of a probe does.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Measure {
+    /// Moves so many bytes.
+    Copy(f64),
+    /// So many operations of f32.
+    F32(f64),
+    /// So many operations of f16.
+    F16(f64),
+    /// As good as nothing.
+    Launch,
 }
 
-impl Sweep {
-    /// # Errors
-    /// What the device says.
-    pub fn new(device: &Device) -> Result<Sweep> {
-        let caps = device.caps();
-        let [cpu, gpu] = COPY_BYTES;
-        let size_bytes = if caps.cpu { cpu } else { gpu };
-        let size_bytes = size_bytes.min(caps.max_storage_binding_bytes).min(caps.max_buffer_bytes) & !15;
-        let (from, to) = (device.buffer("probe", size_bytes)?, device.buffer("probe", size_bytes)?);
-        let [cpu, gpu] = WORKGROUPS;
-        let groups = if caps.cpu { cpu } else { gpu };
-        let dispatch = bound(device, &probe_copy(true)?, &[&from, &to], groups)?;
-        let words = bound(device, &probe_copy(false)?, &[&from, &to], groups)?;
-        Ok(Sweep { dispatch, words, size_bytes })
+/// A kernel to be timed.
+#[derive(Clone, Debug)]
+pub struct Probe {
+    /// Its text.
+    pub shader: Shader,
+    /// The size of each of its buffers.
+    pub buffer_bytes: Vec<u64>,
+    /// Workgroups of a dispatch.
+    pub workgroups: u32,
+    /// What a dispatch does.
+    pub measure: Measure,
+}
+
+/// Copies memory larger than the device's caches, by vectors of four or by words: which is faster depends on the device.
+///
+/// # Errors
+/// None for skeletons that are whole.
+pub fn copy_probe(caps: &Caps, vectors: bool) -> Result<Probe> {
+    let bytes = on(caps, COPY_BYTES).min(caps.max_storage_binding_bytes).min(caps.max_buffer_bytes) & !15;
+    Ok(Probe {
+        shader: probe_copy(vectors)?,
+        buffer_bytes: vec![bytes; 2],
+        workgroups: on(caps, WORKGROUPS),
+        measure: Measure::Copy(2.0 * bytes as f64),
+    })
+}
+
+/// All probes of a device.
+///
+/// # Errors
+/// None for skeletons that are whole.
+pub fn probes(caps: &Caps) -> Result<Vec<Probe>> {
+    let mut probes = vec![copy_probe(caps, true)?, copy_probe(caps, false)?];
+    let workgroups = on(caps, WORKGROUPS);
+    for f16 in [false, true].into_iter().take(1 + usize::from(caps.f16)) {
+        for vectors in VECTORS {
+            let flops = probe_fma_flops(vectors) * f64::from(workgroups * PROBE_WORKGROUP);
+            probes.push(Probe {
+                shader: probe_fma(f16, vectors)?,
+                buffer_bytes: vec![u64::from(PROBE_WORKGROUP) * u64::from(workgroups + 1) * 4],
+                workgroups,
+                measure: if f16 { Measure::F16(flops) } else { Measure::F32(flops) },
+            });
+        }
+    }
+    // A copy of a few vectors.
+    let shader = probe_copy(true)?;
+    probes.push(Probe { shader, buffer_bytes: vec![256; 2], workgroups: 1, measure: Measure::Launch });
+    Ok(probes)
+}
+
+/// What the times of all probes of a device say, in nanoseconds per dispatch: the best of each kind.
+pub fn peaks_of(measured: &[(Measure, u64)]) -> Peaks {
+    let best = |amount: fn(Measure) -> Option<f64>| {
+        let speeds = measured.iter().filter_map(|&(measure, ns)| Some(amount(measure)? / ns.max(1) as f64));
+        speeds.reduce(f64::max)
+    };
+    let launch = best(|measure| (measure == Measure::Launch).then_some(1.0));
+    Peaks {
+        copy_bytes_per_ns: best(|measure| if let Measure::Copy(n) = measure { Some(n) } else { None })
+            .unwrap_or(0.0),
+        f32_flops_per_ns: best(|measure| if let Measure::F32(n) = measure { Some(n) } else { None })
+            .unwrap_or(0.0),
+        f16_flops_per_ns: best(|measure| if let Measure::F16(n) = measure { Some(n) } else { None }),
+        launch_ns: launch.map_or(0.0, f64::recip),
     }
 }
 
-fn bound(device: &Device, shader: &Shader, buffers: &[&Buffer], groups: u32) -> Result<Dispatch> {
-    let kernel = device.kernel(shader)?;
-    let bindings: Vec<Binding> = buffers.iter().map(|buffer| Binding::whole(buffer)).collect();
-    let bindings = Arc::new(device.bind(&kernel, &bindings)?);
-    Ok(Dispatch { kernel, bindings, workgroups: [groups, 1, 1] })
+fn on<T: Copy>(caps: &Caps, [cpu, gpu]: [T; 2]) -> T {
+    if caps.cpu { cpu } else { gpu }
 }
 
-/// Measure a device's peaks; takes a few tenths of a second. `before_each` is called before each of some thirty samples.
-///
-/// # Errors
-/// What the device says.
-pub fn peaks(device: &Device, sweep: &Sweep, before_each: &dyn Fn() -> Result<()>) -> Result<Peaks> {
-    let clock = Clock::new(device)?;
-    let best_ns = |dispatch: &Dispatch| -> Result<u64> {
-        let dispatches = std::slice::from_ref(dispatch);
-        // The first also compiles, and says how often to repeat.
-        before_each()?;
-        let mut best = clock.time(&[], dispatches, 1)?;
-        for _ in 0..SAMPLES {
-            before_each()?;
-            best = best.min(clock.time(&[], dispatches, clock.repeats(best))?);
-        }
-        Ok(best)
-    };
-    let copied = 2.0 * sweep.size_bytes as f64;
-    let copy_ns = best_ns(&sweep.dispatch)?.min(best_ns(&sweep.words)?);
-    let copy_bytes_per_ns = copied / copy_ns as f64;
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-    let [cpu, gpu] = WORKGROUPS;
-    let groups = if device.caps().cpu { cpu } else { gpu };
-    let words = u64::from(PROBE_WORKGROUP) * u64::from(groups + 1);
-    let buffer = device.buffer("probe", words * 4)?;
-    let flops_per_ns = |f16: bool| -> Result<f64> {
-        let mut most = 0.0f64;
-        for vectors in VECTORS {
-            let dispatch = bound(device, &probe_fma(f16, vectors)?, &[&buffer], groups)?;
-            let flops = probe_fma_flops(vectors) * f64::from(groups * PROBE_WORKGROUP);
-            most = most.max(flops / best_ns(&dispatch)? as f64);
-        }
-        Ok(most)
-    };
-    let f32_flops_per_ns = flops_per_ns(false)?;
-    let f16_flops_per_ns = device.caps().f16.then(|| flops_per_ns(true)).transpose()?;
+    #[test]
+    fn the_best_of_each_kind_is_the_peak() {
+        let times = [
+            (Measure::Copy(1000.0), 100),
+            (Measure::Copy(1000.0), 50),
+            (Measure::F32(6000.0), 60),
+            (Measure::F32(9000.0), 100),
+            (Measure::Launch, 7),
+        ];
+        let peaks = Peaks {
+            copy_bytes_per_ns: 20.0,
+            f32_flops_per_ns: 100.0,
+            f16_flops_per_ns: None,
+            launch_ns: 7.0,
+        };
+        let got = peaks_of(&times);
+        assert!((got.launch_ns - 7.0).abs() < 1e-9);
+        assert_eq!(Peaks { launch_ns: 7.0, ..got }, peaks);
+    }
 
-    // A copy of a few vectors is as good as nothing.
-    let (from, to) = (device.buffer("probe", 256)?, device.buffer("probe", 256)?);
-    let launch_ns = best_ns(&bound(device, &probe_copy(true)?, &[&from, &to], 1)?)? as f64;
-    Ok(Peaks { copy_bytes_per_ns, f32_flops_per_ns, f16_flops_per_ns, launch_ns })
+    #[test]
+    fn probes_of_f16_want_a_device_that_has_it() {
+        let f16 = |caps: &Caps| {
+            let all = probes(caps).expect("whole skeletons");
+            all.iter().filter(|probe| matches!(probe.measure, Measure::F16(_))).count()
+        };
+        assert_eq!([false, true].map(|has| f16(&Caps { f16: has, ..Caps::default() })), [0, VECTORS.len()]);
+    }
 }

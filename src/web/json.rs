@@ -9,6 +9,7 @@ use crate::graph::{Dim, ValueInfo};
 use crate::kernel::{AdapterKind, Caps};
 use crate::tensor::DType;
 use crate::tune::Platform;
+use crate::wgsl::{BindingKind, Shader};
 
 /// The device, and what the user asked for.
 #[derive(Deserialize)]
@@ -184,6 +185,16 @@ pub struct Kernel<'a> {
     pub schedule: String,
     pub source: &'a str,
     pub bindings: Vec<&'static str>,
+}
+
+/// WebGPU's names of a kernel's bindings.
+pub fn bindings(shader: &Shader) -> Vec<&'static str> {
+    let name = |kind: &BindingKind| match kind {
+        BindingKind::Read => "read-only-storage",
+        BindingKind::ReadWrite => "storage",
+        BindingKind::Uniform => "uniform",
+    };
+    shader.bindings.iter().map(name).collect()
 }
 
 /// An error as it crosses to the host.

@@ -4,7 +4,9 @@
 //! Structures cross as JSON, bytes and words as typed arrays. An error crosses as text: its kind, a line break, its
 //! message.
 
+mod finals;
 mod json;
+mod probing;
 mod tuning;
 
 use std::collections::BTreeMap;
@@ -21,9 +23,11 @@ use crate::onnx;
 use crate::plan::{Origin, Plan, SymbolValues, bound_bytes};
 use crate::tensor::Tensor;
 use crate::tune::{Key, Platform, Records};
-use crate::wgsl::{BindingKind, Dialect, Target};
+use crate::wgsl::{Dialect, Target};
+use finals::Playing;
 use json::{
-    Constant, Declared, Fault, Feed, Kernel, Options, Output, Place, Ready, dtype_named, from_json, to_json,
+    Constant, Declared, Fault, Feed, Kernel, Options, Output, Place, Ready, bindings, dtype_named, from_json,
+    to_json,
 };
 use tuning::{Job, Race};
 
@@ -52,6 +56,7 @@ pub struct Core {
     computed: Computed,
     jobs: Vec<Job>,
     race: Option<Race>,
+    playing: Option<Playing>,
 }
 
 #[wasm_bindgen]
@@ -80,6 +85,7 @@ impl Core {
             computed: Computed::default(),
             jobs: Vec::new(),
             race: None,
+            playing: None,
         })
     }
 
@@ -169,8 +175,9 @@ impl Core {
         let planned = self.model.latest()?;
         let all_shapes: Vec<Vec<usize>> = shapes.into_iter().chain(self.computed.shapes()).collect();
         let (plan, symbols) = (planned.plan.clone(), planned.plan.symbol_values(&all_shapes));
-        let (commands, layout) =
-            recorder(&plan, &self.caps, &choose, &mut planned.kept.kernels, |r| r.run(&symbols))?;
+        let (commands, layout) = recorder(&plan, &self.caps, &choose, &mut planned.kept.kernels, |r| {
+            r.run(&symbols, &Default::default())
+        })?;
         let is_stage = plan.next.is_some();
         self.stage_shapes = if is_stage { layout.shapes } else { Vec::new() };
         self.words = encode(&commands)?;
@@ -180,7 +187,7 @@ impl Core {
         for (output, produced) in plan.outputs.iter().zip(outputs(&plan, &symbols)?) {
             let (shape, stored, known) = match produced {
                 Produced::Known(tensor) => (tensor.shape().to_vec(), None, Some(tensor)),
-                Produced::Read { shape, held } => (shape, Some(stored(held, floats).name()), None),
+                Produced::Read { shape } => (shape, Some(stored(output.dtype, floats).name()), None),
             };
             let (name, r#type) = (output.name.as_str(), output.dtype.name());
             described.push(Output { name, r#type, shape, stored });
@@ -275,16 +282,11 @@ impl Core {
         let text = planned.kept.kernels.texts().get(number);
         let text = text.ok_or_else(|| Error::model("session", format!("there is no kernel {number}")))?;
         let shader = &text.rendered.shader;
-        let kind = |kind: &BindingKind| match kind {
-            BindingKind::Read => "read-only-storage",
-            BindingKind::ReadWrite => "storage",
-            BindingKind::Uniform => "uniform",
-        };
         Ok(to_json(&Kernel {
             label: &shader.label,
             schedule: text.schedule.to_string(),
             source: &shader.source,
-            bindings: shader.bindings.iter().map(kind).collect(),
+            bindings: bindings(shader),
         })?)
     }
 

@@ -11,7 +11,7 @@ use super::{Core, chooser, planned, recorder};
 use crate::commands::{Commands, encode};
 use crate::error::{Error, Result};
 use crate::expr::read_element;
-use crate::kernel::{KernelSpec, Schedule, broken_rule, candidates, stored};
+use crate::kernel::{KernelSpec, Schedule, Work, broken_rule, candidates, stored};
 use crate::tensor::DType;
 use crate::tune::{
     FORMAT, Key, Line, Outcome, Record, Search, SearchOptions, Step, Task, Trial, difference, with_priors,
@@ -22,17 +22,28 @@ use crate::tune::{
 pub struct Job {
     /// The first of its steps.
     step: usize,
-    kernel: usize,
+    pub kernel: usize,
     label: String,
     output: String,
-    spec: KernelSpec,
-    sizes: Vec<i64>,
+    pub spec: KernelSpec,
+    pub sizes: Vec<i64>,
     uses: usize,
     total_ns: u64,
+    work: Work,
+    /// What came of its race.
+    pub record: Option<Record>,
+}
+
+impl Job {
+    /// The trials of its race, once that is over.
+    pub fn trials(&self) -> &[Trial] {
+        self.record.as_ref().map_or(&[], |record| &record.trials)
+    }
 }
 
 /// A race under way.
 pub struct Race {
+    number: usize,
     job: Job,
     search: Search,
     step: Option<Step>,
@@ -48,6 +59,9 @@ struct JobText<'a> {
     step: usize,
     uses: usize,
     total_ns: u64,
+    /// What a dispatch must do at the least.
+    flops: f64,
+    bytes: f64,
 }
 
 /// What to do next in a race; the commands are in [`Core::words`], what they write is read back.
@@ -62,12 +76,24 @@ struct StepText {
 
 /// A [`Trial`] as the host sees it.
 #[derive(Serialize)]
-struct TrialText<'a> {
+pub struct TrialText<'a> {
     schedule: String,
     status: &'a crate::tune::Status,
     best_ns: Option<u64>,
     samples_ns: &'a [u64],
     compile_ns: u64,
+}
+
+impl<'a> From<&'a Trial> for TrialText<'a> {
+    fn from(trial: &'a Trial) -> Self {
+        TrialText {
+            schedule: trial.schedule.to_string(),
+            status: &trial.status,
+            best_ns: trial.best_ns(),
+            samples_ns: &trial.samples_ns,
+            compile_ns: trial.compile_ns,
+        }
+    }
 }
 
 #[wasm_bindgen]
@@ -86,7 +112,7 @@ impl Core {
         let (number, symbols) =
             self.last.clone().ok_or_else(|| Error::model("tune", "nothing was run yet"))?;
         let plan = planned(&mut self.model, number)?.plan.clone();
-        let layout = plan.layout(&symbols, &self.caps)?;
+        let layout = plan.layout(&symbols, &self.caps, &Default::default())?;
         let mut jobs: Vec<Job> = Vec::new();
         for (number, step) in plan.steps.iter().enumerate() {
             let total_ns = step_ns.get(number).copied().unwrap_or(0.0) as u64;
@@ -102,33 +128,38 @@ impl Core {
                 continue;
             }
             let (kernel, tensor) = (&plan.kernels[step.kernel], &plan.tensors[step.output]);
+            let len = |t: &usize| layout.shapes[*t].iter().product();
+            let input_lens: Vec<usize> = step.inputs.iter().map(len).collect();
             jobs.push(Job {
                 step: number,
                 kernel: step.kernel,
                 label: kernel.label.clone(),
                 output: format!("{} {} {:?}", tensor.name, tensor.dtype, layout.shapes[step.output]),
+                work: Work::of(&kernel.spec, &sizes, &input_lens, len(&step.output), self.caps.floats()),
                 spec: kernel.spec.clone(),
                 sizes,
                 uses: 1,
                 total_ns,
+                record: None,
             });
         }
         jobs.sort_by_key(|job| std::cmp::Reverse(job.total_ns));
         self.jobs = jobs;
-        let text = |job: &Job| -> Result<String> {
-            let Job { label, output, step, uses, total_ns, .. } = job;
-            to_json(&JobText { label, output, step: *step, uses: *uses, total_ns: *total_ns })
+        let text = |job: &Job| {
+            let &Job { ref label, ref output, step, uses, total_ns, work: Work { flops, bytes, .. }, .. } =
+                job;
+            JobText { label, output, step, uses, total_ns, flops, bytes }
         };
-        let texts = self.jobs.iter().map(text).collect::<Result<Vec<_>>>()?;
-        Ok(format!("[{}]", texts.join(",")))
+        Ok(to_json(&self.jobs.iter().map(text).collect::<Vec<_>>())?)
     }
 
     /// Begin the race of a job's candidates.
     ///
     /// # Errors
     /// For a job that does not exist.
-    pub fn race(&mut self, job: usize, budget_ms: f64, most_candidates: usize) -> Result<(), Fault> {
-        let job = self.jobs.get(job).ok_or_else(|| Error::model("tune", "there is no such kernel"))?.clone();
+    pub fn race(&mut self, number: usize, budget_ms: f64, most_candidates: usize) -> Result<(), Fault> {
+        let job =
+            self.jobs.get(number).ok_or_else(|| Error::model("tune", "there is no such kernel"))?.clone();
         let key = Key::new(&job.spec, &job.sizes, &self.platform);
         let legal = candidates(&job.spec, &job.sizes, &self.caps);
         let ordered = with_priors(&legal, &self.records.priors(&key, self.platform.kind), |prior| {
@@ -137,7 +168,7 @@ impl Core {
         let budget = Duration::try_from_secs_f64(budget_ms / 1e3).unwrap_or(Duration::MAX);
         let options = SearchOptions { budget, most_candidates, ..SearchOptions::default() };
         let search = Search::new(&ordered, options);
-        self.race = Some(Race { job, search, step: None, reference: Vec::new() });
+        self.race = Some(Race { number, job, search, step: None, reference: Vec::new() });
         Ok(())
     }
 
@@ -218,26 +249,16 @@ impl Core {
     /// Without a race.
     pub fn race_trials(&self) -> Result<String, Fault> {
         let race = self.race.as_ref().ok_or_else(no_race)?;
-        let text = |trial: &Trial| -> Result<String> {
-            to_json(&TrialText {
-                schedule: trial.schedule.to_string(),
-                status: &trial.status,
-                best_ns: trial.best_ns(),
-                samples_ns: &trial.samples_ns,
-                compile_ns: trial.compile_ns,
-            })
-        };
-        let texts = race.search.trials().iter().map(text).collect::<Result<Vec<_>>>()?;
-        Ok(format!("[{}]", texts.join(",")))
+        Ok(to_json(&race.search.trials().iter().map(TrialText::from).collect::<Vec<_>>())?)
     }
 
-    /// End the race: its record, one line, which later runs use.
+    /// End the race. Runs use its winner until the finals say otherwise.
     ///
     /// # Errors
     /// Without a race.
-    pub fn race_end(&mut self, unix_seconds: f64) -> Result<String, Fault> {
-        let Race { job, search, .. } = self.race.take().ok_or_else(no_race)?;
-        let line = Line::Kernel(Record {
+    pub fn race_end(&mut self, unix_seconds: f64) -> Result<(), Fault> {
+        let Race { number, job, search, .. } = self.race.take().ok_or_else(no_race)?;
+        let record = Record {
             format: FORMAT,
             key: Key::new(&job.spec, &job.sizes, &self.platform),
             kind: self.platform.kind,
@@ -245,10 +266,12 @@ impl Core {
             trials: search.into_trials(),
             in_model_ns: None,
             unix_seconds: unix_seconds as u64,
-        });
-        let text = line.text()?;
-        self.records.insert(line);
-        Ok(text)
+        };
+        self.records.insert(Line::Kernel(record.clone()));
+        if let Some(job) = self.jobs.get_mut(number) {
+            job.record = Some(record);
+        }
+        Ok(())
     }
 
     /// The commands of a job's step under `schedule`, its output read back.
@@ -261,7 +284,8 @@ impl Core {
         let planned = planned(&mut self.model, number)?;
         let plan = planned.plan.clone();
         let kernels = &mut planned.kept.kernels;
-        let (mut commands, _) = recorder(&plan, &self.caps, &choose, kernels, |r| r.run(&symbols))?;
+        let (mut commands, _) =
+            recorder(&plan, &self.caps, &choose, kernels, |r| r.run(&symbols, &Default::default()))?;
         commands.dispatches.retain(|dispatch| dispatch.step == job.step);
         // The output is bound to the last of a step's passes, after its inputs and before its parameters.
         let last = commands.dispatches.last().map(|dispatch| (dispatch, &kernels.texts()[dispatch.kernel]));

@@ -30,7 +30,7 @@ pub fn render(
     {
         scope.size(name, size);
     }
-    scope.slot("fn keys(b: i32) -> i32", &VARS, &BTreeMap::new(), |p| {
+    scope.slot("fn keys(b: i32, m: i32) -> i32", &VARS, &BTreeMap::new(), |p| {
         let keys = p.idx(&body.keys);
         format!("return {keys};")
     });

@@ -27,6 +27,30 @@ pub fn render(
         let stored = scope.narrow("value(i)");
         scope.text(&format!("fn store(i: i32) {{ result[i] = {stored}; }}"));
     }
+    finish(scope, label, schedule)
+}
+
+/// The same over the elements that an update writes, each of which goes where `at` says, if `when` does.
+pub fn render_update(
+    label: &str,
+    spec: &KernelSpec,
+    (len, at): (&Idx, &Idx),
+    (when, value): (&Expr, &Expr),
+    schedule: &MapSchedule,
+    target: Target,
+) -> Result<Rendered> {
+    let mut scope = Scope::new(spec, target);
+    scope.size("len", len);
+    let none = BTreeMap::new();
+    scope.slot("fn at(i: i32) -> i32", &["i"], &none, |p| format!("return {};", p.idx(at)));
+    scope.value("when", &["i"], &none, when);
+    scope.value("value", &["i"], &none, value);
+    let stored = scope.narrow("value(i)");
+    scope.text(&format!("fn store(i: i32) {{ if (when(i)) {{ result[at(i)] = {stored}; }} }}"));
+    finish(scope, label, schedule)
+}
+
+fn finish(scope: Scope, label: &str, schedule: &MapSchedule) -> Result<Rendered> {
     let knobs = format!(
         "const WORKGROUP: u32 = {}u;\nconst PER_INVOCATION: u32 = {}u;\nconst VECTOR: i32 = {};\n",
         schedule.workgroup, schedule.per_invocation, schedule.vector

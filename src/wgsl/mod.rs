@@ -131,6 +131,9 @@ pub fn render(label: &str, spec: &KernelSpec, schedule: &Schedule, target: Targe
     }
     match (&spec.body, schedule) {
         (Body::Map { len, value }, Schedule::Map(s)) => map::render(label, spec, len, value, s, target),
+        (Body::Update { len, at, when, value }, Schedule::Map(s)) => {
+            map::render_update(label, spec, (len, at), (when, value), s, target)
+        }
         (Body::Map { len, value }, Schedule::Transpose(s)) => {
             transpose::render(label, spec, len, value, s, target)
         }

@@ -135,8 +135,15 @@ impl Net {
 
     /// The model file.
     pub fn bytes(&self) -> Vec<u8> {
+        // The operator Attention came late.
+        let late = self.0.node.iter().any(|node| node.op_type == "Attention" && node.domain.is_empty());
+        self.bytes_of_opset(if late { 23 } else { 20 })
+    }
+
+    /// The model file, of that opset of ai.onnx.
+    pub fn bytes_of_opset(&self, version: i64) -> Vec<u8> {
         let opset = |domain: &str, version| OperatorSetIdProto { domain: domain.into(), version };
-        let opset_import = vec![opset("", 20), opset("com.microsoft", 1)];
+        let opset_import = vec![opset("", version), opset("com.microsoft", 1)];
         let graph = Some(self.0.clone());
         ModelProto { ir_version: 9, graph, opset_import, ..ModelProto::default() }.encode_to_vec()
     }

@@ -115,7 +115,9 @@ def _(d):
     lengths[0] = past + new - 1
     shapes = [[batch, new, h * size] for h in (kv * group, kv, kv)]
     q, k, v = (d.tensor(shape, low=-1, high=1) for shape in shapes)
-    caches = [d.tensor([batch, kv, past, size], low=-1, high=1) for _ in range(2)]
+    # Sometimes the caches have room for what is to come.
+    room = past + new + d.int(0, 2) if d.bool() else past
+    caches = [d.tensor([batch, kv, room, size], low=-1, high=1) for _ in range(2)]
     rotary = d.int(0, 1)
     tables = [d.tensor([8, size // 2], low=-1, high=1) for _ in range(2)] if rotary else []
     attributes = {"num_heads": kv * group, "kv_num_heads": kv, "do_rotary": rotary}
@@ -132,7 +134,7 @@ def _(d):
     if sinks == 2:
         tables += [None] * (4 - len(tables)) + [d.tensor([kv * group])]
     # What lies behind a row's own keys in the new caches is left open.
-    d.compared = 3 if batch == 1 else 1
+    d.compared = 3 if batch == 1 and room == past else 1
     return [q, k, v, *caches, lengths.astype(I32), total, *tables], attributes, 3
 
 

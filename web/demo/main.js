@@ -1,24 +1,30 @@
 import { createWorkerSession, env, InferenceSession, Tensor, TilewrightError } from '/dist/index.js';
+import { draw as drawRoofline, percent, share } from './roofline.js';
 import { WordPiece } from './wordpiece.js';
 
 const $ = (id) => document.getElementById(id);
 const element = (tag, text, attributes = {}) => Object.assign(document.createElement(tag), { textContent: text, ...attributes });
 const ms = (ns) => (ns < 1e6 ? `${Math.round(ns / 1e3)} µs` : `${(ns / 1e6).toFixed(ns < 1e7 ? 2 : 1)} ms`);
-const bytes = (n) => (n < 2 ** 20 ? `${Math.round(n / 1024)} KiB` : `${(n / 2 ** 20).toFixed(1)} MiB`);
+const bytes = (n) => {
+  const [unit, size] = [['GiB', 2 ** 30], ['MiB', 2 ** 20], ['KiB', 2 ** 10]].find(([, size]) => n >= size) ?? ['bytes', 1];
+  return `${Number((n / size).toPrecision(3))} ${unit}`;
+};
 
 function show(error) {
   $('error').textContent = error instanceof TilewrightError || error instanceof Error ? error.message : String(error);
   $('error').hidden = false;
+  $('error').scrollIntoView({ block: 'center' });
 }
 
 /** Does `work` with the buttons off, and puts what it throws on the page. */
 async function busy(work) {
   $('error').hidden = true;
-  const buttons = [...document.querySelectorAll('button')];
+  const buttons = [...document.querySelectorAll('button, #file')];
   buttons.forEach((button) => { button.disabled = true; });
   try {
     await work();
   } catch (error) {
+    $('status').textContent = '';
     show(error);
   } finally {
     buttons.forEach((button) => { button.disabled = false; });
@@ -57,11 +63,11 @@ async function describeGpu() {
 let session;
 
 async function load(model, name) {
-  await session?.release();
-  session = undefined;
-  for (const id of ['loaded', 'tuning', 'profile']) $(id).hidden = true;
   const start = performance.now();
-  session = await InferenceSession.create(model, { onProgress });
+  const loaded = await InferenceSession.create(model, { onProgress });
+  await session?.release();
+  session = loaded;
+  for (const id of ['tuning', 'profile']) $(id).hidden = true;
   $('status').textContent = `${name} is ready after ${Math.round(performance.now() - start)} ms`;
   $('inputs').replaceChildren(...sizes(session).map(([name, value]) => {
     const label = element('label', name);
@@ -132,32 +138,60 @@ function bar(text, part, kind = '') {
 async function tune() {
   const feeds = madeUp();
   await session.run(feeds);
+  $('progress').hidden = true;
+  $('status').textContent = '';
   $('tuning').hidden = false;
   $('kernels').replaceChildren();
   $('gain').textContent = '';
   const history = [];
-  const report = await session.tune({ budgetMs: 20_000, onProgress: (progress) => draw(progress, history) });
+  const kernels = [];
+  const report = await session.tune({
+    budgetMs: 20_000,
+    onProgress: (progress) => {
+      showTrials(progress);
+      showHistory(history, progress.runNs);
+      showRoofline(kernels, progress);
+    },
+  });
   const gain = report.beforeNs / report.afterNs;
   $('run-time').textContent = ms(report.afterNs);
   $('gain').textContent = gain > 1.02 ? `${gain.toFixed(2)} times as fast as before` : 'as fast as before: the defaults are good here';
   await profile(feeds);
 }
 
-function draw({ kernel, kernels, label, output, trials, runNs }, history) {
+function showHistory(history, runNs) {
   $('run-time').textContent = ms(runNs);
   history.push(runNs);
   const most = Math.max(...history);
   const points = history.map((ns, i) => `${(300 * i) / Math.max(history.length - 1, 1)},${58 - (54 * ns) / most}`);
   $('history').innerHTML = `<polyline points="${points.join(' ')}"/>`;
+}
+
+const timesOf = (trials) => trials.map(({ best_ns }) => best_ns).filter((ns) => ns !== null);
+
+/** The trials of the kernel at work; those of the ones before it are folded away. */
+function showTrials({ kernel, kernels, label, output, trials }) {
   const id = `kernel-${kernel}`;
-  const card = $(id) ?? $('kernels').insertBefore(element('div', '', { id, className: 'kernel' }), $('kernels').firstChild);
-  const times = trials.map(({ best_ns }) => best_ns).filter((ns) => ns !== null);
+  if (!$(id)) {
+    for (const card of $('kernels').children) card.open = false;
+    $('kernels').prepend(element('details', '', { id, className: 'kernel', open: true }));
+  }
+  const times = timesOf(trials);
   const [slowest, best] = [Math.max(...times), Math.min(...times)];
-  card.replaceChildren(element('p', `Kernel ${kernel + 1} of ${kernels}: ${label}, ${output}`), ...trials.flatMap(({ schedule, status, best_ns }, i) => {
+  const gain = times.length > 0 && trials[0].best_ns !== null ? `: ${ms(trials[0].best_ns)} → ${ms(best)}` : '';
+  $(id).replaceChildren(element('summary', `${kernel + 1} of ${kernels}, ${label}, ${output}${gain}`), ...trials.flatMap(({ schedule, status, best_ns }, i) => {
     const name = i === 0 ? `default: ${schedule}` : schedule;
     if (typeof status === 'object') return [bar(`${name}  ${Object.keys(status)[0].toLowerCase()}: ${Object.values(status)[0]}`, 0, 'bad')];
     return best_ns === null ? [] : [bar(`${ms(best_ns)}  ${name}`, best_ns / slowest, best_ns === best ? 'best' : '')];
   }));
+}
+
+function showRoofline(kernels, { kernel, label, trials, flops, bytes, peaks }) {
+  if (trials[0]?.best_ns == null) return;
+  const known = { name: label, flops, bytes, defaultNs: trials[0].best_ns, bestNs: Math.min(...timesOf(trials)) };
+  kernels[kernel] = known;
+  drawRoofline($('roofline'), peaks, kernels.filter((kernel) => kernel !== undefined));
+  $('roofline-now').textContent = `${label}: ${percent(share(known, peaks, known.bestNs))} of what the device could do at best`;
 }
 
 // --- Search ---

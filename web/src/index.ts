@@ -8,12 +8,14 @@
  * ```
  */
 export { type TensorData, type TensorType } from './dtype.js';
+export { type Peaks } from './core.js';
 export { type Env, env, type WasmEnv, type WebGpuEnv } from './env.js';
 export { type ErrorKind, TilewrightError } from './error.js';
 export { type ExternalData, type OutputLocation, type Progress, type RunOptions, type SessionOptions } from './options.js';
-export { type Feeds, type Fetches, InferenceSession, type TensorLike, type ValueMetadata } from './session.js';
+export { InferenceSession } from './session.js';
 export { exportRecords, importRecords } from './records.js';
 export { type FileLike } from './source.js';
-export { type TuneOptions, type TuneProgress, type TuneReport } from './tuner.js';
+export { type TunedKernel, type TuneOptions, type TuneProgress, type TuneReport } from './tuner.js';
+export { type Feeds, type Fetches, type TensorLike, type ValueMetadata } from './values.js';
 export { createWorkerSession, type WorkerSession } from './worker-session.js';
 export { type GpuBufferOptions, Tensor, type TensorLocation } from './tensor.js';

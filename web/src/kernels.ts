@@ -4,7 +4,7 @@ import { messageOf, TilewrightError } from './error.js';
 import { checkLost, type Gpu } from './gpu.js';
 
 /** The compiled kernel; the same promise for the same text. */
-export function compile(gpu: Gpu, text: KernelText): Promise<GPUComputePipeline> {
+export function compile(gpu: Gpu, text: Omit<KernelText, 'schedule'>): Promise<GPUComputePipeline> {
   const key = `${text.bindings.join()}\n${text.source}`;
   let pipeline = gpu.pipelines.get(key);
   if (pipeline === undefined) {
@@ -15,7 +15,7 @@ export function compile(gpu: Gpu, text: KernelText): Promise<GPUComputePipeline>
   return pipeline;
 }
 
-async function build(gpu: Gpu, { label, source, bindings }: KernelText): Promise<GPUComputePipeline> {
+async function build(gpu: Gpu, { label, source, bindings }: Omit<KernelText, 'schedule'>): Promise<GPUComputePipeline> {
   checkLost(gpu);
   const { device } = gpu;
   const storage = bindings.filter((type) => type !== 'uniform').length;

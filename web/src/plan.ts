@@ -165,7 +165,7 @@ export class HostPlan {
     for (const { memory: id, size } of commands.buffers) {
       const owned = this.#owned.get(id);
       if (owned !== undefined && owned.size >= size) continue;
-      const label = `memory ${id >> 2} of kind ${id & 3}`;
+      const label = `memory ${id >> 3} of kind ${id & 7}`;
       const buffer = await scoped(this.gpu, `${label}, ${size} bytes`, () =>
         this.gpu.device.createBuffer({ label, size, usage: STORAGE_USAGE }),
       );

@@ -1,7 +1,7 @@
 // Commands as the core writes them: 32-bit words, documented in `src/commands/words.rs`.
 import { TilewrightError } from './error.js';
 
-/** A range of memory, in bytes. Memory is a number: `kind + 4 * number`. */
+/** A range of memory, in bytes. Memory is a number: `kind + 8 * number`. */
 export interface Range {
   readonly memory: number;
   readonly offset: number;
@@ -16,7 +16,7 @@ export const PARAMETERS = 3;
 
 /** The memory of that kind and number. */
 export function memory(kind: number, number: number): number {
-  return kind + 4 * number;
+  return kind + 8 * number;
 }
 
 export interface DispatchCommand {
@@ -38,7 +38,7 @@ export interface Commands {
   readonly left: Range[];
 }
 
-const VERSION = 0x7457_0002;
+const VERSION = 0x7457_0003;
 const BUFFER = 1;
 const PARAMETER_WORDS = 2;
 const DISPATCH = 3;

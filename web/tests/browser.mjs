@@ -2,15 +2,19 @@
 import { existsSync } from 'node:fs';
 import { chromium } from 'playwright-core';
 
-const FLAGS = ['--no-sandbox', '--enable-unsafe-webgpu', '--use-webgpu-adapter=swiftshader', '--disable-background-networking',
-  '--disable-component-update', '--disable-sync', '--disable-quic', '--disable-gpu-watchdog'];
+const FLAGS = ['--no-sandbox', '--enable-unsafe-webgpu', '--disable-background-networking', '--disable-component-update', '--disable-sync',
+  '--disable-quic', '--disable-gpu-watchdog'];
 
-export async function launch() {
+/** How Chromium is started: on SwiftShader, unless `WEBGPU_ADAPTER` names another adapter; `default` is the machine's. */
+export function options() {
   const found = [process.env.CHROMIUM, '/usr/bin/chromium', '/usr/bin/chromium-browser', '/usr/bin/google-chrome',
     '/Applications/Google Chrome.app/Contents/MacOS/Google Chrome'].find((file) => file && existsSync(file));
   if (!found) throw new Error('no Chromium: install Debian\'s `chromium`, or name one in CHROMIUM');
-  return chromium.launch({ executablePath: found, headless: true, args: FLAGS });
+  const adapter = process.env.WEBGPU_ADAPTER ?? 'swiftshader';
+  return { executablePath: found, headless: true, args: adapter === 'default' ? FLAGS : [...FLAGS, `--use-webgpu-adapter=${adapter}`] };
 }
+
+export const launch = () => chromium.launch(options());
 
 /** A page with the package as `tw`; what it throws outside of a test ends the run. */
 export async function blank(browser, base) {

@@ -7,8 +7,8 @@ import { matches, test } from './browser.mjs';
 const shots = path.join(fileURLToPath(new URL('../..', import.meta.url)), 'target/web/screenshots');
 
 const looks = [
-  { name: 'desktop-light', viewport: { width: 1280, height: 900 }, colorScheme: 'light' },
-  { name: 'phone-dark', viewport: { width: 390, height: 844 }, colorScheme: 'dark' },
+  { name: 'desktop', viewport: { width: 1280, height: 900 } },
+  { name: 'phone', viewport: { width: 390, height: 844 } },
 ];
 
 test('the demo page shows the device, runs, tunes, searches and says what is wrong', async ({ browser, base }) => {
@@ -33,17 +33,23 @@ test('the demo page shows the device, runs, tunes, searches and says what is wro
     await page.waitForFunction(() => document.querySelector('#gain').textContent, null, { timeout: 120_000 });
     await enabled();
     matches(await page.textContent('#kernels'), /default: .*=/);
+    const points = await page.evaluate(() => [...document.querySelectorAll('#roofline .best')].map((circle) => [circle.cx, circle.cy].map(({ baseVal }) => baseVal.value)));
+    if (points.length !== 3 || !points.flat().every(Number.isFinite)) throw new Error(`${name}: the roofline has points at ${JSON.stringify(points)}`);
+    matches(await page.textContent('#roofline'), /[\d.]+ GFLOP\/s, [\d.]+ GB\/s/);
     if (name === looks[0].name) {
       await page.fill('#sentences', ['Plants turn light into sugar.', 'The train was late again.', 'She plays the violin.'].join('\n'));
       await page.click('#search button');
       await page.waitForFunction(() => document.querySelectorAll('#results li').length === 3, null, { timeout: 300_000 });
       matches(await page.textContent('#results li'), /Plants turn light into sugar/);
     }
-    await page.screenshot({ path: path.join(shots, `${name}.png`), fullPage: true });
     await page.fill('#url', `${base}/nowhere.onnx`);
     await page.click('#by-url button');
     await page.waitForSelector('#error:not([hidden])');
     matches(await page.textContent('#error'), /nowhere\.onnx: 404/);
+    for (const colorScheme of ['light', 'dark']) {
+      await page.emulateMedia({ colorScheme });
+      await page.screenshot({ path: path.join(shots, `${name}-${colorScheme}.png`), fullPage: true });
+    }
     const wide = await page.evaluate(() => document.documentElement.scrollWidth > document.documentElement.clientWidth);
     if (wide) throw new Error(`${name}: the page is wider than the screen`);
     if (errors.length) throw new Error(errors.join('; '));

@@ -1,4 +1,4 @@
-// Where weights come from: files beside the model, files given, the cache; and that nothing of them is left over.
+// Where weights come from: files beside the model, files given, the cache; and what is said when they do not fit.
 import { blank, equal, matches, test } from './browser.mjs';
 
 const onPage = (name, run) => test(name, async (context) => {
@@ -73,53 +73,15 @@ onPage('a cached model is fetched again only when it has changed', async (page, 
   equal(await load(), [], 'offline:');
 });
 
-/** Runs over which nothing may grow; 500 with ALL=1, which take two minutes. */
-const RUNS = process.env.ALL === '1' ? 500 : 100;
-
-/** The heap varies by this much between collections. */
-const HEAP_BYTES = 300_000;
-
-onPage(`over ${RUNS} runs, memory of the GPU and of JavaScript does not grow`, async (page) => {
-  const client = await page.context().newCDPSession(page);
-  const heap = async () => {
-    await client.send('HeapProfiler.collectGarbage');
-    return (await client.send('Runtime.getHeapUsage')).usedSize;
-  };
-  await page.evaluate(async () => {
-    const sizes = new Map(); // of the buffers that are not destroyed, by number
-    let made = 0;
-    const { createBuffer } = GPUDevice.prototype;
-    const { destroy } = GPUBuffer.prototype;
-    GPUDevice.prototype.createBuffer = function (descriptor) {
-      const buffer = createBuffer.call(this, descriptor);
-      buffer.number = made++;
-      sizes.set(buffer.number, buffer.size);
-      return buffer;
-    };
-    GPUBuffer.prototype.destroy = function () {
-      sizes.delete(this.number);
-      destroy.call(this);
-    };
-    window.memory = () => ({ buffers: sizes.size, bytes: [...sizes.values()].reduce((a, b) => a + b, 0) });
-    window.session = await tw.InferenceSession.create('/minilm/minilm.onnx');
-    // Shapes in turn: more than the recorded commands that are kept.
-    window.runs = async (count) => {
-      for (let i = 0; i < count; i++) {
-        const length = 1 + (i % 20);
-        const ids = (value) => new tw.Tensor('int64', new BigInt64Array(length).fill(value), [1, length]);
-        const feeds = { input_ids: ids(7n), attention_mask: ids(1n), token_type_ids: ids(0n) };
-        await session.run(feeds, ['sentence_embedding']);
-      }
-      return memory();
-    };
-  });
-  const before = { ...(await page.evaluate(() => runs(40))), heap: await heap() };
-  const after = { ...(await page.evaluate((count) => runs(count), RUNS)), heap: await heap() };
-  const left = await page.evaluate(async () => { await session.release(); return memory().buffers; });
-  equal([after.buffers, after.bytes, left], [before.buffers, before.bytes, 0], 'buffers, bytes and what a release leaves:');
-  const grown = after.heap - before.heap;
-  if (grown > HEAP_BYTES) throw new Error(`JavaScript's heap has grown by ${grown} bytes`);
-  return `${after.buffers} buffers, ${after.bytes} bytes; JavaScript's heap by ${grown} bytes`;
+onPage('after the loss of a device, weights come from their file again', async (page) => {
+  const got = await inPage(page, `
+    const session = await tw.InferenceSession.create(bytes, { externalData: [{ path: 'weights.bin', data: weights }] });
+    const before = await tripled(session);
+    const lost = session.lost;
+    tw.env.webgpu.device.destroy();
+    await lost;
+    return [before, await tripled(session)];`);
+  equal(got, [true, true]);
 });
 
 onPage('errors of the device name what they are about', async (page) => {

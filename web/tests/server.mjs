@@ -25,14 +25,15 @@ const folders = {
   ort: path.join(web, 'tests/dropin/node_modules/onnxruntime-web/dist'),
 };
 
-/** Starts it; `requests` counts by path, for tests of caching. */
-export async function serve(port = 0) {
+/** Starts it, with `more` folders; `requests` counts by path, for tests of caching. */
+export async function serve(port = 0, { cacheControl = 'no-store', more = {} } = {}) {
+  const all = { ...folders, ...more };
   const requests = [];
   const server = http.createServer((request, response) => {
     const url = decodeURIComponent(new URL(request.url, 'http://localhost').pathname);
     requests.push(`${request.method} ${url}`);
     const [, first, ...rest] = url.split('/');
-    const folder = folders[first];
+    const folder = all[first];
     let file = folder && path.join(folder, ...rest);
     if (file && (file === folder || url.endsWith('/'))) file = path.join(file, 'index.html');
     const inside = file && (file.startsWith(folder + path.sep));
@@ -40,7 +41,8 @@ export async function serve(port = 0) {
     const { size, mtimeMs } = fs.statSync(file);
     response.writeHead(200, {
       'content-type': types[path.extname(file)] ?? 'application/octet-stream', 'content-length': size,
-      etag: `"${size}-${mtimeMs}"`, 'cache-control': 'no-store',
+      etag: `"${size}-${mtimeMs}"`, 'cache-control': cacheControl,
+      'access-control-allow-origin': '*', // a test takes the package from another origin
     });
     if (request.method === 'HEAD') return response.end();
     fs.createReadStream(file).pipe(response);

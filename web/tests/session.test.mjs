@@ -107,6 +107,37 @@ onPage('an abort ends loading and waiting', async (page) => {
   equal(got, ['AbortError', 'AbortError', 'enough', [1, 3]]);
 });
 
+onPage('a session takes other libraries\' tensors, and sizes for symbols', async (page) => {
+  const got = await page.evaluate(async () => {
+    const session = await tw.InferenceSession.create('/examples/mlp.onnx', { freeDimensionOverrides: { batch: 2 } });
+    // As onnxruntime-common has them: a class of its own, whose properties are getters.
+    class Foreign {
+      get type() { return 'float32'; }
+      get dims() { return [2, 4]; }
+      get location() { return 'cpu'; }
+      get data() { return Float32Array.from([1, 0, -1, 2, 1, 0, -1, 2]); }
+    }
+    const { probabilities } = await session.run({ x: new Foreign() });
+    const ours = await session.run({ x: new tw.Tensor('float32', [1, 0, -1, 2, 1, 0, -1, 2], [2, 4]) });
+    const other = await session.run({ x: new tw.Tensor(new Float32Array(4), [1, 4]) }).then(() => 'ran', ({ message }) => message);
+    return [probabilities instanceof tw.Tensor, probabilities.data.join() === ours.probabilities.data.join(), session.outputMetadata, other];
+  });
+  equal(got.slice(0, 3), [true, true, [{ name: 'probabilities', isTensor: true, type: 'float32', shape: ['batch', 3] }]]);
+  matches(got[3], /input "x": wants shape \[batch = 2, 4\], got \[1, 4\]/);
+});
+
+onPage('the core comes from where env.wasm says', async (page) => {
+  const binary = await page.evaluate(async () => {
+    tw.env.wasm.wasmPaths = '/nowhere/';
+    const wrong = await tw.InferenceSession.create('/examples/mlp.onnx').then(() => 'nothing', ({ kind, message }) => `${kind}: ${message}`);
+    tw.env.wasm.wasmBinary = await files.bytesOf('/dist/core.wasm');
+    const session = await tw.InferenceSession.create('/examples/mlp.onnx');
+    return [wrong, session.inputNames];
+  });
+  matches(binary[0], /io: cannot load the core from http.*\/nowhere\/core\.wasm: 404/);
+  equal(binary[1], ['x']);
+});
+
 onPage('runs and sessions go side by side', async (page) => {
   const got = await page.evaluate(async () => {
     const sessions = await Promise.all([1, 2, 3].map(() => tw.InferenceSession.create('/examples/mlp.onnx')));

@@ -8,7 +8,7 @@ use serde_json::json;
 use tilewright::Error;
 use tilewright::gpu::Device;
 use tilewright::kernel::{Peaks, Schedule};
-use tilewright::tune::{Bench, Key, Store, Sweep, peaks};
+use tilewright::tune::{Bench, Key, Store, peaks};
 
 use crate::failure::{Failure, Result, print, print_json};
 use crate::one_op::OneOp;
@@ -70,7 +70,7 @@ pub fn bench(args: &BenchArgs) -> Result<()> {
     let store = args.records.open()?;
     let peaks = match store.peaks(&device.info().into()) {
         Some(peaks) => peaks.clone(),
-        None => peaks(&device, &Sweep::new(&device)?, &|| Ok(()))?,
+        None => peaks(&device, &|| Ok(()))?,
     };
     let bar = crate::progress::counted("benchmarks");
     let mut entries = Vec::new();

@@ -126,7 +126,7 @@ fn planned(graph: &Graph, mut known: Known, shapes: &[Vec<usize>], caps: &Caps) 
         plan = tilewright::plan::plan(graph, &known, caps)?;
         symbols = symbol_values(&plan, shapes);
     }
-    let layout = plan.layout(&symbols, caps)?;
+    let layout = plan.layout(&symbols, caps, &Default::default())?;
     Ok(Planned { plan, layout, symbols, specialised })
 }
 
