@@ -20,13 +20,13 @@ const fn ms(name: &'static str, doc: &'static str, lower: fn(&mut Cx) -> Lowerin
 pub const OPS: &[OpDef] = &[
     ms(
         "Attention",
-        "softmax(Q K^T * scale + masks) V of one input's projections; left-side padding, rotary embeddings and shared \
-         buffers are not supported",
+        "softmax(Q K^T * scale + masks) V of one input's projections; rotary embeddings and shared buffers are not \
+         supported",
         projected,
     ),
     ms(
         "MultiHeadAttention",
-        "softmax(Q K^T * scale + masks) V; packed QKV and shared buffers are not supported",
+        "softmax(Q K^T * scale + masks) V; shared buffers are not supported",
         multi_head,
     ),
     ms(
@@ -139,7 +139,7 @@ fn refuse(cx: &Cx, inputs: &[(usize, &str)], attributes: &[(&str, i64)]) -> Resu
 fn multi_head(cx: &mut Cx) -> Lowering {
     refuse(cx, &[(8, "past_sequence_length"), (9, "cache_indirection")], &[])?;
     let heads = cx.int_or("num_heads", 0)?;
-    let mut inputs = [cx.input(0)?, cx.input(1)?, cx.input(2)?];
+    let (mut inputs, packed) = separate(cx)?;
     let mut offset = Idx::from(0i64);
     for x in &mut inputs {
         match cx.program.rank(*x) {
@@ -155,8 +155,8 @@ fn multi_head(cx: &mut Cx) -> Lowering {
                 *x = split_heads(cx.program, *x, heads)?;
             }
             // Keys and values of cross attention come split.
-            4 if cx.optional(3).is_none() => {}
-            rank => return Err(cx.unsupported(format!("packed inputs, of {rank} axes"))),
+            4 if packed || cx.optional(3).is_none() => {}
+            rank => return Err(cx.unsupported(format!("a bias of inputs of {rank} axes"))),
         }
     }
     let [q, mut k, mut v] = inputs;
@@ -172,10 +172,11 @@ fn multi_head(cx: &mut Cx) -> Lowering {
         return Err(cx.error("key_padding_mask wants 1 to 3 axes"));
     }
     let scale = scale(cx, q)?;
+    let batches = cx.program.shape(q)[0].clone();
     let y = attend(cx.program, [q, k, v], &scale, None, |p, mut score, at| {
         let dtype = score.dtype();
         if let Some(mask) = padding {
-            score = padded(p, score, mask, filter, at);
+            score = padded(p, score, mask, filter, &batches, at);
         }
         if let Some(bias) = bias {
             score = &score + added(p, bias, at);
@@ -186,11 +187,46 @@ fn multi_head(cx: &mut Cx) -> Lowering {
     Ok(vec![y, k, v])
 }
 
-/// The score, lowered by a filter value where a mask of 1 to 3 axes hides the key: lengths, keys, or pairs.
-fn padded(p: &Program, score: Expr, mask: ValueId, filter: f64, at: &Place) -> Expr {
+/// Queries, keys and values, and whether some came packed: as `[batch, len, heads, parts, size]`, which becomes
+/// `[batch, heads, len, size]` for each, with its bias.
+fn separate(cx: &mut Cx) -> Result<([ValueId; 3], bool), Stop> {
+    let (query, bias) = (cx.input(0)?, cx.optional(3));
+    let part = |cx: &mut Cx, x: ValueId, first: usize, role: usize| -> Result<ValueId, Stop> {
+        let shape: [Idx; 5] = cx.program.shape(x).to_vec().try_into().map_err(|shape: Vec<Idx>| {
+            cx.error(format!("packed queries, keys or values want five axes, got {}", shape.len()))
+        })?;
+        let [batch, len, heads, _, size] = shape;
+        let out = vec![batch, heads.clone(), len, size.clone()];
+        let at = vars(0, &out);
+        let place = [at[0].clone(), at[2].clone(), at[1].clone(), Idx::from(role - first), at[3].clone()];
+        let mut element = cx.program.load(x, &place);
+        if let Some(bias) = bias {
+            let place = &(&(&(&Idx::from(role) * &heads) + &at[1]) * &size) + &at[3];
+            element = element + cx.program.load(bias, &[place]);
+        }
+        Ok(cx.program.map(out, element))
+    };
+    Ok(match (cx.optional(1), cx.optional(2)) {
+        (Some(key), Some(value)) => ([query, key, value], false),
+        (Some(both), None) => ([query, part(cx, both, 1, 1)?, part(cx, both, 1, 2)?], true),
+        (None, _) => ([part(cx, query, 0, 0)?, part(cx, query, 0, 1)?, part(cx, query, 0, 2)?], true),
+    })
+}
+
+/// The score, lowered by a filter value where a mask of 1 to 3 axes hides the key: lengths, keys, or pairs. Twice as many
+/// lengths as there are batches are ends and then beginnings; of three times as many and two, the first are lengths.
+fn padded(p: &Program, score: Expr, mask: ValueId, filter: f64, batches: &Idx, at: &Place) -> Expr {
     let here = [at.batch.clone(), at.query.clone(), at.key.clone()];
     let kept = match p.rank(mask) {
-        1 => number(&at.key).below(p.load(mask, &here[..1]).cast(DType::I32)),
+        1 => {
+            let key = number(&at.key);
+            let inside = key.below(p.load(mask, &here[..1]).cast(DType::I32));
+            if p.shape(mask)[0] == batches * &Idx::from(2i64) {
+                p.load(mask, &[&at.batch + batches]).cast(DType::I32).at_most(key).and(inside)
+            } else {
+                inside
+            }
+        }
         2 => Expr::int(DType::I32, 0).below(p.load(mask, &[at.batch.clone(), at.key.clone()])),
         _ => Expr::int(DType::I32, 0).below(p.load(mask, &here)),
     };
@@ -236,7 +272,9 @@ fn projected(cx: &mut Cx) -> Lowering {
     let (padding, bias) = (cx.optional(3), cx.optional(5));
     if let Some(mask) = padding {
         let shape = cx.program.shape(mask).to_vec();
-        if !(1..=3).contains(&shape.len()) || (shape.len() == 1 && shape[0] != batch) {
+        let twice = &batch * &Idx::from(2i64);
+        let lens = [batch.clone(), twice.clone(), &(&twice + &batch) + &Idx::from(2i64)];
+        if !(1..=3).contains(&shape.len()) || (shape.len() == 1 && !lens.contains(&shape[0])) {
             return Err(cx.unsupported(format!("a mask of shape {shape:?}")));
         }
     }
@@ -245,7 +283,7 @@ fn projected(cx: &mut Cx) -> Lowering {
     let scale = scale(cx, q)?;
     let y = attend(cx.program, [q, k, v], &scale, None, |p, mut score, at| {
         if let Some(mask) = padding {
-            score = padded(p, score, mask, filter, at);
+            score = padded(p, score, mask, filter, &batch, at);
         }
         if let Some(bias) = bias {
             score = &score + added(p, bias, at);

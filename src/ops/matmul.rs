@@ -28,7 +28,7 @@ pub const OPS: &[OpDef] = &[
         name: "FusedMatMul",
         domain: "com.microsoft",
         since: 1,
-        doc: "alpha * A * B with the last two axes of either transposed on demand; transBatch is not supported",
+        doc: "alpha * A * B with the last two axes of either transposed on demand, before that its first made the last but one",
         lower: fused_matmul,
     },
 ];
@@ -109,13 +109,15 @@ fn gemm(cx: &mut Cx) -> Lowering {
 }
 
 fn fused_matmul(cx: &mut Cx) -> Lowering {
-    if cx.int_or("transBatchA", 0)? != 0 || cx.int_or("transBatchB", 0)? != 0 {
-        return Err(cx.unsupported("transBatchA or transBatchB"));
-    }
     let alpha = cx.float_or("alpha", 1.0)?;
     let mut operands = [cx.input(0)?, cx.input(1)?];
-    for (x, name) in operands.iter_mut().zip(["transA", "transB"]) {
+    for (x, [batch, name]) in operands.iter_mut().zip([["transBatchA", "transA"], ["transBatchB", "transB"]])
+    {
         let rank = cx.program.rank(*x);
+        if cx.int_or(batch, 0)? != 0 && rank > 2 {
+            let order: Vec<usize> = (1..rank - 1).chain([0, rank - 1]).collect();
+            *x = cx.program.transpose(*x, &order);
+        }
         if cx.int_or(name, 0)? != 0 && rank > 1 {
             let order: Vec<usize> = (0..rank - 2).chain([rank - 1, rank - 2]).collect();
             *x = cx.program.transpose(*x, &order);

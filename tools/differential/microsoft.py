@@ -25,7 +25,9 @@ def _(d):
     x, w = d.tensor([batch, length, width], low=-1, high=1), d.tensor([width, 3 * hidden], low=-1, high=1)
     keys = d.rng.integers(0, 2, [batch, length]).astype(I32)
     keys[:, 0] = 1
-    masks = [d.rng.integers(1, length + 1, [batch]).astype(I32), keys]
+    ends = d.rng.integers(1, length + 1, [batch]).astype(I32)
+    begins = (d.rng.random(batch) * ends).astype(I32)
+    masks = [ends, np.concatenate([ends, begins]), keys]
     mask = [d.of(masks)] if d.bool() else []
     return [x, w, d.tensor([3 * hidden]), *mask], {"num_heads": heads, "unidirectional": 0 if mask else d.int(0, 1)}
 
@@ -59,9 +61,16 @@ def _(d):
 @op("com.microsoft.FusedMatMul")
 def _(d):
     m, k, n = d.int(1, d.limit), d.int(1, d.limit), d.int(1, d.limit)
-    ta, tb = d.int(0, 1), d.int(0, 1)
+    ta, tb, batch = d.int(0, 1), d.int(0, 1), d.full(1, 2) if d.bool() else []
     a, b = [k, m] if ta else [m, k], [n, k] if tb else [k, n]
-    return [d.tensor(a), d.tensor(b)], {"transA": ta, "transB": tb, "alpha": 0.5}
+    attributes = {"transA": ta, "transB": tb, "alpha": 0.5}
+
+    def batched(shape, name):
+        """The batch before the matrix, or between its axes."""
+        attributes[name] = int(bool(batch) and d.bool())
+        return [shape[0], *batch, shape[1]] if attributes[name] else [*batch, *shape]
+
+    return [d.tensor(batched(a, "transBatchA")), d.tensor(batched(b, "transBatchB"))], attributes
 
 
 @op("com.microsoft.MatMulNBits")
