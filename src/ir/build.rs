@@ -252,7 +252,12 @@ impl Program {
         self.equate(&have, &want, "number of elements before and after a reshape")?;
         let source = match self.value(x).def {
             Def::Reshape(source) => source,
-            Def::Input(_) | Def::Weight(_) | Def::Map(_) | Def::Reduce { .. } | Def::Contract { .. } => x,
+            Def::Input(_)
+            | Def::Weight(_)
+            | Def::Map(_)
+            | Def::Reduce { .. }
+            | Def::Contract { .. }
+            | Def::TopK { .. } => x,
         };
         if self.shape(source) == shape.as_slice() {
             return Ok(source);
@@ -407,7 +412,7 @@ impl Value {
     pub fn exprs(&self) -> Vec<&Expr> {
         match &self.def {
             Def::Input(_) | Def::Weight(_) | Def::Reshape(_) => vec![],
-            Def::Map(body) | Def::Reduce { body, .. } => vec![body],
+            Def::Map(body) | Def::Reduce { body, .. } | Def::TopK { key: body, .. } => vec![body],
             Def::Contract { a, b, windows, .. } => {
                 let windows = windows.iter().flat_map(|windows| [&windows.w, &windows.x]);
                 [a, b].into_iter().chain(windows).collect()

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::build::Program;
-use super::{Def, ValueId};
+use super::{Def, ValueId, before};
 use crate::error::{Error, Result};
 use crate::expr::{Env, Expr, Idx, Value, apply_cast, eval, eval_idx, read_element, write_element};
 use crate::tensor::{DType, Tensor};
@@ -84,6 +84,7 @@ impl Run<'_> {
                 let fold = (identity, combine.binary());
                 self.elements(value.dtype, &shape, &extents, Some(fold), std::slice::from_ref(body))?
             }
+            Def::TopK { extent, key, largest } => self.order(&shape, extent, key, *largest)?,
             Def::Contract { k, a, b, .. } => {
                 let k = self.sizes(k)?;
                 let zero = Expr::int(value.dtype, 0).as_const().ok_or_else(failed)?;
@@ -94,6 +95,25 @@ impl Run<'_> {
         debug_assert_eq!(elements.len() as i64, len);
         self.done.insert(id, (shape, elements));
         Ok(())
+    }
+
+    /// The positions of the first elements of every row, in order.
+    fn order(&mut self, shape: &[i64], extent: &Idx, key: &Expr, largest: bool) -> Result<Vec<Value>> {
+        let (&k, rows) = shape.split_last().ok_or_else(|| Error::model("evaluate", "rows have no axis"))?;
+        let extent = self.size(extent)?;
+        let all = [rows, &[extent]].concat();
+        let keys = self.elements(key.dtype(), &all, &[], None, std::slice::from_ref(key))?;
+        let mut out = Vec::new();
+        for row in keys.chunks(extent.max(1) as usize) {
+            let keys: Vec<Expr> = row.iter().map(|&value| Expr::constant(key.dtype(), value)).collect();
+            let comes = |a: &usize, b: &usize| {
+                before(&keys[*a], &keys[*b], largest).as_const().is_some_and(Value::to_bool)
+            };
+            let mut order: Vec<usize> = (0..keys.len()).collect();
+            order.sort_by(|a, b| comes(b, a).cmp(&comes(a, b)));
+            out.extend(order.iter().take(k as usize).map(|&position| Value::I(position as i64)));
+        }
+        Ok(out)
     }
 
     /// Every element of `shape`: the product of `factors`, folded over `inner` where there is a fold.

@@ -121,7 +121,7 @@ fn parts(spec: &KernelSpec, operand: Operand) -> Option<Apart> {
     let (expr, axes) = match &spec.body {
         Body::Contract(body) => of_product(body, operand)?,
         Body::Conv(body) => of_convolution(body, operand)?,
-        Body::Map { .. } | Body::Reduce { .. } | Body::Attention(_) => return None,
+        Body::Map { .. } | Body::Reduce { .. } | Body::Attention(_) | Body::TopK(_) => return None,
     };
     let dtype = expr.dtype();
     if dtype == DType::Bool || dtype.bits() > 32 {
@@ -158,7 +158,7 @@ fn parts(spec: &KernelSpec, operand: Operand) -> Option<Apart> {
             let (w, x) = (choose(Operand::A, &body.w), choose(Operand::B, &body.x));
             Body::Conv(ConvBody { w, x, epilogue: body.epilogue.rewrite(&mut left), ..body.clone() })
         }
-        Body::Map { .. } | Body::Reduce { .. } | Body::Attention(_) => return None,
+        Body::Map { .. } | Body::Reduce { .. } | Body::Attention(_) | Body::TopK(_) => return None,
     };
     let rest = KernelSpec { inputs: left.dtypes(spec, dtype), body, ..spec.clone() };
     Some(Apart { operand: (first, moved.inputs), rest: (rest, left.inputs) })

@@ -27,10 +27,12 @@ mod spec;
 mod split_k;
 mod subgroup;
 mod tiled;
+mod topk;
+mod topk_passes;
 mod transpose;
 mod work;
 
-pub use crate::ir::{Combine, ConvVar};
+pub use crate::ir::{Combine, ConvVar, before, last};
 pub use apart::{ApartSchedule, Operand};
 pub use attention::{AttentionSchedule, FusedSchedule};
 pub(crate) use attention::{columns, stride};
@@ -54,11 +56,12 @@ pub use space::{
     MOST_CANDIDATES, Space, broken_rule, candidates, default_schedule, estimate_ns, points, space,
 };
 pub use spec::{
-    AttentionBody, AttentionResult, Body, ContractBody, ConvBody, KernelSpec, RowResult, Stage,
+    AttentionBody, AttentionResult, Body, ContractBody, ConvBody, KernelSpec, RowResult, Stage, TopKBody,
     storage_bytes, storage_type, stored,
 };
 pub use subgroup::SubgroupSchedule;
 pub use tiled::TiledSchedule;
+pub use topk::{MergeSchedule, SortSchedule, TopKSchedule};
 pub(crate) use transpose::Across;
 pub use transpose::TransposeSchedule;
 pub use work::{Limit, Work};

@@ -7,7 +7,8 @@ use super::peaks::Peaks;
 use super::schedule::{Schedule, Sizes};
 use super::spec::{Body, ConvBody, KernelSpec};
 use super::{
-    apart, attention, contract, conv, cooperative, depthwise, gemv, map, reduce, subgroup, tiled, transpose,
+    apart, attention, contract, conv, cooperative, depthwise, gemv, map, reduce, subgroup, tiled, topk,
+    transpose,
 };
 
 /// Candidates that are left at the most.
@@ -38,6 +39,7 @@ fn fused_points(spec: &KernelSpec, sizes: Sizes, caps: &Caps, peaks: &Peaks) -> 
         Body::Attention(body) => attention::points(spec, body, sizes, caps, peaks),
         Body::Conv(body) if depthwise::applies(body) => [depthwise::points(), conv::points()].concat(),
         Body::Conv(_) => conv::points(),
+        Body::TopK(body) => topk::points(body, sizes),
         Body::Contract(_) => {
             [contract::points(), tiled::points(), subgroup::points(), cooperative::points(), gemv::points()]
                 .concat()
@@ -117,6 +119,7 @@ pub fn default_schedule(spec: &KernelSpec, sizes: Sizes, caps: &Caps) -> Schedul
         }
         Body::Attention(body) => Schedule::Attention(attention::default(spec, body, sizes, caps)),
         Body::Conv(body) => conv_default(body, sizes, caps),
+        Body::TopK(body) => topk::default(body, sizes, caps),
     }
 }
 
@@ -153,6 +156,7 @@ pub fn broken_rule(
         (Body::Conv(body), Schedule::Depthwise(s)) => depthwise::broken_rule(body, s, sizes, caps),
         (Body::Attention(body), Schedule::Attention(s)) => attention::broken_rule(spec, body, s, sizes, caps),
         (Body::Contract(_) | Body::Conv(_), Schedule::Apart(s)) => apart::broken_rule(spec, s, sizes, caps),
+        (Body::TopK(body), schedule) => topk::broken_rule(body, schedule, sizes, caps),
         (
             Body::Map { .. } | Body::Reduce { .. } | Body::Contract(_) | Body::Conv(_) | Body::Attention(_),
             _,
@@ -185,6 +189,7 @@ pub fn estimate_ns(spec: &KernelSpec, schedule: &Schedule, sizes: Sizes, caps: &
         (Body::Contract(_) | Body::Conv(_), Schedule::Apart(s)) => {
             apart::estimate_ns(spec, s, sizes, caps, peaks)
         }
+        (Body::TopK(body), schedule) => topk::estimate_ns(body, schedule, sizes, caps, peaks),
         (
             Body::Map { .. } | Body::Reduce { .. } | Body::Contract(_) | Body::Conv(_) | Body::Attention(_),
             _,

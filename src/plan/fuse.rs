@@ -48,7 +48,7 @@ enum Role {
 enum Use {
     /// Once per element of its output or rows.
     Body,
-    /// As an operand of its contraction, many times per element.
+    /// As an operand of its contraction or a key, many times per element.
     Operand,
 }
 
@@ -92,7 +92,7 @@ pub fn fuse<'a>(program: &'a Program, outputs: &BTreeSet<ValueId>, most_inputs: 
         // The inside of attention was decided on where it ends.
         let inside = fusion.roles.get(&id).copied();
         let role = inside.unwrap_or_else(|| match &value.def {
-            Def::Input(_) | Def::Weight(_) | Def::Reshape(_) => Role::Stored,
+            Def::Input(_) | Def::Weight(_) | Def::Reshape(_) | Def::TopK { .. } => Role::Stored,
             Def::Map(body) => {
                 let forced = wanted || tails.contains(&id);
                 if !forced && fusion.may_inline(id, body, &reading) { Role::Inline } else { Role::Stored }
@@ -116,7 +116,8 @@ pub fn fuse<'a>(program: &'a Program, outputs: &BTreeSet<ValueId>, most_inputs: 
             let root = if let Role::Part(root) = role { root } else { id };
             fusion.add_attention(id, root, outputs, &users);
         }
-        let how = if is_contract { Use::Operand } else { Use::Body };
+        let is_again = is_contract || matches!(value.def, Def::TopK { .. });
+        let how = if is_again { Use::Operand } else { Use::Body };
         for source in value.sources() {
             let entry = readers.entry(source).or_default();
             match role {
@@ -307,7 +308,11 @@ impl<'a> Fusion<'a> {
             let axes = match &self.program.value(root).def {
                 Def::Reduce { .. } => (0..self.program.rank(root)).collect(),
                 Def::Map(_) => self.row_axes(id, root),
-                Def::Input(_) | Def::Weight(_) | Def::Reshape(_) | Def::Contract { .. } => return false,
+                Def::Input(_)
+                | Def::Weight(_)
+                | Def::Reshape(_)
+                | Def::Contract { .. }
+                | Def::TopK { .. } => return false,
             };
             self.drafts.entry(root).or_default().row_axes = Some(axes);
         }
@@ -411,7 +416,7 @@ impl<'a> Fusion<'a> {
             let role = match &program.value(id).def {
                 Def::Map(_) => Role::Inline,
                 Def::Reduce { .. } | Def::Contract { .. } => Role::Part(root),
-                Def::Input(_) | Def::Weight(_) | Def::Reshape(_) => continue,
+                Def::Input(_) | Def::Weight(_) | Def::Reshape(_) | Def::TopK { .. } => continue,
             };
             self.roles.insert(id, role);
         }
@@ -474,6 +479,14 @@ impl<'a> Fusion<'a> {
                     Expanded::Map { shape: value.shape.clone(), value: expander.body(body, &at) }
                 }
             },
+            Def::TopK { extent, key, largest } => {
+                let (outer, k) = value.shape.split_at(value.shape.len() - 1);
+                let rows = numel(outer);
+                let mut at = unflatten(&Idx::var(ROW, &rows), outer);
+                at.push(Idx::var(POSITION, extent));
+                let (extent, key) = (extent.clone(), expander.body(key, &at));
+                Expanded::TopK { rows, extent, k: k[0].clone(), key, largest: *largest }
+            }
             Def::Input(_) | Def::Weight(_) | Def::Reshape(_) => {
                 let offset = flatten(&vars(0, &value.shape), &value.shape);
                 Expanded::Map {
@@ -647,13 +660,20 @@ pub enum Expanded {
         value: Expr,
         epilogue: Expr,
     },
+    TopK {
+        rows: Idx,
+        extent: Idx,
+        k: Idx,
+        key: Expr,
+        largest: bool,
+    },
 }
 
 impl Expanded {
     /// All expressions.
     pub fn exprs(&self) -> Vec<&Expr> {
         match self {
-            Expanded::Map { value, .. } => vec![value],
+            Expanded::Map { value, .. } | Expanded::TopK { key: value, .. } => vec![value],
             Expanded::Rows { stages, result, .. } => {
                 stages.iter().map(|s| &s.value).chain([result]).collect()
             }

@@ -267,7 +267,12 @@ fn build(
 fn through_reshapes(program: &Program, id: ValueId) -> ValueId {
     match program.value(id).def {
         Def::Reshape(source) => through_reshapes(program, source),
-        Def::Input(_) | Def::Weight(_) | Def::Map(_) | Def::Reduce { .. } | Def::Contract { .. } => id,
+        Def::Input(_)
+        | Def::Weight(_)
+        | Def::Map(_)
+        | Def::Reduce { .. }
+        | Def::Contract { .. }
+        | Def::TopK { .. } => id,
     }
 }
 
@@ -315,7 +320,7 @@ impl Builder<'_> {
         match &self.program.value(id).def {
             Def::Weight(tensor) => self.tensor(id, Origin::Weight(tensor.clone())),
             Def::Input(number) => self.tensor(id, Origin::Input(*number)),
-            Def::Reshape(_) | Def::Map(_) | Def::Reduce { .. } | Def::Contract { .. } => {
+            Def::Reshape(_) | Def::Map(_) | Def::Reduce { .. } | Def::Contract { .. } | Def::TopK { .. } => {
                 Err(Error::model(&self.program.value(id).name, "is read before it is made"))
             }
         }

@@ -3,7 +3,7 @@
 
 use crate::expr::{Atom, Expr, Idx, Rewrite};
 use crate::ir::ConvVar;
-use crate::kernel::{AttentionResult, Body, ConvBody, KernelSpec, RowResult};
+use crate::kernel::{AttentionResult, Body, ConvBody, KernelSpec, RowResult, TopKBody};
 use crate::tensor::DType;
 
 /// A kernel that computes a range of its leading index. Two parameters follow the original ones: the
@@ -26,7 +26,7 @@ pub fn split(spec: &KernelSpec, windowed: &[bool]) -> Option<SplitKernel> {
     let first = Idx::sym(&format!("p{}", spec.params));
     let len = Idx::sym(&format!("p{}", spec.params + 1));
     let lead = match &spec.body {
-        Body::Map { .. } | Body::Reduce { .. } => 0,
+        Body::Map { .. } | Body::Reduce { .. } | Body::TopK(_) => 0,
         // A single product is cut by rows.
         Body::Contract(c) => c.batch.is(1) as u32,
         Body::Conv(c) => conv_lead(c) as u32,
@@ -83,6 +83,10 @@ pub fn split(spec: &KernelSpec, windowed: &[bool]) -> Option<SplitKernel> {
             };
             *all = len.clone();
             (Body::Conv(cut), outer, each)
+        }
+        Body::TopK(c) => {
+            let cut = TopKBody { rows: len.clone(), key: shift.expr(&c.key), ..c.clone() };
+            (Body::TopK(cut), c.rows.clone(), c.k.clone())
         }
         Body::Attention(c) => {
             let AttentionResult::Mixed { mean, dtype, epilogue } = &c.result else { return None };
