@@ -68,7 +68,8 @@ impl Program {
                 | Def::Weight(_)
                 | Def::Reshape(_)
                 | Def::Contract { .. }
-                | Def::TopK { .. } => None,
+                | Def::TopK { .. }
+                | Def::Stacked { .. } => None,
             })
             .collect()
     }
@@ -123,7 +124,8 @@ impl Program {
                 | Def::Weight(_)
                 | Def::Reshape(_)
                 | Def::Contract { .. }
-                | Def::TopK { .. } => return None,
+                | Def::TopK { .. }
+                | Def::Stacked { .. } => return None,
             };
             write_element(value.dtype, i, apply_cast(value.dtype, result), &mut bytes).then_some(())?;
         }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::build::Program;
-use super::{Def, ValueId, before};
+use super::{Def, Repeat, ValueId, before};
 use crate::error::{Error, Result};
 use crate::expr::{Env, Expr, Idx, Value, apply_cast, eval, eval_idx, read_element, write_element};
 use crate::tensor::{DType, Tensor};
@@ -26,6 +26,7 @@ impl Program {
             }
         }
         let mut run = Run { program: self, inputs, symbols, done: HashMap::new(), at: Vec::new() };
+        self.repeats.iter().try_for_each(|repeat| run.repeat(repeat))?;
         wanted.iter().map(|&id| run.tensor(id)).collect()
     }
 }
@@ -84,6 +85,8 @@ impl Run<'_> {
                 let fold = (identity, combine.binary());
                 self.elements(value.dtype, &shape, &extents, Some(fold), std::slice::from_ref(body))?
             }
+            // Made with the repetitions.
+            Def::Stacked { .. } => return Err(failed()),
             Def::TopK { extent, key, largest } => self.order(&shape, extent, key, *largest)?,
             Def::Contract { k, a, b, .. } => {
                 let k = self.sizes(k)?;
@@ -94,6 +97,40 @@ impl Run<'_> {
         };
         debug_assert_eq!(elements.len() as i64, len);
         self.done.insert(id, (shape, elements));
+        Ok(())
+    }
+
+    /// Compute the values of a repetition as often as it says.
+    fn repeat(&mut self, repeat: &Repeat) -> Result<()> {
+        let program = self.program;
+        for &(old, _) in &repeat.states {
+            self.compute(old)?;
+        }
+        let mut stacks = vec![Vec::new(); repeat.stacks.len()];
+        for step in 0..self.size(&repeat.count)? {
+            self.symbols.insert(repeat.step.to_string(), step);
+            self.done.retain(|id, _| !repeat.values.contains(id));
+            for (&id, stack) in repeat.stacks.iter().zip(&mut stacks) {
+                let value = program.value(id);
+                let Def::Stacked { body, .. } = &value.def else { continue };
+                for source in value.sources() {
+                    self.compute(source)?;
+                }
+                let shape = self.sizes(&value.shape[1..])?;
+                stack.extend(self.elements(value.dtype, &shape, &[], None, std::slice::from_ref(body))?);
+            }
+            for &(_, new) in &repeat.states {
+                self.compute(new)?;
+            }
+            for &(old, new) in &repeat.states {
+                let state = self.done[&new].clone();
+                self.done.insert(old, state);
+            }
+        }
+        for (&id, stack) in repeat.stacks.iter().zip(stacks) {
+            let shape = self.sizes(&program.value(id).shape)?;
+            self.done.insert(id, (shape, stack));
+        }
         Ok(())
     }
 

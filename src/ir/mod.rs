@@ -1,6 +1,6 @@
 //! The tensor program: every value with its dtype, symbolic shape and *definition*.
 //!
-//! Six forms of definition carry all operators. An operator is lowered to a few of them; what becomes a
+//! Seven forms of definition carry all operators. An operator is lowered to a few of them; what becomes a
 //! kernel of its own and what is folded into another is decided later, by `plan`.
 
 mod build;
@@ -9,12 +9,14 @@ mod convolution;
 mod evaluate;
 mod nest;
 mod order;
+mod repeat;
 
 pub use build::{Given, Needed, Program, Stop, count_name};
 pub use content::static_shape;
 pub use convolution::{ConvAxis, ConvVar, Convolution};
 pub use nest::{Axes, join, split};
 pub use order::{before, last};
+pub use repeat::{Made, Repeat};
 
 use crate::expr::{Binary, Expr, Idx};
 use crate::tensor::{DType, Tensor};
@@ -113,6 +115,13 @@ pub enum Def {
         key: Expr,
         /// Whether large keys come first.
         largest: bool,
+    },
+    /// `out[at, i..] = body(i..)`, one slice in each repetition of a [`Repeat`]; loop variables run over the slice.
+    Stacked {
+        /// The slice's number.
+        at: Idx,
+        /// What each of its elements is.
+        body: Expr,
     },
 }
 

@@ -92,7 +92,9 @@ pub fn fuse<'a>(program: &'a Program, outputs: &BTreeSet<ValueId>, most_inputs: 
         // The inside of attention was decided on where it ends.
         let inside = fusion.roles.get(&id).copied();
         let role = inside.unwrap_or_else(|| match &value.def {
-            Def::Input(_) | Def::Weight(_) | Def::Reshape(_) | Def::TopK { .. } => Role::Stored,
+            Def::Input(_) | Def::Weight(_) | Def::Reshape(_) | Def::TopK { .. } | Def::Stacked { .. } => {
+                Role::Stored
+            }
             Def::Map(body) => {
                 let forced = wanted || tails.contains(&id);
                 if !forced && fusion.may_inline(id, body, &reading) { Role::Inline } else { Role::Stored }
@@ -312,7 +314,8 @@ impl<'a> Fusion<'a> {
                 | Def::Weight(_)
                 | Def::Reshape(_)
                 | Def::Contract { .. }
-                | Def::TopK { .. } => return false,
+                | Def::TopK { .. }
+                | Def::Stacked { .. } => return false,
             };
             self.drafts.entry(root).or_default().row_axes = Some(axes);
         }
@@ -416,7 +419,9 @@ impl<'a> Fusion<'a> {
             let role = match &program.value(id).def {
                 Def::Map(_) => Role::Inline,
                 Def::Reduce { .. } | Def::Contract { .. } => Role::Part(root),
-                Def::Input(_) | Def::Weight(_) | Def::Reshape(_) | Def::TopK { .. } => continue,
+                Def::Input(_) | Def::Weight(_) | Def::Reshape(_) | Def::TopK { .. } | Def::Stacked { .. } => {
+                    continue;
+                }
             };
             self.roles.insert(id, role);
         }
@@ -479,6 +484,15 @@ impl<'a> Fusion<'a> {
                     Expanded::Map { shape: value.shape.clone(), value: expander.body(body, &at) }
                 }
             },
+            Def::Stacked { at: number, body } => {
+                let slice = &value.shape[1..];
+                let rows = numel(slice);
+                let mut at = unflatten(&Idx::var(ROW, &rows), slice);
+                let result = expander.body(body, &at);
+                at.insert(0, number.clone());
+                let at = flatten(&at, &value.shape);
+                Expanded::Rows { rows, stages: vec![], extent: Some(Idx::from(1i64)), at, result }
+            }
             Def::TopK { extent, key, largest } => {
                 let (outer, k) = value.shape.split_at(value.shape.len() - 1);
                 let rows = numel(outer);

@@ -11,11 +11,13 @@ mod narrow;
 mod pack;
 mod print;
 mod range;
+mod repeat;
 mod spec;
 mod split;
 mod stages;
 
 pub use layout::{Layout, Place, SymbolValues, bound_bytes, shape, size};
+pub use repeat::{Repeat, Turn};
 pub use split::{SplitKernel, split};
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -134,6 +136,8 @@ pub struct Plan {
     pub kernels: Vec<PlanKernel>,
     /// The steps, in order; those whose output is [`Origin::Once`] run when the session starts.
     pub steps: Vec<Step>,
+    /// Which of them are repeated, in order.
+    pub repeats: Vec<Repeat>,
     /// What a run must check of its sizes.
     pub guards: Vec<Guard>,
 }
@@ -207,7 +211,10 @@ fn build(
         })
         .collect();
     let read_back = wanted.iter().filter(|(_, host)| host.is_none()).map(|(id, _)| *id);
-    let roots: BTreeSet<ValueId> = read_back.chain(live.iter().copied()).collect();
+    let mut roots: BTreeSet<ValueId> = read_back.chain(live.iter().copied()).collect();
+    roots.extend(repeat::stored(program, &roots));
+    let carried = program.repeats.iter().flat_map(|repeat| repeat.states.iter().flat_map(|&(a, b)| [a, b]));
+    let carried: BTreeSet<ValueId> = carried.collect();
     let most_inputs = caps.max_storage_bindings.saturating_sub(RESERVED_BINDINGS).max(2) as usize;
     let fusion = fuse::fuse(program, &roots, most_inputs);
     let packed = pack::pack(program, &roots);
@@ -228,10 +235,25 @@ fn build(
             kernels.len() - 1
         });
         let constant = |&t: &TensorId| matches!(builder.tensors[t].origin, Origin::Weight(_) | Origin::Once);
-        let once = made.params.is_empty() && inputs.iter().all(constant);
+        let once = made.params.is_empty() && inputs.iter().all(constant) && !carried.contains(&root);
         let output = builder.tensor(root, if once { Origin::Once } else { Origin::Run })?;
         steps.push(Step { kernel, inputs, output, params: made.params });
     }
+    let made: Vec<ValueId> = fusion.drafts.keys().copied().collect();
+    let repeats = program.repeats.iter().filter_map(|repeat| {
+        let [start, end] =
+            [repeat.values.start, repeat.values.end].map(|id| made.partition_point(|&m| m < id));
+        let number = |id| builder.numbers.get(id).copied();
+        let states = repeat.states.iter().map(|(old, new)| Some((number(old)?, number(new)?)));
+        Some(Repeat {
+            steps: start..end,
+            step: repeat.step.clone(),
+            count: repeat.count.clone(),
+            states: states.collect::<Option<_>>()?,
+            stacks: repeat.stacks.iter().filter_map(number).collect(),
+        })
+    });
+    let repeats = repeats.filter(|repeat: &Repeat| !repeat.steps.is_empty()).collect();
     let mut outputs = Vec::new();
     for (((name, id), &dtype), (stored, host)) in lowered.outputs.iter().zip(dtypes).zip(wanted) {
         let value = program.value(*id);
@@ -259,6 +281,7 @@ fn build(
         tensors: builder.tensors,
         kernels,
         steps,
+        repeats,
         guards: program.guards.clone(),
     })
 }
@@ -272,7 +295,8 @@ fn through_reshapes(program: &Program, id: ValueId) -> ValueId {
         | Def::Map(_)
         | Def::Reduce { .. }
         | Def::Contract { .. }
-        | Def::TopK { .. } => id,
+        | Def::TopK { .. }
+        | Def::Stacked { .. } => id,
     }
 }
 
@@ -320,7 +344,12 @@ impl Builder<'_> {
         match &self.program.value(id).def {
             Def::Weight(tensor) => self.tensor(id, Origin::Weight(tensor.clone())),
             Def::Input(number) => self.tensor(id, Origin::Input(*number)),
-            Def::Reshape(_) | Def::Map(_) | Def::Reduce { .. } | Def::Contract { .. } | Def::TopK { .. } => {
+            Def::Reshape(_)
+            | Def::Map(_)
+            | Def::Reduce { .. }
+            | Def::Contract { .. }
+            | Def::TopK { .. }
+            | Def::Stacked { .. } => {
                 Err(Error::model(&self.program.value(id).name, "is read before it is made"))
             }
         }

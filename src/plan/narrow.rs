@@ -56,6 +56,10 @@ impl Narrowing {
                 let body = body.cast(dtype);
                 (Def::Reduce { extents, combine: *combine, body }, dtype, range)
             }
+            Def::Stacked { at, body } => {
+                let (body, range) = self.expr(body);
+                (Def::Stacked { at: at.clone(), body: body.cast(dtype) }, dtype, range)
+            }
             Def::TopK { extent, key, largest } => {
                 let (extent, (key, _)) = (self.idx(extent), self.expr(key));
                 let most = Range::of_idx(&extent).high - 1;

@@ -52,6 +52,14 @@ pub fn split(spec: &KernelSpec, windowed: &[bool]) -> Option<SplitKernel> {
                 RowResult::PerRow(value) => (RowResult::PerRow(shift.expr(value)), Idx::from(1i64)),
                 RowResult::PerElement { extent, at, value } => {
                     let stride = shift.stride(at)?;
+                    // A slice of a stack begins elsewhere than where its window would.
+                    let start = at.rewrite(&mut |atom| match atom {
+                        Atom::Var(var) if var.id == lead => Some(Idx::from(0i64)),
+                        _ => None,
+                    });
+                    if !start.is_below(&stride) {
+                        return None;
+                    }
                     let (at, value) = (shift.local(at), shift.expr(value));
                     (RowResult::PerElement { extent: extent.clone(), at, value }, stride)
                 }

@@ -21,7 +21,8 @@ pub fn live(program: &Program, needed: &Needed, graph_inputs: usize) -> Vec<Valu
                 | Def::Map(_)
                 | Def::Reduce { .. }
                 | Def::Contract { .. }
-                | Def::TopK { .. } => true,
+                | Def::TopK { .. }
+                | Def::Stacked { .. } => true,
             }
     };
     stored.into_iter().filter(is_computed).collect()
