@@ -8,7 +8,7 @@ WGSL := $(CURDIR)/target/web/wgsl
 # The demo's question goes through the environment, so that it may contain any character.
 export QUERY
 
-.PHONY: help demo setup test-data test lint test-models test-coop test-differential bless-onnx bench web wgsl test-web test-dropin test-bundlers test-firefox serve
+.PHONY: help demo setup test-data test lint test-models test-coop test-differential bless-onnx bench bench-onnxruntime web wgsl test-web test-dropin test-bundlers test-firefox serve
 
 help:
 	@echo 'make demo [QUERY="..."]   build the sentence encoder, search 200 sentences by meaning'
@@ -26,6 +26,7 @@ help:
 	@echo 'make bless-onnx           rewrite the list of ONNX backend cases that pass'
 	@echo 'make test-data            what the tests read from target/test-data'
 	@echo 'make bench                the benchmarks'
+	@echo 'make bench-onnxruntime    the eight networks against ONNX Runtime WebGPU; RESULT=FILE, CASES="NAME/CASE ..."'
 
 demo:
 	@tools/setup.sh demo
@@ -93,6 +94,17 @@ bless-onnx: test-data
 
 bench:
 	cargo bench $(CARGO_FLAGS)
+
+# All cases of the eight networks against ONNX Runtime's WebGPU provider, about an hour: RESULT=FILE takes what it finds.
+bench-onnxruntime: test-data target/bench-venv/stamp
+	@$(PYTHON) tools/fill_model.py --all
+	cargo build $(CARGO_FLAGS) --release --features cli
+	target/bench-venv/bin/python benches/against_onnxruntime.py --result $(RESULT) $(CASES)
+
+target/bench-venv/stamp: benches/requirements.txt
+	python3 -m venv target/bench-venv
+	target/bench-venv/bin/pip install --quiet -r benches/requirements.txt
+	@touch $@
 
 # @huggingface/transformers on this package and on onnxruntime-web, in Vite builds; its packages are large.
 test-dropin: web test-data

@@ -5,11 +5,13 @@
 
 mod convert;
 mod eval;
+mod fold;
 mod index;
 mod minifloat;
 mod operators;
 mod print;
 mod registers;
+mod rewrite;
 mod scalar;
 mod value;
 mod wide;
@@ -20,5 +22,6 @@ pub use minifloat::{Format, format};
 pub use operators::Operand;
 pub use print::{HELPERS, Names, Printer};
 pub use registers::{Floats, Register, device_type};
-pub use scalar::{Binary, Const, Expr, Node, Rewrite, Unary, rewrite_idx};
+pub use rewrite::{Rewrite, rewrite_idx};
+pub use scalar::{Binary, Const, Expr, Node, Unary};
 pub use value::{Value, read_element, write_element};

@@ -48,7 +48,7 @@ pub enum Schedule {
     Depthwise(DepthwiseSchedule),
     /// For [`Body::Attention`].
     Attention(AttentionSchedule),
-    /// For a [`Body::Contract`] or [`Body::Conv`] with an operand that is more than a read.
+    /// For a kernel with a part that kernels of its own compute.
     Apart(ApartSchedule),
     /// For [`Body::TopK`] of few elements.
     TopK(TopKSchedule),

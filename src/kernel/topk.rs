@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::caps::Caps;
 use super::peaks::Peaks;
 use super::schedule::{Schedule, Sizes, size};
-use super::space::{INVOCATIONS, WORKGROUP_MEMORY, fits, powers_of_two};
+use super::space::{INVOCATIONS, TURNS, WORKGROUP_MEMORY, fits, leaves_loops, powers_of_two};
 use super::spec::TopKBody;
 
 /// Knobs of `topk.wgsl`: a selection of at most `keep` elements.
@@ -82,6 +82,21 @@ impl TopKSchedule {
     fn workgroup_bytes(&self, key_bytes: u32) -> u32 {
         self.rows * ((self.keep + self.queue) * (key_bytes + 4) + 4) + 4
     }
+
+    /// Turns of an invocation's loops at the most: where every element is a candidate.
+    fn turns(&self, extent: i64) -> i64 {
+        let [lanes, rows, keep, queue] = [self.lanes, self.rows, self.keep, self.queue].map(i64::from);
+        let each = |len: i64| len / lanes + 2;
+        let [sorts, merges] = [queue, keep].map(|len| i64::from(len.ilog2()));
+        let merge = sorts * (sorts + 3) / 2 * each(queue / 2) + (merges + 1) * each(keep / 2) + each(queue);
+        let steps = 2 * extent / queue + 1;
+        steps * (each(queue / 2) + rows + 1) + (steps / 2 + 1) * merge
+    }
+
+    /// Whether the device leaves its loops before rows of `extent` elements are done.
+    fn leaves_loops(&self, extent: i64, caps: &Caps) -> bool {
+        leaves_loops(caps, self.turns(extent))
+    }
 }
 
 fn key_bytes(body: &TopKBody) -> u32 {
@@ -128,7 +143,7 @@ pub fn default(body: &TopKBody, sizes: Sizes, caps: &Caps) -> Schedule {
     let lanes = half.next_power_of_two().min(64);
     let legal = |s: &TopKSchedule| broken_selection(body, s, sizes, caps).is_none();
     let of = |parts| TopKSchedule { lanes, rows: 64 / lanes, keep, queue: lanes * 8, parts };
-    if let Some(found) = [16, 4, 1].map(of).into_iter().find(legal) {
+    if let Some(found) = [16, 64, 4, 1].map(of).into_iter().find(legal) {
         return Schedule::TopK(found);
     }
     let run = |keep| TopKSchedule { lanes: 64, rows: 1, keep, queue: 512, parts: 1 };
@@ -138,14 +153,9 @@ pub fn default(body: &TopKBody, sizes: Sizes, caps: &Caps) -> Schedule {
 }
 
 pub fn broken_rule(body: &TopKBody, schedule: &Schedule, sizes: Sizes, caps: &Caps) -> Option<&'static str> {
-    let extent = size(&body.extent, sizes);
     match schedule {
         Schedule::Merge(_) if body.split.is_none() => Some("a merge of a row that is in no order"),
         Schedule::Merge(_) => None,
-        Schedule::Sort(s) if size(&body.k, sizes) <= i64::from(s.run.keep) => {
-            Some("a sort where a selection does")
-        }
-        Schedule::Sort(s) if extent < i64::from(s.run.keep) => Some("runs longer than the row"),
         Schedule::Sort(s) => broken_limit(body, &s.run, caps),
         Schedule::TopK(s) => broken_selection(body, s, sizes, caps),
         _ => Some("of another kernel family"),
@@ -154,6 +164,7 @@ pub fn broken_rule(body: &TopKBody, schedule: &Schedule, sizes: Sizes, caps: &Ca
 
 fn broken_selection(body: &TopKBody, s: &TopKSchedule, sizes: Sizes, caps: &Caps) -> Option<&'static str> {
     let [rows, extent, k] = [&body.rows, &body.extent, &body.k].map(|idx| size(idx, sizes).max(1));
+    let parts = i64::from(s.parts);
     if k > i64::from(s.keep) {
         Some("fewer elements kept than are wanted")
     } else if i64::from(s.lanes) >= 2 * extent.max(4) {
@@ -162,8 +173,10 @@ fn broken_selection(body: &TopKBody, s: &TopKSchedule, sizes: Sizes, caps: &Caps
         Some("half of the workgroup beyond the last row")
     } else if s.parts > 1 && extent / i64::from(s.parts) < SHORTEST_PART.max(4 * k) {
         Some("parts of a row that are short, or hardly longer than what is wanted of them")
-    } else if s.parts > 1 && rows > MANY_ROWS[usize::from(caps.cpu)] {
+    } else if s.parts > 1 && rows > MANY_ROWS[usize::from(caps.cpu)] && !s.leaves_loops(extent, caps) {
         Some("rows in parts where the rows alone keep a device busy")
+    } else if s.leaves_loops((extent / parts + 1).max(if parts > 1 { k * parts } else { 0 }), caps) {
+        Some(TURNS)
     } else {
         broken_limit(body, s, caps)
     }

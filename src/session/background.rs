@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::State;
-use super::finals::Finals;
+use super::finals::Playing;
 use super::jobs::Job;
 use super::prepared::{Prepared, Run};
 use super::rig::{Pace, Rig};
@@ -18,7 +18,7 @@ use super::tuning::{TuneOptions, Tuning};
 use crate::error::{Error, Result};
 use crate::gpu::Device;
 use crate::plan::Plan;
-use crate::tune::{Bench, Store};
+use crate::tune::{Bench, Finals, Store};
 
 /// Runs that follow each other faster than this leave no idle time.
 const QUIET: Duration = Duration::from_millis(20);
@@ -276,11 +276,12 @@ impl Worker {
                 gate.status = TuneStatus::Tuning { done: progress.kernel, kernels };
             }
         })?;
-        let finals = Finals::new(&device, &plan, &jobs, &trials, None);
+        let finals = Finals::new(&trials, device.caps().timestamps.then_some(0));
         // Compiled before the lock is taken that runs take too.
         let mut kept = Vec::new();
         for (job, schedule) in finals.entrants() {
             pace.wait()?;
+            let job = &jobs[job];
             let mut bench =
                 Bench::new(&device, &job.label, &job.spec, &job.sizes, &job.input_lens, job.output_len)?;
             // One that fails here fails again below, where the defaults stay for it.
@@ -288,10 +289,10 @@ impl Worker {
                 kept.extend(bench.into_kernels());
             }
         }
-        let sets = self.with(&plan, |prepared| finals.sets(prepared, &run));
         let rig = self.rig.as_ref().ok_or_else(cancelled)?;
-        tuning.confirm(rig, &jobs, trials, &finals, sets, &pace, &mut |numbers| {
-            self.with(&plan, |prepared| finals.commands(prepared, &run, numbers))
+        let playing = Playing { device: &device, plan: &plan, jobs: &jobs, deadline: None };
+        tuning.confirm(rig, &playing, finals, trials, &pace, &mut |finals, heat| {
+            self.with(&plan, |prepared| playing.commands(prepared, &run, finals, heat))
         })?;
         drop(kept);
         self.with(&plan, |prepared| {

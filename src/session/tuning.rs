@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::Session;
-use super::finals::{Finals, is_slower, settle};
+use super::finals::{Commands, Playing};
 use super::jobs::Job;
 use super::prepared::{Prepared, Run};
 use super::rig::{AtOnce, Pace, Rig};
@@ -13,7 +13,7 @@ use crate::error::Result;
 use crate::gpu::Device;
 use crate::kernel::{Peaks, Work};
 use crate::tensor::Tensor;
-use crate::tune::{Key, Platform, Store, Trial, winner};
+use crate::tune::{Finals, Key, Platform, Store, Trial, winner};
 
 /// When a session tunes its kernels.
 #[derive(Clone, Debug, Default)]
@@ -164,10 +164,10 @@ impl Tuning<'_> {
         }
         let mut rig = Rig::new(device, self.store, &AtOnce)?;
         let trials = self.measure(&mut rig, &jobs, start.elapsed(), &AtOnce, progress)?;
-        let finals = Finals::new(device, &prepared.plan, &jobs, &trials, deadline);
-        let sets = finals.sets(prepared, &run);
-        let confirmed = self.confirm(&rig, &jobs, trials, &finals, sets, &AtOnce, &mut |numbers| {
-            finals.commands(prepared, &run, numbers)
+        let playing = Playing { device, plan: &prepared.plan.clone(), jobs: &jobs, deadline };
+        let finals = Finals::new(&trials, caps.timestamps.then_some(0));
+        let confirmed = self.confirm(&rig, &playing, finals, trials, &AtOnce, &mut |finals, heat| {
+            playing.commands(prepared, &run, finals, heat)
         })?;
         prepared.forget_runs();
         let Confirmed { trials, in_model_ns, whole_ns: [before_ns, after_ns] } = confirmed;
@@ -224,95 +224,28 @@ impl Tuning<'_> {
         Ok(all)
     }
 
-    /// Have the winners confirmed in whole runs and keep what was found. Where whole runs under them fail, the defaults
-    /// stay.
-    #[allow(clippy::too_many_arguments)] // each is another stage's result
+    /// Have the winners confirmed in whole runs and keep what was found.
     pub fn confirm(
         &self,
         rig: &Rig,
-        jobs: &[Job],
+        playing: &Playing,
+        mut finals: Finals,
         mut trials: Vec<Vec<Trial>>,
-        finals: &Finals,
-        sets: Result<Vec<Run>>,
         pace: &dyn Pace,
-        commands: &mut dyn FnMut(&[usize]) -> Result<Run>,
+        commands: Commands,
     ) -> Result<Confirmed> {
-        let defaults = vec![0; jobs.len()];
-        let played = sets.and_then(|sets| self.play(finals, &sets, pace, commands));
-        let played = match played {
-            Ok(played) => played,
-            Err(error) if self.device.is_lost() || pace.wait().is_err() => return Err(error),
-            Err(error) => {
-                tracing::warn!(%error, "whole runs under the winners fail; the defaults stay");
-                let default = commands(&defaults)?;
-                let whole_ns = finals.whole(&default, None, pace)?;
-                Played { choice: defaults, times: Vec::new(), slower: None, whole_ns }
-            }
-        };
-        let mut in_model_ns = Vec::new();
-        for (number, (job, trials)) in jobs.iter().zip(&mut trials).enumerate() {
-            let times = played.times.get(number).map_or(&[][..], Vec::as_slice);
-            let choice = played.choice[number];
-            let default_ns = times.first().copied().filter(|ns| *ns != u64::MAX);
-            if let Some(schedule) = finals.finalist(number, choice).cloned() {
-                let why = |schedule: &crate::kernel::Schedule| {
-                    let own = finals.position(number, schedule).and_then(|i| times.get(i));
-                    match (own, default_ns, played.slower) {
-                        (Some(&own), Some(default), None) if own != u64::MAX => {
-                            let ratio = own as f64 / default.max(1) as f64;
-                            format!("in whole runs it takes {ratio:.2}x the default's time")
-                        }
-                        (_, _, Some(ratio)) => {
-                            format!("with it among the winners whole runs take {ratio:.2}x the time")
-                        }
-                        _ => "others as fast alone were slower in whole runs".into(),
-                    }
-                };
-                settle(trials, &schedule, &why);
-            }
-            let chosen_ns = times.get(choice).copied().filter(|ns| *ns != u64::MAX);
-            let pair = default_ns.zip(chosen_ns).map(|(default, chosen)| [default, chosen]);
+        playing.play(&mut finals, pace, commands)?;
+        if let Some(why) = finals.overruled() {
+            tracing::warn!(why, "the defaults stay");
+        }
+        let in_model_ns = finals.settle(&mut trials);
+        for ((job, trials), pair) in playing.jobs.iter().zip(&trials).zip(&in_model_ns) {
             if !trials.is_empty() {
-                rig.keep(job, trials, pair)?;
+                rig.keep(job, trials, *pair)?;
             }
-            in_model_ns.push(pair);
         }
-        Ok(Confirmed { trials, in_model_ns, whole_ns: played.whole_ns })
+        Ok(Confirmed { trials, in_model_ns, whole_ns: finals.whole_ns() })
     }
-
-    fn play(
-        &self,
-        finals: &Finals,
-        sets: &[Run],
-        pace: &dyn Pace,
-        commands: &mut dyn FnMut(&[usize]) -> Result<Run>,
-    ) -> Result<Played> {
-        let times = finals.rounds(sets, pace)?;
-        let mut choice = finals.choice(&times);
-        let defaults = vec![0; choice.len()];
-        let default = commands(&defaults)?;
-        let chosen = if choice == defaults { None } else { Some(commands(&choice)?) };
-        let mut whole_ns = finals.whole(&default, chosen.as_ref(), pace)?;
-        let mut slower = None;
-        if is_slower(whole_ns) {
-            slower = Some(whole_ns[1] as f64 / whole_ns[0].max(1) as f64);
-            tracing::warn!(?whole_ns, "whole runs under the winners are slower; the defaults stay");
-            choice = defaults;
-            whole_ns[1] = whole_ns[0];
-        }
-        Ok(Played { choice, times, slower, whole_ns })
-    }
-}
-
-/// What came of the finals.
-struct Played {
-    /// By job, the number of the chosen finalist.
-    choice: Vec<usize>,
-    /// By job and finalist, time in whole runs; `u64::MAX` where it is not known.
-    times: Vec<Vec<u64>>,
-    /// How much slower whole runs were under all winners, where that is why none was chosen.
-    slower: Option<f64>,
-    whole_ns: [u64; 2],
 }
 
 /// The kernels' trials after the finals.

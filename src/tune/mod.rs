@@ -2,6 +2,7 @@
 //!
 //! - `key`: what a measurement holds for: the kernel exactly, its run-time sizes by bucket, the adapter.
 //! - `search`: the order of work over candidates, until a budget is spent: what to do next, without a device.
+//! - `finals`: which of the fastest are so in whole runs, too.
 //! - `trial`: a candidate, its samples, and which candidate wins.
 //! - `record`: what was learned, one line of JSON per tuned kernel; nothing is thrown away.
 //!
@@ -17,6 +18,7 @@
 mod bench;
 #[cfg(not(target_arch = "wasm32"))]
 mod clock;
+mod finals;
 mod key;
 #[cfg(not(target_arch = "wasm32"))]
 mod probe;
@@ -32,6 +34,7 @@ mod trial;
 pub use bench::Bench;
 #[cfg(not(target_arch = "wasm32"))]
 pub use clock::Clock;
+pub use finals::{Finals, Heat, Timing};
 pub use key::{GENERATOR, Key, Platform, bucket};
 #[cfg(not(target_arch = "wasm32"))]
 pub use probe::{Sweep, peaks};

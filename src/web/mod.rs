@@ -4,6 +4,7 @@
 //! Structures cross as JSON, bytes and words as typed arrays. An error crosses as text: its kind, a line break, its
 //! message.
 
+mod finals;
 mod json;
 mod tuning;
 
@@ -22,6 +23,7 @@ use crate::plan::{Origin, Plan, SymbolValues, bound_bytes};
 use crate::tensor::Tensor;
 use crate::tune::{Key, Platform, Records};
 use crate::wgsl::{BindingKind, Dialect, Target};
+use finals::Playing;
 use json::{
     Constant, Declared, Fault, Feed, Kernel, Options, Output, Place, Ready, dtype_named, from_json, to_json,
 };
@@ -52,6 +54,7 @@ pub struct Core {
     computed: Computed,
     jobs: Vec<Job>,
     race: Option<Race>,
+    playing: Option<Playing>,
 }
 
 #[wasm_bindgen]
@@ -80,6 +83,7 @@ impl Core {
             computed: Computed::default(),
             jobs: Vec::new(),
             race: None,
+            playing: None,
         })
     }
 

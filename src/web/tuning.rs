@@ -22,17 +22,27 @@ use crate::tune::{
 pub struct Job {
     /// The first of its steps.
     step: usize,
-    kernel: usize,
+    pub kernel: usize,
     label: String,
     output: String,
-    spec: KernelSpec,
-    sizes: Vec<i64>,
+    pub spec: KernelSpec,
+    pub sizes: Vec<i64>,
     uses: usize,
     total_ns: u64,
+    /// What came of its race.
+    pub record: Option<Record>,
+}
+
+impl Job {
+    /// The trials of its race, once that is over.
+    pub fn trials(&self) -> &[Trial] {
+        self.record.as_ref().map_or(&[], |record| &record.trials)
+    }
 }
 
 /// A race under way.
 pub struct Race {
+    number: usize,
     job: Job,
     search: Search,
     step: Option<Step>,
@@ -62,12 +72,24 @@ struct StepText {
 
 /// A [`Trial`] as the host sees it.
 #[derive(Serialize)]
-struct TrialText<'a> {
+pub struct TrialText<'a> {
     schedule: String,
     status: &'a crate::tune::Status,
     best_ns: Option<u64>,
     samples_ns: &'a [u64],
     compile_ns: u64,
+}
+
+impl<'a> From<&'a Trial> for TrialText<'a> {
+    fn from(trial: &'a Trial) -> Self {
+        TrialText {
+            schedule: trial.schedule.to_string(),
+            status: &trial.status,
+            best_ns: trial.best_ns(),
+            samples_ns: &trial.samples_ns,
+            compile_ns: trial.compile_ns,
+        }
+    }
 }
 
 #[wasm_bindgen]
@@ -111,24 +133,28 @@ impl Core {
                 sizes,
                 uses: 1,
                 total_ns,
+                record: None,
             });
         }
         jobs.sort_by_key(|job| std::cmp::Reverse(job.total_ns));
         self.jobs = jobs;
-        let text = |job: &Job| -> Result<String> {
-            let Job { label, output, step, uses, total_ns, .. } = job;
-            to_json(&JobText { label, output, step: *step, uses: *uses, total_ns: *total_ns })
-        };
-        let texts = self.jobs.iter().map(text).collect::<Result<Vec<_>>>()?;
-        Ok(format!("[{}]", texts.join(",")))
+        let texts = self.jobs.iter().map(|Job { label, output, step, uses, total_ns, .. }| JobText {
+            label,
+            output,
+            step: *step,
+            uses: *uses,
+            total_ns: *total_ns,
+        });
+        Ok(to_json(&texts.collect::<Vec<_>>())?)
     }
 
     /// Begin the race of a job's candidates.
     ///
     /// # Errors
     /// For a job that does not exist.
-    pub fn race(&mut self, job: usize, budget_ms: f64, most_candidates: usize) -> Result<(), Fault> {
-        let job = self.jobs.get(job).ok_or_else(|| Error::model("tune", "there is no such kernel"))?.clone();
+    pub fn race(&mut self, number: usize, budget_ms: f64, most_candidates: usize) -> Result<(), Fault> {
+        let job =
+            self.jobs.get(number).ok_or_else(|| Error::model("tune", "there is no such kernel"))?.clone();
         let key = Key::new(&job.spec, &job.sizes, &self.platform);
         let legal = candidates(&job.spec, &job.sizes, &self.caps);
         let ordered = with_priors(&legal, &self.records.priors(&key, self.platform.kind), |prior| {
@@ -137,7 +163,7 @@ impl Core {
         let budget = Duration::try_from_secs_f64(budget_ms / 1e3).unwrap_or(Duration::MAX);
         let options = SearchOptions { budget, most_candidates, ..SearchOptions::default() };
         let search = Search::new(&ordered, options);
-        self.race = Some(Race { job, search, step: None, reference: Vec::new() });
+        self.race = Some(Race { number, job, search, step: None, reference: Vec::new() });
         Ok(())
     }
 
@@ -218,26 +244,16 @@ impl Core {
     /// Without a race.
     pub fn race_trials(&self) -> Result<String, Fault> {
         let race = self.race.as_ref().ok_or_else(no_race)?;
-        let text = |trial: &Trial| -> Result<String> {
-            to_json(&TrialText {
-                schedule: trial.schedule.to_string(),
-                status: &trial.status,
-                best_ns: trial.best_ns(),
-                samples_ns: &trial.samples_ns,
-                compile_ns: trial.compile_ns,
-            })
-        };
-        let texts = race.search.trials().iter().map(text).collect::<Result<Vec<_>>>()?;
-        Ok(format!("[{}]", texts.join(",")))
+        Ok(to_json(&race.search.trials().iter().map(TrialText::from).collect::<Vec<_>>())?)
     }
 
-    /// End the race: its record, one line, which later runs use.
+    /// End the race. Runs use its winner until the finals say otherwise.
     ///
     /// # Errors
     /// Without a race.
-    pub fn race_end(&mut self, unix_seconds: f64) -> Result<String, Fault> {
-        let Race { job, search, .. } = self.race.take().ok_or_else(no_race)?;
-        let line = Line::Kernel(Record {
+    pub fn race_end(&mut self, unix_seconds: f64) -> Result<(), Fault> {
+        let Race { number, job, search, .. } = self.race.take().ok_or_else(no_race)?;
+        let record = Record {
             format: FORMAT,
             key: Key::new(&job.spec, &job.sizes, &self.platform),
             kind: self.platform.kind,
@@ -245,10 +261,12 @@ impl Core {
             trials: search.into_trials(),
             in_model_ns: None,
             unix_seconds: unix_seconds as u64,
-        });
-        let text = line.text()?;
-        self.records.insert(line);
-        Ok(text)
+        };
+        self.records.insert(Line::Kernel(record.clone()));
+        if let Some(job) = self.jobs.get_mut(number) {
+            job.record = Some(record);
+        }
+        Ok(())
     }
 
     /// The commands of a job's step under `schedule`, its output read back.

@@ -5,15 +5,23 @@ import { type Dispatch, replay } from './plan.js';
 /** A sample lasts this long at the least: browsers round timestamps to a tenth of a millisecond. */
 const SAMPLE_NS = 10e6;
 
+/** A time of less than ten of those steps says nothing. */
+export const SHORTEST_NS = 1e6;
+
 /** Repetitions in one sample at the most. */
 const MOST_REPEATS = 256;
 
 /** Query sets have no more entries. */
 const MOST_QUERIES = 4096;
 
-/** How often to repeat what takes `guessNs`, to be well above the clock's steps. */
-export function repeats(guessNs: number): number {
-  return Math.max(1, Math.min(MOST_REPEATS, Math.ceil(SAMPLE_NS / Math.max(guessNs, 1))));
+/**
+ * Nanoseconds of `dispatches` together, the best of so many samples. They take about `guessNs` and are repeated to be
+ * well above the clock's steps.
+ */
+export async function sampled(gpu: Gpu, dispatches: readonly Dispatch[], guessNs: number, samples = 1): Promise<number> {
+  const repeats = Math.max(1, Math.min(MOST_REPEATS, Math.ceil(SAMPLE_NS / Math.max(guessNs, 1))));
+  const sample = Array.from({ length: repeats }, () => dispatches).flat();
+  return Math.min(...(await timed(gpu, Array.from({ length: samples }, () => sample)))) / repeats;
 }
 
 /** Nanoseconds of each of `groups`, which run one after another, each in a pass of its own. */

@@ -106,6 +106,23 @@ export interface RaceStep {
   readonly guess_ns: number | null;
 }
 
+/** The next run of the finals. */
+export interface Heat {
+  /** Time the run, not its dispatches. */
+  readonly whole: boolean;
+  /** Nothing but defaults: it cannot fail. */
+  readonly is_default: boolean;
+}
+
+/** What came of the finals. */
+export interface FinalsEnded {
+  /** By job; times of all its dispatches in a run by default and under the winner, where both are known. */
+  readonly kernels: readonly { readonly trials: readonly TrialText[]; readonly in_model_ns: readonly [number, number] | null }[];
+  /** A run by default and under the winners. */
+  readonly whole_ns: readonly [number, number];
+  readonly records: string;
+}
+
 export interface KernelText {
   readonly label: string;
   readonly schedule: string;
@@ -270,8 +287,8 @@ export class Core {
   }
 
   /** The kernels of the run prepared last. */
-  jobs(stepNs: Float64Array): Promise<JobText[]> {
-    return this.#parsed('jobs', stepNs);
+  jobs(stepNs: readonly number[]): Promise<JobText[]> {
+    return this.#parsed('jobs', new Float64Array(stepNs));
   }
 
   /** Begins the race of a job's candidates. */
@@ -300,9 +317,32 @@ export class Core {
     return this.#parsed('race_trials');
   }
 
-  /** Ends the race; its record. */
-  raceEnd(unixSeconds: number): Promise<string> {
+  /** Ends the race: runs use its winner until the finals say otherwise. */
+  raceEnd(unixSeconds: number): Promise<void> {
     return this.#call('race_end', unixSeconds);
+  }
+
+  /** Begins the finals. Times of a kernel's dispatches say something from `shortestNs` on; without it there are none. */
+  finals(shortestNs: number | undefined): Promise<void> {
+    return this.#call('finals', shortestNs);
+  }
+
+  /** The next run to time, with its commands in `words`; `null` when all is decided. */
+  finalsNext(isLate: boolean): Promise<Heat | null> {
+    return this.#parsed('finals_next', isLate);
+  }
+
+  /** Nanoseconds of each dispatch, or of the whole. */
+  finalsTimed(timesNs: readonly number[]): Promise<void> {
+    return this.#call('finals_timed', new Float64Array(timesNs));
+  }
+
+  finalsFailed(why: string): Promise<void> {
+    return this.#call('finals_failed', why);
+  }
+
+  finalsEnd(): Promise<FinalsEnded> {
+    return this.#parsed('finals_end');
   }
 
   free(): Promise<void> {

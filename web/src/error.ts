@@ -46,6 +46,11 @@ export function unsupported(what: string): never {
   throw new TilewrightError('unsupported', `unsupported: ${what}`);
 }
 
+/** Whether an error is none of the candidate's that was being tried, so that tuning ends. */
+export function endsTuning(error: unknown): boolean {
+  return !(error instanceof TilewrightError) || ['lost', 'internal', 'released'].includes(error.kind);
+}
+
 /** The text of whatever was thrown. */
 export function messageOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error);

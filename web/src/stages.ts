@@ -1,36 +1,24 @@
 // A run, stage by stage where its shapes or conditions depend on values that it computes.
-import type { Core } from './core.js';
+import type { DeviceModel } from './device.js';
 import { bytesIn } from './dtype.js';
-import type { Gpu } from './gpu.js';
-import type { BufferRange, Run } from './plan.js';
+import type { BufferRange, Preparing, Run } from './plan.js';
 import { type Flight, type Given, submit, type Wanted } from './run.js';
-import type { Staging } from './staging.js';
 
-/** Prepares the first stage of a run, or the one that is next: none where the run must begin again. */
-export type PrepareStage = (isFirst: boolean) => Promise<Run | undefined>;
-
-/** What a run needs besides its inputs. */
-export interface Running {
-  readonly gpu: Gpu;
-  readonly core: Core;
-  readonly staging: Staging;
-  readonly prepare: PrepareStage;
-  /** Sees every stage that has run but the last. */
-  readonly onStage?: (run: Run) => Promise<void>;
-}
-
-/** Submits a run. Of several stages, all but the last are through when this returns. */
+/** Submits a run. Of several stages, all but the last are through when this returns, and `onStage` has seen them. */
 export async function submitAll(
-  { gpu, core, staging, prepare, onStage }: Running,
+  model: DeviceModel,
   given: readonly Given[],
   wanted: readonly Wanted[],
+  preparing: Preparing,
+  onStage?: (run: Run) => Promise<void>,
 ): Promise<{ readonly run: Run; readonly flight: Flight }> {
+  const { gpu, core, staging } = model;
   let left: readonly BufferRange[] = [];
-  let run = await prepare(true);
+  let run: Run | undefined = await model.first(given, preparing);
   for (;;) {
     if (run === undefined) {
       left = [];
-      run = await prepare(true);
+      run = await model.first(given, preparing);
     } else if (!run.isStage) {
       return { run, flight: submit(gpu, staging, run, given, wanted, left) };
     } else {
@@ -38,7 +26,7 @@ export async function submitAll(
       for (const { data } of Object.values(await outputs)) await core.handOn(bytesIn(data as ArrayBufferView));
       await onStage?.(run);
       ({ left } = run.recording);
-      run = await prepare(false);
+      run = await model.next(given, preparing);
     }
   }
 }

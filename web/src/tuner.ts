@@ -1,7 +1,8 @@
 // Tuning: the core says what to try next and decides, this measures it, in the memory and with the data of a run.
-import { repeats, timed } from './clock.js';
-import type { Core, JobText, TrialText } from './core.js';
-import { messageOf, TilewrightError } from './error.js';
+import { sampled, timed } from './clock.js';
+import type { Core, FinalsEnded, JobText, TrialText } from './core.js';
+import { endsTuning, messageOf } from './error.js';
+import { finals } from './finals.js';
 import { type Gpu, scoped } from './gpu.js';
 import { type BufferRange, type Dispatch, type Preparing, type Recording, replay, type Run } from './plan.js';
 import { decode } from './words.js';
@@ -30,12 +31,23 @@ export interface TuneProgress {
   readonly runNs: number;
 }
 
+/** A kernel, what it computes first, how often a run has it, and its trials. */
+export interface TunedKernel {
+  readonly label: string;
+  readonly output: string;
+  readonly uses: number;
+  /** The default first. What is `Rejected` was fast alone and slower in whole runs. */
+  readonly trials: readonly TrialText[];
+  /** Time of all its dispatches in a run by default and under the winner, where the clock can tell. */
+  readonly inModelNs: readonly [number, number] | null;
+}
+
 /** What tuning found. */
 export interface TuneReport {
-  readonly kernels: readonly { readonly label: string; readonly output: string; readonly uses: number; readonly trials: readonly TrialText[] }[];
-  /** Time of a whole run on the device before ... */
+  readonly kernels: readonly TunedKernel[];
+  /** Time of a whole run on the device by default ... */
   readonly beforeNs: number;
-  /** ... and after. */
+  /** ... and under the winners. */
   readonly afterNs: number;
   /** One line for each kernel, for `importRecords`. */
   readonly records: string;
@@ -49,6 +61,9 @@ export interface Tuned {
   readonly preparing: Preparing;
 }
 
+/** The part of a budget that is for kernels on their own; the rest is for whole runs. */
+const ALONE = 0.8;
+
 /** Whole runs timed; the best counts. */
 const WHOLE_RUNS = 3;
 
@@ -59,17 +74,17 @@ export type InTurn = <T>(work: (tuned: Tuned) => Promise<T>) => Promise<T>;
 export async function tune(inTurn: InTurn, options: TuneOptions): Promise<TuneReport> {
   const { budgetMs = 30_000, mostCandidates = 16, onProgress, signal } = options;
   const start = performance.now();
-  const { beforeNs, jobs } = await inTurn(begin);
+  const leftOf = (budgetMs: number) => Math.max(0, budgetMs - (performance.now() - start));
+  let { runNs, jobs } = await inTurn(begin);
   let timeLeft = jobs.reduce((sum, job) => sum + job.total_ns, 0);
-  let runNs = beforeNs;
-  const kernels: TuneReport['kernels'][number][] = [];
-  const lines: string[] = [];
-  for (const [kernel, { label, output, uses, step, total_ns }] of jobs.entries()) {
+  const tell = (kernel: number, trials: readonly TrialText[]) => {
+    const { label, output } = jobs[kernel] as JobText;
+    onProgress?.({ kernel, kernels: jobs.length, label, output, trials, runNs });
+  };
+  for (const [kernel, { step, total_ns }] of jobs.entries()) {
     signal?.throwIfAborted();
-    const share = total_ns / Math.max(timeLeft, 1);
+    const budget = leftOf(budgetMs * ALONE) * (total_ns / Math.max(timeLeft, 1));
     timeLeft -= total_ns;
-    const budget = Math.max(0, budgetMs - (performance.now() - start)) * share;
-    const tell = (trials: readonly TrialText[]) => onProgress?.({ kernel, kernels: jobs.length, label, output, trials, runNs });
     let spent = 0;
     let going = await inTurn(async ({ core }) => (await core.race(kernel, budget, mostCandidates), true));
     while (going) {
@@ -78,41 +93,47 @@ export async function tune(inTurn: InTurn, options: TuneOptions): Promise<TuneRe
         const begun = performance.now();
         const went = await raceStep(tuned, step, spent);
         spent += performance.now() - begun;
-        tell(await tuned.core.raceTrials());
+        tell(kernel, await tuned.core.raceTrials());
         return went;
       });
     }
     await inTurn(async (tuned) => {
       const trials = await tuned.core.raceTrials();
-      kernels.push({ label, output, uses, trials });
-      lines.push(await tuned.core.raceEnd(Date.now() / 1000));
+      await tuned.core.raceEnd(Date.now() / 1000);
       const run = await tuned.run(tuned.preparing);
       run.plan.forget();
-      runNs = await wholeRun(tuned);
-      tell(trials);
+      runNs = await wholeRun(tuned, runNs);
+      tell(kernel, trials);
     });
   }
-  return { kernels, beforeNs, afterNs: runNs, records: lines.map((line) => `${line}\n`).join('') };
+  const ended = await finals(inTurn, runNs, () => leftOf(budgetMs) === 0, signal);
+  const [beforeNs, afterNs] = ended.whole_ns;
+  runNs = afterNs;
+  const kernels = jobs.map(({ label, output, uses }, kernel): TunedKernel => {
+    const { trials, in_model_ns } = ended.kernels[kernel] as FinalsEnded['kernels'][number];
+    tell(kernel, trials);
+    return { label, output, uses, trials, inModelNs: in_model_ns };
+  });
+  return { kernels, beforeNs, afterNs, records: ended.records };
 }
 
-async function begin(tuned: Tuned): Promise<{ beforeNs: number; jobs: JobText[] }> {
+async function begin(tuned: Tuned): Promise<{ runNs: number; jobs: readonly JobText[] }> {
   const { gpu, core } = tuned;
   const run = await tuned.run(tuned.preparing);
   const { dispatches } = run.recording;
-  await timed(gpu, [dispatches]); // some drivers compile at the first dispatch
+  const [guessNs = 0] = await timed(gpu, [dispatches]); // some drivers compile at the first dispatch
   const times = await timed(gpu, dispatches.map((dispatch) => [dispatch]));
   const stepNs: number[] = [];
   dispatches.forEach(({ step }, i) => {
     while (stepNs.length <= step) stepNs.push(0);
     stepNs[step] = (stepNs[step] ?? 0) + Math.max(1, times[i] ?? 0);
   });
-  return { beforeNs: await wholeRun(tuned), jobs: await core.jobs(new Float64Array(stepNs)) };
+  return { runNs: await wholeRun(tuned, guessNs), jobs: await core.jobs(stepNs) };
 }
 
-/** The best time of a whole run. */
-async function wholeRun({ gpu, run, preparing }: Tuned): Promise<number> {
-  const { dispatches } = (await run(preparing)).recording;
-  return Math.min(...(await timed(gpu, Array.from({ length: WHOLE_RUNS }, () => dispatches))));
+/** The best time of a whole run, which takes about `guessNs`. */
+async function wholeRun({ gpu, run, preparing }: Tuned, guessNs: number): Promise<number> {
+  return sampled(gpu, (await run(preparing)).recording.dispatches, guessNs, WHOLE_RUNS);
 }
 
 /** Does the next thing of a race; false when it is over. */
@@ -131,14 +152,10 @@ async function raceStep({ gpu, core, run, preparing }: Tuned, step: number, spen
       const output = await outputOf(gpu, before, recording);
       await core.raceChecked(output, (performance.now() - start) * 1e6);
     } else {
-      const times = repeats(next.guess_ns ?? Number.MAX_SAFE_INTEGER);
-      const { dispatches } = recording;
-      const [ns = 0] = await timed(gpu, [Array.from({ length: times }, () => dispatches).flat()]);
-      await core.raceSampled(ns / times);
+      await core.raceSampled(await sampled(gpu, recording.dispatches, next.guess_ns ?? Number.MAX_SAFE_INTEGER));
     }
   } catch (error) {
-    if (error instanceof TilewrightError && ['lost', 'internal'].includes(error.kind)) throw error;
-    if (next.trial === 0) throw error;
+    if (next.trial === 0 || endsTuning(error)) throw error;
     await core.raceFailed(messageOf(error));
   } finally {
     recording?.parameters?.destroy();

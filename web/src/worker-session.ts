@@ -2,7 +2,7 @@
 import { env } from './env.js';
 import { TilewrightError, type ErrorKind, unsupported } from './error.js';
 import type { RunOptions, SessionOptions } from './options.js';
-import type { Feeds, Fetches, ValueMetadata } from './session.js';
+import type { Feeds, Fetches, ValueMetadata } from './values.js';
 import type { FileLike } from './source.js';
 import { startWorker } from './start-worker.js';
 import { Tensor } from './tensor.js';

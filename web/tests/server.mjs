@@ -41,6 +41,7 @@ export async function serve(port = 0) {
     response.writeHead(200, {
       'content-type': types[path.extname(file)] ?? 'application/octet-stream', 'content-length': size,
       etag: `"${size}-${mtimeMs}"`, 'cache-control': 'no-store',
+      'access-control-allow-origin': '*', // a test takes the package from another origin
     });
     if (request.method === 'HEAD') return response.end();
     fs.createReadStream(file).pipe(response);

@@ -51,6 +51,25 @@ for (const [where, create] of [['a worker', 'createWorkerSession'], ['the page',
   });
 }
 
+test('a package on another origin works in a worker, too', async ({ browser, base }) => {
+  const page = await blank(browser, base);
+  const said = [];
+  page.on('console', (message) => { if (message.type() === 'warning') said.push(message.text()); });
+  const got = await page.evaluate(async (other) => {
+    const { InferenceSession, Tensor, createWorkerSession } = await import(`${other}/dist/index.js`);
+    const sums = [];
+    for (const create of [(url) => InferenceSession.create(url), createWorkerSession]) {
+      const session = await create('/examples/mlp.onnx');
+      const { probabilities } = await session.run({ x: new Tensor('float32', [1, 0, -1, 2], [1, 4]) });
+      sums.push(probabilities.data.reduce((a, b) => a + b).toFixed(5));
+    }
+    return sums;
+  }, base.replace('127.0.0.1', 'localhost'));
+  const workers = page.workers().length;
+  await page.close();
+  equal([got, workers, said], [['1.00000', '1.00000'], 2, []]);
+});
+
 test('where no worker starts, the core works in the page and says so', async ({ browser, base }) => {
   const page = await blank(browser, base);
   const warnings = [];

@@ -1,0 +1,348 @@
+//! Index expressions: integer polynomials over symbols, loop variables and floor divisions, kept in one
+//! canonical form so that equal expressions compare equal and `(i / 8) * 8 + i % 8` becomes `i`.
+//!
+//! Every atom is assumed to be non-negative; symbols are sizes. That is what makes floor division and
+//! WGSL's truncating division the same thing, and bounds provable by looking at signs.
+
+mod bounds;
+mod divide;
+mod row_major;
+
+pub use row_major::{flatten, numel, unflatten, vars};
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::expr::Expr;
+
+/// A loop variable: its number in the kernel, and its extent (it runs over `0..extent`).
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Var {
+    /// Number in the kernel or definition.
+    pub id: u32,
+    /// One more than its largest value.
+    pub extent: Idx,
+}
+
+/// A factor of a term.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Atom {
+    /// A symbolic dimension.
+    Sym(Arc<str>),
+    /// A loop variable.
+    Var(Arc<Var>),
+    /// Floor division.
+    Div(Idx, Idx),
+    /// Remainder.
+    Mod(Idx, Idx),
+    /// Smaller of two.
+    Min(Idx, Idx),
+    /// Larger of two.
+    Max(Idx, Idx),
+    /// A value read from a tensor, which lies in `0..extent`.
+    Data(Expr, Idx),
+}
+
+type Monomial = Vec<Atom>;
+
+/// An index expression: a sum of integer multiples of products of atoms.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Idx(Arc<Vec<(Monomial, i64)>>);
+
+impl From<i64> for Idx {
+    fn from(value: i64) -> Self {
+        Idx(Arc::new(if value == 0 { vec![] } else { vec![(vec![], value)] }))
+    }
+}
+
+impl From<usize> for Idx {
+    fn from(value: usize) -> Self {
+        Idx::from(value as i64)
+    }
+}
+
+impl Idx {
+    /// A symbolic dimension.
+    pub fn sym(name: &str) -> Idx {
+        Idx::atom(Atom::Sym(name.into()))
+    }
+
+    /// The loop variable `id`, which runs over `0..extent`. A variable of extent 1 is 0.
+    pub fn var(id: u32, extent: &Idx) -> Idx {
+        if extent.as_const() == Some(1) {
+            return Idx::from(0i64);
+        }
+        Idx::atom(Atom::Var(Arc::new(Var { id, extent: extent.clone() })))
+    }
+
+    /// A value read from a tensor, already known to lie in `0..extent`.
+    pub fn data(value: Expr, extent: &Idx) -> Idx {
+        if extent.as_const() == Some(1) {
+            return Idx::from(0i64);
+        }
+        Idx::atom(Atom::Data(value, extent.clone()))
+    }
+
+    /// The atom as an expression of its own.
+    pub fn from_atom(atom: &Atom) -> Idx {
+        Idx::atom(atom.clone())
+    }
+
+    fn atom(atom: Atom) -> Idx {
+        Idx(Arc::new(vec![(vec![atom], 1)]))
+    }
+
+    /// The terms: products of atoms with their coefficients.
+    pub fn terms(&self) -> &[(Vec<Atom>, i64)] {
+        &self.0
+    }
+
+    /// The value, when it is a constant.
+    pub fn as_const(&self) -> Option<i64> {
+        match self.0.as_slice() {
+            [] => Some(0),
+            [(m, c)] if m.is_empty() => Some(*c),
+            _ => None,
+        }
+    }
+
+    /// The atom, when the expression is just one.
+    pub fn as_atom(&self) -> Option<&Atom> {
+        match self.0.as_slice() {
+            [(m, 1)] if m.len() == 1 => Some(&m[0]),
+            _ => None,
+        }
+    }
+
+    /// Whether this is the constant `value`.
+    pub fn is(&self, value: i64) -> bool {
+        self.as_const() == Some(value)
+    }
+
+    fn from_map(map: BTreeMap<Monomial, i64>) -> Idx {
+        Idx(Arc::new(map.into_iter().filter(|(_, c)| *c != 0).collect()))
+    }
+
+    fn collect(terms: impl IntoIterator<Item = (Monomial, i64)>) -> Idx {
+        let mut map = BTreeMap::new();
+        for (monomial, c) in terms {
+            let entry = map.entry(monomial).or_insert(0i64);
+            *entry = entry.wrapping_add(c);
+        }
+        Idx::from_map(map)
+    }
+
+    fn term(monomial: Monomial, c: i64) -> Idx {
+        Idx::collect([(monomial, c)])
+    }
+
+    /// The value under bindings of symbols, variables and tensor reads.
+    ///
+    /// # Errors
+    /// What `env` says of an unbound atom; a zero divisor gives 0.
+    pub fn eval<E>(&self, env: &mut dyn FnMut(&Atom) -> Result<i64, E>) -> Result<i64, E> {
+        let mut sum = 0i64;
+        for (atoms, c) in self.0.iter() {
+            let mut product = *c;
+            for atom in atoms {
+                let value = match atom {
+                    Atom::Div(a, b) => a.eval(env)?.checked_div_euclid(b.eval(env)?).unwrap_or(0),
+                    Atom::Mod(a, b) => a.eval(env)?.checked_rem_euclid(b.eval(env)?).unwrap_or(0),
+                    Atom::Min(a, b) => a.eval(env)?.min(b.eval(env)?),
+                    Atom::Max(a, b) => a.eval(env)?.max(b.eval(env)?),
+                    Atom::Sym(_) | Atom::Var(_) | Atom::Data(..) => env(atom)?,
+                };
+                product = product.saturating_mul(value);
+            }
+            sum = sum.saturating_add(product);
+        }
+        Ok(sum)
+    }
+
+    /// Rebuild with some atoms replaced: `f` gives the replacement of a symbol, variable or read, or
+    /// `None` to keep it (its own parts are still rewritten).
+    pub fn rewrite(&self, f: &mut dyn FnMut(&Atom) -> Option<Idx>) -> Idx {
+        let mut sum = Idx::from(0i64);
+        for (atoms, c) in self.0.iter() {
+            let mut product = Idx::from(*c);
+            for atom in atoms {
+                let replaced = match f(atom) {
+                    Some(idx) => idx,
+                    None => match atom {
+                        Atom::Div(a, b) => a.rewrite(f).div(&b.rewrite(f)),
+                        Atom::Mod(a, b) => a.rewrite(f).rem(&b.rewrite(f)),
+                        Atom::Min(a, b) => a.rewrite(f).smaller(&b.rewrite(f)),
+                        Atom::Max(a, b) => a.rewrite(f).larger(&b.rewrite(f)),
+                        Atom::Var(v) => Idx::var(v.id, &v.extent.rewrite(f)),
+                        Atom::Sym(_) | Atom::Data(..) => Idx::atom(atom.clone()),
+                    },
+                };
+                product = &product * &replaced;
+            }
+            sum = &sum + &product;
+        }
+        sum
+    }
+
+    /// Visit every atom, outer ones first, extents of variables included.
+    pub fn visit(&self, f: &mut dyn FnMut(&Atom)) {
+        for (atoms, _) in self.0.iter() {
+            for atom in atoms {
+                f(atom);
+                match atom {
+                    Atom::Div(a, b) | Atom::Mod(a, b) | Atom::Min(a, b) | Atom::Max(a, b) => {
+                        a.visit(f);
+                        b.visit(f);
+                    }
+                    Atom::Var(v) => v.extent.visit(f),
+                    Atom::Data(_, extent) => extent.visit(f),
+                    Atom::Sym(_) => {}
+                }
+            }
+        }
+    }
+
+    /// Whether any loop variable or tensor read occurs in it.
+    pub fn is_size(&self) -> bool {
+        let mut size = true;
+        self.visit(&mut |atom| size &= !matches!(atom, Atom::Var(_) | Atom::Data(..)));
+        size
+    }
+}
+
+impl std::ops::Add for &Idx {
+    type Output = Idx;
+    fn add(self, other: &Idx) -> Idx {
+        let sum = Idx::collect(self.0.iter().chain(other.0.iter()).cloned());
+        let has_mod = |idx: &Idx| idx.0.iter().any(|(m, _)| m.iter().any(|a| matches!(a, Atom::Mod(..))));
+        if sum.0.len() > 1 && has_mod(&sum) { sum.recombine() } else { sum }
+    }
+}
+
+impl std::ops::Sub for &Idx {
+    type Output = Idx;
+    fn sub(self, other: &Idx) -> Idx {
+        Idx::collect(self.0.iter().cloned().chain(other.0.iter().map(|(m, c)| (m.clone(), -c))))
+    }
+}
+
+impl std::ops::Mul for &Idx {
+    type Output = Idx;
+    fn mul(self, other: &Idx) -> Idx {
+        Idx::collect(self.0.iter().flat_map(|(a, x)| {
+            other.0.iter().map(move |(b, y)| {
+                let mut atoms: Monomial = a.iter().chain(b).cloned().collect();
+                atoms.sort();
+                (atoms, x.saturating_mul(*y))
+            })
+        }))
+    }
+}
+
+impl std::fmt::Display for Idx {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.0.is_empty() {
+            return f.write_str("0");
+        }
+        for (position, (atoms, c)) in self.0.iter().rev().enumerate() {
+            let sign = if *c < 0 { "-" } else { "+" };
+            match (position, *c < 0) {
+                (0, false) => {}
+                (0, true) => f.write_str("-")?,
+                _ => write!(f, " {sign} ")?,
+            }
+            let size = c.unsigned_abs();
+            if size != 1 || atoms.is_empty() {
+                write!(f, "{size}{}", if atoms.is_empty() { "" } else { "*" })?;
+            }
+            for (i, atom) in atoms.iter().enumerate() {
+                if i > 0 {
+                    f.write_str("*")?;
+                }
+                match atom {
+                    Atom::Sym(name) => f.write_str(name)?,
+                    Atom::Var(v) => write!(f, "i{}", v.id)?,
+                    Atom::Div(a, b) => write!(f, "(({a}) / ({b}))")?,
+                    Atom::Mod(a, b) => write!(f, "(({a}) % ({b}))")?,
+                    Atom::Min(a, b) => write!(f, "min({a}, {b})")?,
+                    Atom::Max(a, b) => write!(f, "max({a}, {b})")?,
+                    Atom::Data(e, _) => write!(f, "[{e}]")?,
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl std::fmt::Debug for Idx {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn s(name: &str) -> Idx {
+        Idx::sym(name)
+    }
+    fn n(value: i64) -> Idx {
+        Idx::from(value)
+    }
+
+    #[test]
+    fn simplification_table() {
+        let (b, t, h) = (s("b"), s("t"), n(12));
+        let flat = Idx::var(0, &(&(&b * &t) * &h));
+        let i = Idx::var(1, &n(8));
+        let j = Idx::var(2, &t);
+        let rows = [
+            (flat.div(&h).div(&t), flat.div(&(&h * &t))),
+            (&(&flat.div(&h) * &h) + &flat.rem(&h), flat.clone()),
+            (
+                flatten(
+                    &unflatten(&flat, &[b.clone(), t.clone(), h.clone()]),
+                    &[b.clone(), t.clone(), h.clone()],
+                ),
+                flat.clone(),
+            ),
+            ((&(&n(8) * &j) + &i).div(&n(8)), j.clone()),
+            ((&(&n(8) * &j) + &i).rem(&n(8)), i.clone()),
+            ((&(&i * &t) + &j).div(&t), i.clone()),
+            ((&(&i * &t) + &j).rem(&t), j.clone()),
+            ((&(&n(4) * &j) + &n(2)).div(&n(8)), j.div(&n(2))),
+            ((&(&t * &flat) + &j).div(&(&h * &t)), flat.div(&h)),
+            ((&(&t * &flat) + &j).rem(&(&h * &t)), &(&t * &flat.rem(&h)) + &j),
+            (flat.rem(&(&h * &t)).rem(&h), flat.rem(&h)),
+            (flat.rem(&(&h * &t)).div(&h), flat.div(&h).rem(&t)),
+            (n(5).smaller(&n(3)), n(3)),
+            (t.larger(&n(0)), t.clone()),
+            ((&t + &n(1)).smaller(&t), t.clone()),
+            ((&(&t + &b) * &n(4)).div(&(&t + &b)), n(4)),
+            ((&(&(&t + &b) * &i) + &j).div(&(&t + &b)), i.clone()),
+        ];
+        for (got, want) in rows {
+            assert_eq!(got, want);
+        }
+    }
+
+    #[test]
+    fn evaluation_agrees_before_and_after_simplification() {
+        let shape = [n(3), s("t"), n(5)];
+        let flat = Idx::var(0, &numel(&shape));
+        for offset in 0..3 * 7 * 5 {
+            let at: Vec<i64> = unflatten(&flat, &shape)
+                .iter()
+                .map(|i| {
+                    i.eval::<()>(&mut |atom| match atom {
+                        Atom::Sym(_) => Ok(7),
+                        _ => Ok(offset),
+                    })
+                    .unwrap()
+                })
+                .collect();
+            assert_eq!(at, [offset / 35, offset / 5 % 7, offset % 5]);
+        }
+    }
+}
