@@ -110,12 +110,71 @@ fn tw_cos_small64(r: f64) -> f64 {
     return 1.0lf + s * p;
 }
 
-// sin(x + quarter * pi / 2). pi / 2 is taken off in three parts: exact for |x| up to 10^6, ever less so beyond.
-fn tw_sine64(x: f64, quarter: i32) -> f64 {
+// Bits 32 i to 32 i + 31 of 2 / pi behind the binary point.
+fn tw_two_over_pi(i: i32) -> u32 {
+    var words = array<u32, 38>(
+        0xa2f9836eu, 0x4e441529u, 0xfc2757d1u, 0xf534ddc0u, 0xdb629599u, 0x3c439041u, 0xfe5163abu, 0xdebbc561u,
+        0xb7246e3au, 0x424dd2e0u, 0x06492eeau, 0x09d1921cu, 0xfe1deb1cu, 0xb129a73eu, 0xe88235f5u, 0x2ebb4484u,
+        0xe99c7026u, 0xb45f7e41u, 0x3991d639u, 0x835339f4u, 0x9c845f8bu, 0xbdf9283bu, 0x1ff897ffu, 0xde05980fu,
+        0xef2f118bu, 0x5a0a6d1fu, 0x6d367ecfu, 0x27cb09b7u, 0x4f463f66u, 0x9e5fea2du, 0x7527bac7u, 0xebe5f17bu,
+        0x3d0739f7u, 0x8a5292eau, 0x6bfb5fb1u, 0x1f8d5d08u, 0x56033046u, 0xfc7b6babu,
+    );
+    return select(words[clamp(i, 0, 37)], 0u, i < 0);
+}
+
+// x = r + k pi / 2 for finite x >= 0, as (r, k modulo 4), by the method of Payne and Hanek, "Radian reduction for
+// trigonometric functions" (1983): x = m 2^e with a whole m of 53 bits, of whose product with 2 / pi multiples of 4 do not
+// count. So 192 bits of 2 / pi from bit e - 2 on are multiplied, modulo 2^192: two bits are k, the others the fraction.
+fn tw_far_turn_f64(x: f64) -> vec2<f64> {
+    let bits = tw_bits_of_f64(x);
+    let low = u64(bits.x);
+    let high = u64((bits.y & 0xfffffu) | 0x100000u);
+    let from_bit = i32(bits.y >> 20u) - 1077 + 1024;
+    let shift = u32(from_bit % 32);
+    let first = from_bit / 32 - 32;
+    let word = u64(0xffffffffu);
+    var product = array<u32, 6>();
+    var carry = u64(0u);
+    var above = u64(0u);
+    for (var i = 5; i >= 0; i--) {
+        let pair = (u64(tw_two_over_pi(first + i)) << 32u) | u64(tw_two_over_pi(first + i + 1));
+        let here = (pair >> (32u - shift)) & word;
+        let a = here * low;
+        let b = above * high;
+        let sum = (a & word) + (b & word) + carry;
+        product[i] = u32(sum & word);
+        carry = (a >> 32u) + (b >> 32u) + (sum >> 32u);
+        above = here;
+    }
+    let top = product[0];
+    // A fraction above a half is taken from the next quarter turn.
+    let is_over = (top & 0x20000000u) != 0u;
+    let flip = select(0u, 0xffffffffu, is_over);
+    var fraction = 0.0lf;
+    for (var i = 5; i > 0; i--) {
+        fraction = (fraction + f64(product[i] ^ flip)) * 2.3283064365386963e-10lf;
+    }
+    fraction = (fraction + f64((top ^ flip) & 0x3fffffffu)) * 9.313225746154785e-10lf;
+    let r = fraction * 1.5707963267948966lf;
+    return vec2<f64>(select(r, -r, is_over), f64((top >> 30u) + select(0u, 1u, is_over)));
+}
+
+// x = r + k pi / 2 with |r| <= pi / 4, as (r, k). Up to 10^6, pi / 2 is taken off in three parts, which is exact.
+fn tw_turn64(x: f64) -> vec2<f64> {
+    let z = abs(x);
+    if (z > 1e6lf && z <= 1.7976931348623157e308lf) {
+        let turn = tw_far_turn_f64(z);
+        return select(turn, -turn, x < 0.0lf);
+    }
     let k = round(x * 0.6366197723675814lf);
-    let r = ((x - k * 1.5707963267341256lf) - k * 6.077100506303966e-11lf) - k * 2.0222662487959506e-21lf;
-    let turn = i32(k - 4.0lf * floor(k * 0.25lf)) + quarter;
-    let y = select(tw_sin_small64(r), tw_cos_small64(r), (turn & 1) == 1);
+    return vec2<f64>(((x - k * 1.5707963267341256lf) - k * 6.077100506303966e-11lf) - k * 2.0222662487959506e-21lf, k);
+}
+
+// sin(x + quarter * pi / 2).
+fn tw_sine64(x: f64, quarter: i32) -> f64 {
+    let reduced = tw_turn64(x);
+    let turn = i32(reduced.y - 4.0lf * floor(reduced.y * 0.25lf)) + quarter;
+    let y = select(tw_sin_small64(reduced.x), tw_cos_small64(reduced.x), (turn & 1) == 1);
     return select(y, -y, (turn & 2) == 2);
 }
 

@@ -29,7 +29,7 @@
 //! | [`expr`] | scalar and index expressions: simplify, evaluate on the CPU, print as WGSL |
 //! | [`graph`] | a model as its file says it |
 //! | [`onnx`] | bytes to a graph |
-//! | [`ir`] | the tensor program: every value by one of five forms of definition |
+//! | [`ir`] | the tensor program: every value by one of a few forms of definition |
 //! | [`ops`] | one row per operator: how it becomes values of the program |
 //! | [`kernel`] | what to compute, how, and what the device allows |
 //! | [`plan`] | what becomes a kernel, what is folded into it, where tensors lie |

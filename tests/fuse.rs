@@ -29,7 +29,12 @@ fn assert_families(net: Net, wanted: &[&str]) {
 fn statistics(plan: &Plan) -> usize {
     match &plan.kernels[0].spec.body {
         Body::Reduce { stages, .. } => stages.len(),
-        Body::Map { .. } | Body::Update { .. } | Body::Contract(_) | Body::Conv(_) | Body::Attention(_) => 0,
+        Body::Map { .. }
+        | Body::Update { .. }
+        | Body::Contract(_)
+        | Body::Conv(_)
+        | Body::Attention(_)
+        | Body::TopK(_) => 0,
     }
 }
 

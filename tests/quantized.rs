@@ -229,7 +229,11 @@ fn weights_of_dequantized_networks_take_their_own_size() {
         };
         let is_product = |body: &Body| match body {
             Body::Contract(_) | Body::Conv(_) => true,
-            Body::Map { .. } | Body::Update { .. } | Body::Reduce { .. } | Body::Attention(_) => false,
+            Body::Map { .. }
+            | Body::Update { .. }
+            | Body::Reduce { .. }
+            | Body::Attention(_)
+            | Body::TopK(_) => false,
         };
         let steps = plan.steps.iter().filter(|step| is_product(&plan.kernels[step.kernel].spec.body));
         let read: u64 =

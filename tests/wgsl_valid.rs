@@ -12,6 +12,7 @@ use naga::valid::{Capabilities, ShaderStages, SubgroupOperationSet, ValidationFl
 use naga::{
     Binding, BuiltIn, Expression, Function, Handle, Literal, LocalVariable, Module, Statement, TypeInner,
 };
+use support::net::Net;
 use support::{contractions, corpus, maps, rows};
 use tilewright::DType;
 use tilewright::expr::{Binary, Expr, HELPERS, Idx, Unary};
@@ -111,7 +112,7 @@ fn arguments(module: &Module, function: &Function, fault: &mut dyn FnMut(String)
 }
 
 /// Barriers and subgroup operations are reached by all invocations of a workgroup or by none: they stand in an entry
-/// point, under no condition but that of a loop over what is the same for all, and nothing returns before them.
+/// point, under no condition but on what is the same for all, and nothing returns before them.
 fn barriers(module: &Module, function: &Function, is_entry: bool, fault: &mut dyn FnMut(String)) {
     struct Walk<'a> {
         uniform: Uniform<'a>,
@@ -125,6 +126,7 @@ fn barriers(module: &Module, function: &Function, is_entry: bool, fault: &mut dy
             for statement in block {
                 match statement {
                     Statement::ControlBarrier(_)
+                    | Statement::WorkGroupUniformLoad { .. }
                     | Statement::SubgroupCollectiveOperation { .. }
                     | Statement::SubgroupGather { .. }
                     | Statement::SubgroupBallot { .. } => {
@@ -152,8 +154,10 @@ fn barriers(module: &Module, function: &Function, is_entry: bool, fault: &mut dy
                                 .push("a barrier in a loop that not every invocation walks alike".into());
                         }
                     }
-                    Statement::If { accept, reject, .. } => {
-                        let outer = std::mem::replace(&mut self.conditional, true);
+                    Statement::If { condition, accept, reject } => {
+                        let is_uniform = self.uniform.value(*condition, &mut Vec::new());
+                        let outer = self.conditional;
+                        self.conditional |= !is_uniform;
                         self.block(accept);
                         self.block(reject);
                         self.conditional = outer;
@@ -220,6 +224,7 @@ impl Uniform<'_> {
     fn value(&self, e: Handle<Expression>, known: &mut Vec<Handle<LocalVariable>>) -> bool {
         match &self.function.expressions[e] {
             Expression::Literal(_) | Expression::Constant(_) | Expression::ZeroValue(_) => true,
+            Expression::WorkGroupUniformLoadResult { .. } => true,
             Expression::Unary { expr, .. } | Expression::As { expr, .. } => self.value(*expr, known),
             Expression::AccessIndex { base, .. } => self.value(*base, known),
             Expression::Binary { left, right, .. } => self.value(*left, known) && self.value(*right, known),
@@ -457,6 +462,26 @@ fn rows_of_every_kind_are_valid() {
         }
     }
     assert!(texts.len() > 100, "few texts: {}", texts.len());
+}
+
+/// Selections, sorts and merges of keys of one and two words, at static and symbolic sizes.
+#[test]
+fn orders_of_every_kind_are_valid() {
+    let mut texts = Seen::new();
+    for (dtype, shape, k) in
+        [(DType::F32, "rows 5000", 50), (DType::I64, "4 n", 7), (DType::F16, "3000", 3000)]
+    {
+        let net = Net::new().input("x", dtype, shape).list("k", &[k]);
+        let net = net.node("TopK", "x k", "top at", &[]).output("at", DType::I64);
+        for caps in devices() {
+            let kernel = net.plan(&caps).kernels.remove(0);
+            let legal = contractions::legal(&kernel.spec, &[9000], &caps);
+            for schedule in legal.iter().step_by(3) {
+                check(&kernel.label, &kernel.spec, schedule, &[9000], &caps, &mut texts);
+            }
+        }
+    }
+    assert!(texts.len() > 30, "few texts: {}", texts.len());
 }
 
 /// Sizes under which schedules are chosen: small, odd, large.

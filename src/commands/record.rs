@@ -7,7 +7,7 @@ use super::windows::{Part, parts};
 use super::{Commands, Dispatch, Keep, Kept, Memory, Range};
 use crate::error::{Error, Result};
 use crate::kernel::{Caps, KernelSpec, Pass, Schedule, Slot, grid, passes, size, storage_bytes};
-use crate::plan::{Layout, Origin, Plan, Source, Step, SymbolValues, TensorId, bound_bytes};
+use crate::plan::{Layout, Origin, Plan, Source, Step, SymbolValues, TensorId, Turn, bound_bytes};
 use crate::wgsl::{self, Bound, Rendered, Target};
 
 /// Picks the schedule of a kernel at given values of its parameters.
@@ -76,7 +76,6 @@ impl Recorder<'_> {
     /// As [`Recorder::run`].
     pub fn once(&mut self) -> Result<Commands> {
         let plan = self.plan;
-        let none = SymbolValues::new();
         let is_once = |t: TensorId| matches!(plan.tensors[t].origin, Origin::Once);
         let mut buffers = Vec::new();
         for step in plan.steps.iter().filter(|step| is_once(step.output)) {
@@ -84,8 +83,10 @@ impl Recorder<'_> {
             buffers.push((range.memory, range.size_bytes));
         }
         let mut scratch = Scratch { first_arena: 0, size_bytes: Vec::new() };
+        let turn = |step| (Turn { step, repetition: 0 }, SymbolValues::new());
+        let turns = (0..plan.steps.len()).map(turn).collect();
         let (dispatches, parameters) =
-            self.dispatches(is_once, &BTreeSet::new(), &none, &|this, t| this.constant(t), &mut scratch)?;
+            self.dispatches(is_once, turns, &BTreeSet::new(), &|this, _, t| this.constant(t), &mut scratch)?;
         buffers.extend(scratch.buffers());
         Ok(Commands { buffers, parameters, dispatches, ..Commands::default() })
     }
@@ -127,8 +128,10 @@ impl Recorder<'_> {
         }
         let in_run = |t: TensorId| matches!(plan.tensors[t].origin, Origin::Run);
         let mut scratch = Scratch { first_arena: layout.arena_bytes.len(), size_bytes: Vec::new() };
+        let place = |_: &Self, turn, t| range(plan.holder(t, Some(turn), symbols)?);
+        let turns = plan.turns(symbols)?;
         let (dispatches, parameters) =
-            self.dispatches(in_run, &keep.in_place, symbols, &|_, t| range(t), &mut scratch)?;
+            self.dispatches(in_run, turns, &keep.in_place, &place, &mut scratch)?;
         buffers.extend(scratch.buffers());
         let (mut readbacks, mut kept) = (Vec::new(), Vec::new());
         for (number, output) in plan.outputs.iter().enumerate() {
@@ -141,9 +144,10 @@ impl Recorder<'_> {
             let len: usize = layout.shapes[t].iter().product();
             let bytes = len * storage_bytes(plan.tensors[t].dtype, self.caps.floats());
             let size_bytes = (bytes as u64).next_multiple_of(4);
-            readbacks.push(Range { size_bytes, ..range(t)? });
+            readbacks.push(Range { size_bytes, ..range(plan.holder(t, None, symbols)?)? });
         }
-        let left = plan.next.iter().flat_map(|next| &next.live).map(|&(_, t)| range(t));
+        let left = plan.next.iter().flat_map(|next| &next.live);
+        let left = left.map(|&(_, t)| range(plan.holder(t, None, symbols)?));
         let left = left.collect::<Result<_>>()?;
         Ok((Commands { buffers, parameters, dispatches, readbacks, left, kept }, layout))
     }
@@ -156,25 +160,28 @@ impl Recorder<'_> {
         Ok(Range { memory: Memory::Constant(t), offset_bytes: 0, size_bytes })
     }
 
-    /// The dispatches of the steps whose output is `wanted`, those of nothing left out, and their parameters.
+    /// The dispatches of the turns whose output is `wanted`, those of nothing left out, and their parameters.
     fn dispatches(
         &mut self,
         wanted: impl Fn(TensorId) -> bool,
+        turns: Vec<(Turn, SymbolValues)>,
         in_place: &BTreeSet<usize>,
-        symbols: &SymbolValues,
-        range: &dyn Fn(&Self, TensorId) -> Result<Range>,
+        range: &dyn Fn(&Self, Turn, TensorId) -> Result<Range>,
         scratch: &mut Scratch,
     ) -> Result<(Vec<Dispatch>, Vec<u8>)> {
         let plan = self.plan;
         let mut parameters = Parameters::new(self.caps);
         let mut dispatches = Vec::new();
-        for number in (0..plan.steps.len()).filter(|&number| wanted(plan.steps[number].output)) {
-            let step = plan.step(number, in_place);
-            let sizes = sizes(step, symbols);
-            let inputs = step.inputs.iter().map(|&t| range(self, t)).collect::<Result<Vec<_>>>()?;
-            let output = range(self, step.output)?;
+        for (turn, symbols) in turns {
+            let step = plan.step(turn.step, in_place);
+            if !wanted(step.output) {
+                continue;
+            }
+            let sizes = sizes(step, &symbols);
+            let inputs = step.inputs.iter().map(|&t| range(self, turn, t)).collect::<Result<Vec<_>>>()?;
+            let output = range(self, turn, step.output)?;
             for part in parts(self.caps, plan, step, &sizes, inputs, output)? {
-                self.part(number, step, &part, &mut parameters, scratch, &mut dispatches)?;
+                self.part(turn.step, step, &part, &mut parameters, scratch, &mut dispatches)?;
             }
         }
         Ok((dispatches, parameters.bytes))

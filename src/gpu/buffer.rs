@@ -96,18 +96,11 @@ impl Device {
         Ok(Buffer::new(raw, label, size_bytes, Weak::new()))
     }
 
-    /// A buffer for a uniform binding: the run-time parameters of a kernel. Its contents are zero.
+    /// A buffer for uniform bindings: the run-time parameters of kernels. Its contents are zero.
     ///
     /// # Errors
-    /// As [`Device::buffer`], with the limit of a uniform binding.
+    /// As [`Device::buffer`].
     pub fn uniform(&self, label: &str, size_bytes: u64) -> Result<Buffer> {
-        let limit_bytes = self.0.max_uniform_binding_bytes;
-        if padded(size_bytes) > limit_bytes {
-            return Err(Error::limit(
-                format!("uniform buffer {label:?}"),
-                format!("needs {size_bytes} bytes, the device binds at most {limit_bytes} as a uniform"),
-            ));
-        }
         let raw = self.0.allocate(label, size_bytes, wgpu::BufferUsages::UNIFORM)?;
         Ok(Buffer::new(raw, label, size_bytes, Weak::new()))
     }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::content::CONTENT_LEN;
-use super::{Def, Guard, Update, Value, ValueId};
+use super::{Def, Guard, Repeat, Update, Value, ValueId};
 use crate::error::Error;
 use crate::expr::{Atom, Binary, Expr, Idx, Node, Unary, flatten, numel, unflatten, vars};
 use crate::tensor::{DType, Tensor};
@@ -66,6 +66,8 @@ pub struct Program {
     pub guards: Vec<Guard>,
     /// The node being lowered, for messages and names.
     pub place: String,
+    /// What a run computes again and again, in order.
+    pub repeats: Vec<Repeat>,
     /// Values that earlier stages of the run computed.
     pub given: BTreeMap<ValueId, Given>,
 }
@@ -263,7 +265,13 @@ impl Program {
         self.equate(&have, &want, "number of elements before and after a reshape")?;
         let source = match self.value(x).def {
             Def::Reshape(source) => source,
-            Def::Input(_) | Def::Weight(_) | Def::Map(_) | Def::Reduce { .. } | Def::Contract { .. } => x,
+            Def::Input(_)
+            | Def::Weight(_)
+            | Def::Map(_)
+            | Def::Reduce { .. }
+            | Def::Contract { .. }
+            | Def::TopK { .. }
+            | Def::Stacked { .. } => x,
         };
         if self.shape(source) == shape.as_slice() {
             return Ok(source);
@@ -418,7 +426,10 @@ impl Value {
     pub fn exprs(&self) -> Vec<&Expr> {
         match &self.def {
             Def::Input(_) | Def::Weight(_) | Def::Reshape(_) => vec![],
-            Def::Map(body) | Def::Reduce { body, .. } => vec![body],
+            Def::Map(body)
+            | Def::Reduce { body, .. }
+            | Def::TopK { key: body, .. }
+            | Def::Stacked { body, .. } => vec![body],
             Def::Contract { a, b, windows, .. } => {
                 let windows = windows.iter().flat_map(|windows| [&windows.w, &windows.x]);
                 [a, b].into_iter().chain(windows).collect()

@@ -64,7 +64,12 @@ impl Program {
                         Some(sum.binary(combine.binary(), &self.resolve(body, at)?))
                     })
                 }
-                Def::Input(_) | Def::Weight(_) | Def::Reshape(_) | Def::Contract { .. } => None,
+                Def::Input(_)
+                | Def::Weight(_)
+                | Def::Reshape(_)
+                | Def::Contract { .. }
+                | Def::TopK { .. }
+                | Def::Stacked { .. } => None,
             })
             .collect()
     }
@@ -115,7 +120,12 @@ impl Program {
                     }
                     sum
                 }
-                Def::Input(_) | Def::Weight(_) | Def::Reshape(_) | Def::Contract { .. } => return None,
+                Def::Input(_)
+                | Def::Weight(_)
+                | Def::Reshape(_)
+                | Def::Contract { .. }
+                | Def::TopK { .. }
+                | Def::Stacked { .. } => return None,
             };
             write_element(value.dtype, i, apply_cast(value.dtype, result), &mut bytes).then_some(())?;
         }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::build::Program;
-use super::{Def, ValueId};
+use super::{Def, Repeat, ValueId, before};
 use crate::error::{Error, Result};
 use crate::expr::{Env, Expr, Idx, Value, apply_cast, eval, eval_idx, read_element, write_element};
 use crate::tensor::{DType, Tensor};
@@ -26,6 +26,7 @@ impl Program {
             }
         }
         let mut run = Run { program: self, inputs, symbols, done: HashMap::new(), at: Vec::new() };
+        self.repeats.iter().try_for_each(|repeat| run.repeat(repeat))?;
         wanted.iter().map(|&id| run.tensor(id)).collect()
     }
 }
@@ -84,6 +85,9 @@ impl Run<'_> {
                 let fold = (identity, combine.binary());
                 self.elements(value.dtype, &shape, &extents, Some(fold), std::slice::from_ref(body))?
             }
+            // Made with the repetitions.
+            Def::Stacked { .. } => return Err(failed()),
+            Def::TopK { extent, key, largest } => self.order(&shape, extent, key, *largest)?,
             Def::Contract { k, a, b, .. } => {
                 let k = self.sizes(k)?;
                 let zero = Expr::int(value.dtype, 0).as_const().ok_or_else(failed)?;
@@ -94,6 +98,59 @@ impl Run<'_> {
         debug_assert_eq!(elements.len() as i64, len);
         self.done.insert(id, (shape, elements));
         Ok(())
+    }
+
+    /// Compute the values of a repetition as often as it says.
+    fn repeat(&mut self, repeat: &Repeat) -> Result<()> {
+        let program = self.program;
+        for &(old, _) in &repeat.states {
+            self.compute(old)?;
+        }
+        let mut stacks = vec![Vec::new(); repeat.stacks.len()];
+        for step in 0..self.size(&repeat.count)? {
+            self.symbols.insert(repeat.step.to_string(), step);
+            self.done.retain(|id, _| !repeat.values.contains(id));
+            for (&id, stack) in repeat.stacks.iter().zip(&mut stacks) {
+                let value = program.value(id);
+                let Def::Stacked { body, .. } = &value.def else { continue };
+                for source in value.sources() {
+                    self.compute(source)?;
+                }
+                let shape = self.sizes(&value.shape[1..])?;
+                stack.extend(self.elements(value.dtype, &shape, &[], None, std::slice::from_ref(body))?);
+            }
+            for &(_, new) in &repeat.states {
+                self.compute(new)?;
+            }
+            for &(old, new) in &repeat.states {
+                let state = self.done[&new].clone();
+                self.done.insert(old, state);
+            }
+        }
+        for (&id, stack) in repeat.stacks.iter().zip(stacks) {
+            let shape = self.sizes(&program.value(id).shape)?;
+            self.done.insert(id, (shape, stack));
+        }
+        Ok(())
+    }
+
+    /// The positions of the first elements of every row, in order.
+    fn order(&mut self, shape: &[i64], extent: &Idx, key: &Expr, largest: bool) -> Result<Vec<Value>> {
+        let (&k, rows) = shape.split_last().ok_or_else(|| Error::model("evaluate", "rows have no axis"))?;
+        let extent = self.size(extent)?;
+        let all = [rows, &[extent]].concat();
+        let keys = self.elements(key.dtype(), &all, &[], None, std::slice::from_ref(key))?;
+        let mut out = Vec::new();
+        for row in keys.chunks(extent.max(1) as usize) {
+            let keys: Vec<Expr> = row.iter().map(|&value| Expr::constant(key.dtype(), value)).collect();
+            let comes = |a: &usize, b: &usize| {
+                before(&keys[*a], &keys[*b], largest).as_const().is_some_and(Value::to_bool)
+            };
+            let mut order: Vec<usize> = (0..keys.len()).collect();
+            order.sort_by(|a, b| comes(b, a).cmp(&comes(a, b)));
+            out.extend(order.iter().take(k as usize).map(|&position| Value::I(position as i64)));
+        }
+        Ok(out)
     }
 
     /// Every element of `shape`: the product of `factors`, folded over `inner` where there is a fold.

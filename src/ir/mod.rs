@@ -1,6 +1,6 @@
 //! The tensor program: every value with its dtype, symbolic shape and *definition*.
 //!
-//! Five forms of definition carry all operators. An operator is lowered to a few of them; what becomes a
+//! Seven forms of definition carry all operators. An operator is lowered to a few of them; what becomes a
 //! kernel of its own and what is folded into another is decided later, by `plan`.
 
 mod build;
@@ -8,11 +8,15 @@ mod content;
 mod convolution;
 mod evaluate;
 mod nest;
+mod order;
+mod repeat;
 
 pub use build::{Given, Needed, Program, Stop, count_name};
 pub use content::static_shape;
 pub use convolution::{ConvAxis, ConvVar, Convolution};
 pub use nest::{Axes, join, split};
+pub use order::{before, last};
+pub use repeat::{Made, Repeat};
 
 use crate::expr::{Binary, Expr, Idx};
 use crate::tensor::{DType, Tensor};
@@ -101,6 +105,23 @@ pub enum Def {
         b: Expr,
         /// Where this is a convolution: the same sums by windows.
         windows: Option<Box<Convolution>>,
+    },
+    /// `out[i.., j]` is the position, as int32, of the element of row `i` that stands at place `j` in order of the keys,
+    /// equal ones by position. Positions are the key's last loop variable, over `extent` and not over the last axis.
+    TopK {
+        /// Number of elements of a row.
+        extent: Idx,
+        /// What they are compared by.
+        key: Expr,
+        /// Whether large keys come first.
+        largest: bool,
+    },
+    /// `out[at, i..] = body(i..)`, one slice in each repetition of a [`Repeat`]; loop variables run over the slice.
+    Stacked {
+        /// The slice's number.
+        at: Idx,
+        /// What each of its elements is.
+        body: Expr,
     },
 }
 

@@ -28,10 +28,12 @@ mod spec;
 mod split_k;
 mod subgroup;
 mod tiled;
+mod topk;
+mod topk_passes;
 mod transpose;
 mod work;
 
-pub use crate::ir::{Combine, ConvVar};
+pub use crate::ir::{Combine, ConvVar, before, last};
 pub use apart::{ApartSchedule, Part};
 pub use attention::{AttentionSchedule, FusedSchedule};
 pub(crate) use attention::{columns, stride};
@@ -57,10 +59,11 @@ pub use space::{
 };
 pub use spec::{
     AttentionBody, AttentionResult, Body, ContractBody, ConvBody, KernelSpec, Product, RowResult, Stage,
-    storage_bytes, storage_type, stored,
+    TopKBody, storage_bytes, storage_type, stored,
 };
 pub use subgroup::SubgroupSchedule;
 pub use tiled::TiledSchedule;
+pub use topk::{MergeSchedule, SortSchedule, TopKSchedule};
 pub(crate) use transpose::Across;
 pub use transpose::TransposeSchedule;
 pub use work::{Limit, Work};

@@ -11,6 +11,7 @@ use super::row_parts;
 use super::schedule::{Schedule, Sizes};
 use super::spec::{Body, KernelSpec};
 use super::split_k;
+use super::topk_passes;
 use crate::expr::Idx;
 
 /// What a pass reads or writes.
@@ -51,13 +52,16 @@ pub fn passes(spec: &KernelSpec, schedule: &Schedule, sizes: Sizes, caps: &Caps)
         (Body::Attention(body), Schedule::Attention(s)) => {
             attention_passes::passes(spec, body, s, sizes, caps)
         }
+        (Body::TopK(body), Schedule::TopK(s)) if s.parts > 1 => Some(topk_passes::selected(spec, body, s)),
+        (Body::TopK(body), Schedule::Sort(s)) => Some(topk_passes::sorted(spec, body, s, sizes)),
         (
             Body::Map { .. }
             | Body::Update { .. }
             | Body::Reduce { .. }
             | Body::Contract(_)
             | Body::Conv(_)
-            | Body::Attention(_),
+            | Body::Attention(_)
+            | Body::TopK(_),
             _,
         ) => None,
     };

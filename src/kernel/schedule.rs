@@ -16,6 +16,7 @@ use super::reduce::ReduceSchedule;
 use super::spec::{Body, KernelSpec, RowResult};
 use super::subgroup::SubgroupSchedule;
 use super::tiled::TiledSchedule;
+use super::topk::{MergeSchedule, SortSchedule, TopKSchedule};
 use super::transpose::{Across, TransposeSchedule};
 use crate::error::{Error, Result};
 use crate::expr::Idx;
@@ -52,6 +53,12 @@ pub enum Schedule {
     Apart(ApartSchedule),
     /// For a [`Body::Contract`] of 8-bit integers, by packed dot products.
     Packed(PackedSchedule),
+    /// For [`Body::TopK`] of few elements.
+    TopK(TopKSchedule),
+    /// For [`Body::TopK`] of many.
+    Sort(SortSchedule),
+    /// For a [`Body::TopK`] whose rows are two parts in order.
+    Merge(MergeSchedule),
 }
 
 impl Schedule {
@@ -70,7 +77,10 @@ impl Schedule {
             | Schedule::Depthwise(_)
             | Schedule::Attention(_)
             | Schedule::Apart(_)
-            | Schedule::Packed(_) => 1,
+            | Schedule::Packed(_)
+            | Schedule::TopK(_)
+            | Schedule::Sort(_)
+            | Schedule::Merge(_) => 1,
         }
     }
 
@@ -79,14 +89,16 @@ impl Schedule {
         match self {
             Schedule::Reduce(s) => s.parts == 1,
             Schedule::Attention(s) => s.is_one_pass(),
-            Schedule::Apart(_) | Schedule::Packed(_) => false,
+            Schedule::TopK(s) => s.parts == 1,
+            Schedule::Apart(_) | Schedule::Packed(_) | Schedule::Sort(_) => false,
             Schedule::Contract(_) | Schedule::Tiled(_) | Schedule::Subgroup(_) => self.split_k() == 1,
             Schedule::Map(_)
             | Schedule::Transpose(_)
             | Schedule::Cooperative(_)
             | Schedule::Gemv(_)
             | Schedule::Conv(_)
-            | Schedule::Depthwise(_) => true,
+            | Schedule::Depthwise(_)
+            | Schedule::Merge(_) => true,
         }
     }
 
@@ -105,7 +117,10 @@ impl Schedule {
             | Schedule::Conv(_)
             | Schedule::Depthwise(_)
             | Schedule::Apart(_)
-            | Schedule::Packed(_)) => other,
+            | Schedule::Packed(_)
+            | Schedule::TopK(_)
+            | Schedule::Sort(_)
+            | Schedule::Merge(_)) => other,
         }
     }
 
@@ -124,7 +139,10 @@ impl Schedule {
             | Schedule::Depthwise(_)
             | Schedule::Attention(_)
             | Schedule::Apart(_)
-            | Schedule::Packed(_) => None,
+            | Schedule::Packed(_)
+            | Schedule::TopK(_)
+            | Schedule::Sort(_)
+            | Schedule::Merge(_) => None,
         }
     }
 
@@ -149,6 +167,10 @@ impl Schedule {
             Schedule::Attention(s) => s.algorithm(),
             Schedule::Apart(s) => s.algorithm(),
             Schedule::Packed(_) => "packed",
+            Schedule::TopK(s) if s.parts > 1 => "selection in parts",
+            Schedule::TopK(_) => "selection",
+            Schedule::Sort(_) => "sort",
+            Schedule::Merge(_) => "merge",
         }
     }
 
@@ -168,7 +190,10 @@ impl Schedule {
             | Schedule::Gemv(_)
             | Schedule::Conv(_)
             | Schedule::Depthwise(_)
-            | Schedule::Attention(_) => false,
+            | Schedule::Attention(_)
+            | Schedule::TopK(_)
+            | Schedule::Sort(_)
+            | Schedule::Merge(_) => false,
         }
     }
 }
@@ -208,6 +233,9 @@ impl std::fmt::Display for Schedule {
             Schedule::Attention(s) => s.fmt(f),
             Schedule::Apart(s) => s.fmt(f),
             Schedule::Packed(s) => s.fmt(f),
+            Schedule::TopK(s) => s.fmt(f),
+            Schedule::Sort(s) => s.fmt(f),
+            Schedule::Merge(s) => s.fmt(f),
         }
     }
 }
@@ -324,6 +352,19 @@ pub fn grid(
                 flat(div(b * div(m, s.micro_m), s.rows))
             } else {
                 flat(b * div(m, s.rows * s.micro_m))
+            }
+        }
+        (Body::TopK(body), Schedule::TopK(TopKSchedule { parts: 1, .. }) | Schedule::Merge(_)) => {
+            let [rows, extent, k] = [checked(&body.rows)?, checked(&body.extent)?, checked(&body.k)?];
+            let total = rows.saturating_mul(extent.max(k));
+            if total > i32::MAX as i64 {
+                return Err(too_large("number of elements", total, i32::MAX as i64));
+            }
+            match schedule {
+                _ if k == 0 => Ok([0; 3]),
+                Schedule::Merge(s) => flat(div(rows * div(k, s.each), s.workgroup)),
+                Schedule::TopK(s) => flat(div(rows, s.rows)),
+                _ => Ok([0; 3]),
             }
         }
         (_, other) => Err(Error::limit(label, format!("schedule {other} does not fit this kernel"))),

@@ -8,7 +8,7 @@ use super::schedule::{Schedule, Sizes};
 use super::spec::{Body, ConvBody, KernelSpec};
 use super::{
     apart, attention, contract, conv, cooperative, depthwise, gemv, map, packed, reduce, subgroup, tiled,
-    transpose,
+    topk, transpose,
 };
 
 /// Candidates that are left at the most.
@@ -46,6 +46,7 @@ fn fused_points(spec: &KernelSpec, sizes: Sizes, caps: &Caps, peaks: &Peaks) -> 
         Body::Attention(body) => attention::points(spec, body, sizes, caps, peaks),
         Body::Conv(body) if depthwise::applies(body) => [depthwise::points(), conv::points()].concat(),
         Body::Conv(_) => conv::points(),
+        Body::TopK(body) => topk::points(body, sizes),
         Body::Contract(_) => {
             [contract::points(), tiled::points(), subgroup::points(), cooperative::points(), gemv::points()]
                 .concat()
@@ -127,6 +128,7 @@ pub fn default_schedule(spec: &KernelSpec, sizes: Sizes, caps: &Caps) -> Schedul
         }
         Body::Attention(body) => Schedule::Attention(attention::default(spec, body, sizes, caps)),
         Body::Conv(body) => conv_default(body, sizes, caps),
+        Body::TopK(body) => topk::default(body, sizes, caps),
     }
 }
 
@@ -167,6 +169,7 @@ pub fn broken_rule(
         (Body::Attention(body), Schedule::Attention(s)) => attention::broken_rule(spec, body, s, sizes, caps),
         (_, Schedule::Apart(s)) => apart::broken_rule(spec, s, sizes, caps),
         (Body::Contract(_), Schedule::Packed(s)) => packed::broken_rule(spec, s, sizes, caps),
+        (Body::TopK(body), schedule) => topk::broken_rule(body, schedule, sizes, caps),
         (
             Body::Map { .. }
             | Body::Update { .. }
@@ -205,6 +208,7 @@ pub fn estimate_ns(spec: &KernelSpec, schedule: &Schedule, sizes: Sizes, caps: &
         }
         (_, Schedule::Apart(s)) => apart::estimate_ns(spec, s, sizes, caps, peaks),
         (Body::Contract(_), Schedule::Packed(s)) => packed::estimate_ns(spec, s, sizes, caps, peaks),
+        (Body::TopK(body), schedule) => topk::estimate_ns(body, schedule, sizes, caps, peaks),
         (
             Body::Map { .. }
             | Body::Update { .. }

@@ -58,6 +58,8 @@ pub enum Body {
     Conv(ConvBody),
     /// `out[b, m, n] = sum over k of softmax over k of score(b, m, k) * v(b, k, n)`.
     Attention(AttentionBody),
+    /// The positions of the first `k` elements of each row.
+    TopK(TopKBody),
 }
 
 /// One statistic of a row: `combine over r < extent of value(row, r)`.
@@ -234,6 +236,26 @@ impl AttentionBody {
     }
 }
 
+/// `out[row, j] = position(row, r)` for the `r < extent` that stands at place `j < k` in order of the keys, equal ones by
+/// `r`. Loop variable 0 is the row, 1 is `r`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct TopKBody {
+    /// Number of rows.
+    pub rows: Idx,
+    /// Number of elements of a row.
+    pub extent: Idx,
+    /// How many of them are wanted, `extent` at the most.
+    pub k: Idx,
+    /// What they are compared by, as [`crate::ir::before`] does.
+    pub key: Expr,
+    /// Whether large keys come first.
+    pub largest: bool,
+    /// What is stored, an int32.
+    pub position: Expr,
+    /// Where a row is known to be two parts that are in order already: the length of the first.
+    pub split: Option<Idx>,
+}
+
 impl KernelSpec {
     /// Lets a product of f16 operands take its sums in f16.
     pub fn allow_f16_sums(&mut self) {
@@ -256,6 +278,7 @@ impl KernelSpec {
             Body::Contract(_) => "gemm",
             Body::Conv(_) => "conv",
             Body::Attention(_) => "attention",
+            Body::TopK(_) => "topk",
         }
     }
 
@@ -267,6 +290,7 @@ impl KernelSpec {
             Body::Reduce { rows, result: RowResult::PerElement { extent, .. }, .. } => rows * extent,
             Body::Contract(c) => &(&c.batch * &c.m) * &c.n,
             Body::Conv(c) => c.output_len(),
+            Body::TopK(c) => &c.rows * &c.k,
             Body::Attention(a) => {
                 let extra = match a.result {
                     AttentionResult::Mixed { .. } => 0i64,
@@ -290,6 +314,7 @@ impl KernelSpec {
             }
             Body::Contract(c) => vec![&c.a, &c.b, &c.epilogue],
             Body::Conv(c) => vec![&c.w, &c.x, &c.epilogue],
+            Body::TopK(c) => vec![&c.key, &c.position],
             Body::Attention(a) => {
                 let last: &[&Expr] = match &a.result {
                     AttentionResult::Mixed { mean, epilogue, .. } => &[mean, epilogue],

@@ -134,6 +134,7 @@ impl Work {
                 count.add(&body.epilogue, outputs);
                 dtype = body.sum;
             }
+            Body::TopK(body) => count.add(&body.key, extent(&body.rows) * extent(&body.extent)),
             Body::Attention(body) => {
                 let [batch, m, n, k, d] = [&body.batch, &body.m, &body.n, &body.k, &body.d].map(extent);
                 let pairs = batch * m * body.mean_keys(sizes);

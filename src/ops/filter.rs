@@ -2,11 +2,11 @@
 //! there are is read back, and the rest of the plan is for any number.
 
 use super::math::{Lowering, op};
-use super::prefix::positions;
-use super::topk::{before, same};
+use super::prefix::{positions, prefix};
+use super::topk::first;
 use super::{Cx, OpDef};
-use crate::expr::{Expr, Idx, numel, unflatten, vars};
-use crate::ir::{Combine, Program, Stop, ValueId};
+use crate::expr::{Expr, Idx, Unary, numel, unflatten, vars};
+use crate::ir::{Combine, Program, Stop, ValueId, before};
 use crate::tensor::DType;
 
 /// The family.
@@ -16,7 +16,7 @@ pub const OPS: &[OpDef] = &[
     op(
         "Unique",
         11,
-        "the different elements or slices, their first positions, inverse and counts; n^2 comparisons",
+        "the different elements or slices, their first positions, inverse and counts; n^2 comparisons of slices",
         unique,
     ),
 ];
@@ -76,102 +76,94 @@ fn chosen(all: &[Idx], which: &Idx) -> Expr {
     })
 }
 
-/// Slices are compared pair by pair; of equal ones the first stands for all.
+/// Equal slices stand side by side once all are in order, the first of them in front.
 fn unique(cx: &mut Cx) -> Lowering {
     let x = cx.input(0)?;
     let (x, axis) = axis_or_flat(cx, x)?;
     let sorted = cx.int_or("sorted", 1)? != 0;
     let p = &mut *cx.program;
-    let mut order: Vec<usize> = (0..p.rank(x)).filter(|&a| a != axis).collect();
-    order.insert(0, axis);
-    let turned = p.transpose(x, &order);
+    let mut axes: Vec<usize> = (0..p.rank(x)).filter(|&a| a != axis).collect();
+    axes.insert(0, axis);
+    let turned = p.transpose(x, &axes);
     let (len, inner) = (p.shape(turned)[0].clone(), numel(&p.shape(turned)[1..]));
-    let rows = p.reshape(turned, vec![len.clone(), inner.clone()])?;
-    let pair = Pair::new(p, rows, &len, &inner);
-    let number = |i: &Idx| Expr::index(i.clone(), DType::I32);
+    let slices = p.reshape(turned, vec![len.clone(), inner.clone()])?;
+    let order = if inner.is(1) {
+        let elements = flat(p, slices)?;
+        ascending(p, elements)
+    } else {
+        let places = places(p, slices);
+        ascending(p, places)
+    };
     let (zero, one) = (Expr::int(DType::I32, 0), Expr::int(DType::I32, 1));
-    let every = |p: &mut Program, combine, f: &dyn Fn(&Program, &Idx, &Idx) -> Expr| {
-        p.reduction(vec![len.clone()], vec![len.clone()], combine, |p, at, r| f(p, &at[0], &r[0]))
-    };
-    // Where the first slice like this one is.
-    let first = every(p, Combine::Min, &|p, a, b| pair.same(p, a, b).select(&number(b), &number(a)));
-    let is_first = {
-        let at = vars(0, std::slice::from_ref(&len));
-        let body = p.load(first, &at).equals(number(&at[0]));
-        p.map(vec![len.clone()], body)
-    };
-    // How many different ones come before it.
-    let rank = every(p, Combine::Sum, &|p, a, b| {
-        let earlier = match sorted {
-            true => pair.before(p, b, a),
-            false => number(b).below(p.load(first, std::slice::from_ref(a))),
+    let is_new = p.reduction(vec![len.clone()], vec![inner], Combine::Max, |p, at, r| {
+        let slice = |place: &Idx| {
+            let slice = p.load(order, std::slice::from_ref(place)).to_position(&len);
+            p.load(slices, &[slice, r[0].clone()])
         };
-        p.load(is_first, std::slice::from_ref(b)).and(earlier).select(&one, &zero)
+        let here = slice(&at[0]);
+        let previous = slice(&(&at[0] - &Idx::from(1i64)).larger(&Idx::from(0i64)));
+        let is_first = number(&at[0]).equals(&zero);
+        is_first.or(same(&here, &previous).unary(Unary::Not)).select(&one, &zero)
     });
-    let ones = p.cast(is_first, DType::I32);
-    let total = p.reduce(ones, &[0], false, Combine::Sum, Expr::clone)?;
-    let count = p.computed_size(total)?;
-    let ranked = |p: &mut Program, combine, f: &dyn Fn(&Program, &Idx, &Expr) -> Expr| {
-        p.reduction(vec![count.clone()], vec![len.clone()], combine, |p, at, r| {
-            let here = p.load(rank, r).equals(number(&at[0]));
-            f(p, &r[0], &here)
-        })
-    };
-    let places = ranked(p, Combine::Max, &|p, i, here| {
-        here.and(p.load(is_first, std::slice::from_ref(i))).select(&number(i), &zero)
+    let group = prefix(p, is_new, 0, Combine::Sum);
+    let wanted = p.cast(is_new, DType::Bool);
+    let (count, starts) = positions(p, wanted)?;
+    let at = vars(0, std::slice::from_ref(&count));
+    let start = p.load(starts, &at);
+    let first = p.load(order, &[start.to_position(&len)]);
+    let mut firsts = p.map(vec![count.clone()], first);
+    let next = &at[0] + &Idx::from(1i64);
+    let is_last = number(&next).equals(number(&count));
+    let end = is_last.select(&number(&len), &p.load(starts, &[next.smaller(&(&count - &Idx::from(1i64)))]));
+    let mut counts = p.map(vec![count.clone()], end - start);
+    let place = ascending(p, order);
+    let mut inverse = p.map(vec![len.clone()], {
+        let place = p.load(place, &vars(0, std::slice::from_ref(&len))).to_position(&len);
+        p.load(group, &[place]) - one
     });
-    let counts = ranked(p, Combine::Sum, &|_, _, here| here.select(&one, &zero));
-    let y = pick(p, x, axis, places);
-    Ok(vec![y, p.cast(places, DType::I64), p.cast(rank, DType::I64), p.cast(counts, DType::I64)])
+    if !sorted {
+        let by_first = ascending(p, firsts);
+        (firsts, counts) = (pick(p, firsts, 0, by_first), pick(p, counts, 0, by_first));
+        let numbers = ascending(p, by_first);
+        inverse = pick(p, numbers, 0, inverse);
+    }
+    let y = pick(p, x, axis, firsts);
+    Ok(vec![y, p.cast(firsts, DType::I64), p.cast(inverse, DType::I64), p.cast(counts, DType::I64)])
 }
 
-/// Compares the rows of a matrix.
-struct Pair {
-    rows: ValueId,
-    inner: Idx,
-    /// For every two rows, the first column in which they differ; rows of one element need none.
-    difference: Option<ValueId>,
+fn number(i: &Idx) -> Expr {
+    Expr::index(i.clone(), DType::I32)
 }
 
-impl Pair {
-    fn new(p: &mut Program, rows: ValueId, len: &Idx, inner: &Idx) -> Pair {
-        let column = |i: &Idx| Expr::index(i.clone(), DType::I32);
-        let difference = (!inner.is(1)).then(|| {
-            let pairs = vec![len.clone(), len.clone()];
-            p.reduction(pairs, vec![inner.clone()], Combine::Min, |p, at, r| {
-                let element = |row: &Idx| p.load(rows, &[row.clone(), r[0].clone()]);
-                same(&element(&at[0]), &element(&at[1])).select(&column(inner), &column(&r[0]))
-            })
-        });
-        Pair { rows, inner: inner.clone(), difference }
-    }
+/// The positions of the elements of a vector in ascending order: of a permutation, its inverse.
+fn ascending(p: &mut Program, x: ValueId) -> ValueId {
+    let len = p.shape(x)[0].clone();
+    first(p, x, 0, len, false)
+}
 
-    /// The elements of both rows that decide.
-    fn elements(&self, p: &Program, a: &Idx, b: &Idx) -> (Expr, Expr) {
-        let column = match self.difference {
-            Some(difference) => p.load(difference, &[a.clone(), b.clone()]).to_position(&self.inner),
-            None => Idx::from(0i64),
-        };
-        let element = |row: &Idx| p.load(self.rows, &[row.clone(), column.clone()]);
-        (element(a), element(b))
-    }
+/// Where the rows of a matrix stand in lexicographic order, equal ones in their own: how many come before each. All pairs
+/// are compared.
+fn places(p: &mut Program, rows: ValueId) -> ValueId {
+    let (len, inner) = (p.shape(rows)[0].clone(), p.shape(rows)[1].clone());
+    let element = |p: &Program, row: &Idx, column: &Idx| p.load(rows, &[row.clone(), column.clone()]);
+    // The first column in which two rows differ.
+    let pairs = vec![len.clone(), len.clone()];
+    let column = p.reduction(pairs, vec![inner.clone()], Combine::Min, |p, at, r| {
+        let equal = same(&element(p, &at[0], &r[0]), &element(p, &at[1], &r[0]));
+        equal.select(&number(&inner), &number(&r[0]))
+    });
+    p.reduction(vec![len.clone()], vec![len], Combine::Sum, |p, at, r| {
+        let column = p.load(column, &[at[0].clone(), r[0].clone()]);
+        let place = column.to_position(&inner);
+        let (mine, other) = (element(p, &at[0], &place), element(p, &r[0], &place));
+        let is_equal = column.equals(number(&inner));
+        let comes = is_equal.select(&number(&r[0]).below(number(&at[0])), &before(&other, &mine, false));
+        comes.select(&Expr::int(DType::I32, 1), &Expr::int(DType::I32, 0))
+    })
+}
 
-    fn same(&self, p: &Program, a: &Idx, b: &Idx) -> Expr {
-        match self.difference {
-            Some(difference) => p
-                .load(difference, &[a.clone(), b.clone()])
-                .equals(Expr::index(self.inner.clone(), DType::I32)),
-            None => {
-                let (a, b) = self.elements(p, a, b);
-                same(&a, &b)
-            }
-        }
-    }
-
-    fn before(&self, p: &Program, a: &Idx, b: &Idx) -> Expr {
-        let (x, y) = self.elements(p, a, b);
-        before(&x, &y, false)
-    }
+fn same(a: &Expr, b: &Expr) -> Expr {
+    before(a, b, false).or(before(b, a, false)).unary(Unary::Not)
 }
 
 /// A matrix with a row of `width` numbers for every true element of the vector `wanted`: `f` of its position.

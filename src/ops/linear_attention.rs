@@ -1,8 +1,6 @@
-//! Linear attention: a state that every token changes and reads, unrolled over the sequence.
+//! Linear attention: a state that every token changes and reads, a repetition per token.
 
-use super::join::join;
 use super::math::{Lowering, op};
-use super::recurrent::MOST_STEPS;
 use super::{Cx, OpDef};
 use crate::expr::{Expr, Idx, vars};
 use crate::ir::{Combine, Program, Stop, ValueId};
@@ -12,7 +10,7 @@ use crate::tensor::DType;
 pub const OPS: &[OpDef] = &[op(
     "LinearAttention",
     27,
-    "o = scale * q^T S with S changed by each token's key and value, over at most 512 tokens",
+    "o = scale * q^T S with S changed by each token's key and value",
     linear_attention,
 )];
 
@@ -34,18 +32,18 @@ struct Tokens {
 
 impl Tokens {
     /// The factor of row `i` of the state of head `h` before token `t`.
-    fn kept(&self, p: &Program, [b, h, i]: [&Idx; 3], t: usize) -> Option<Expr> {
+    fn kept(&self, p: &Program, [b, h, i]: [&Idx; 3], t: &Idx) -> Option<Expr> {
         let decay = self.decay?;
         let per_head = p.shape(decay)[2] != p.shape(self.key)[2];
         let at = if per_head { h.clone() } else { &(h * &self.rows) + i };
-        Some(p.load(decay, &[b.clone(), Idx::from(t), at]).cast(DType::F32).exp())
+        Some(p.load(decay, &[b.clone(), t.clone(), at]).cast(DType::F32).exp())
     }
 
     /// The state after token `t`: `S + rate * k (v - S^T k)^T`, S decayed.
-    fn step(&self, p: &mut Program, state: ValueId, t: usize) -> ValueId {
+    fn step(&self, p: &mut Program, state: ValueId, t: &Idx) -> ValueId {
         let shape = p.shape(state).to_vec();
         let key = |p: &Program, b: &Idx, h: &Idx, i: &Idx| {
-            p.load(self.key, &[b.clone(), Idx::from(t), &(h * &self.rows) + i]).cast(DType::F32)
+            p.load(self.key, &[b.clone(), t.clone(), &(h * &self.rows) + i]).cast(DType::F32)
         };
         let faded = |p: &Program, at: &[Idx]| {
             let old = p.load(state, at);
@@ -61,13 +59,13 @@ impl Tokens {
         let at = vars(0, &shape);
         let (b, h, i, j) = (&at[0], &at[1], &at[2], &at[3]);
         let mut value =
-            p.load(self.value, &[b.clone(), Idx::from(t), &(h * &self.columns) + j]).cast(DType::F32);
+            p.load(self.value, &[b.clone(), t.clone(), &(h * &self.columns) + j]).cast(DType::F32);
         if let Some(known) = known {
             value = value - p.load(known, &[b.clone(), h.clone(), j.clone()]);
         }
         if let (true, Some(rate)) = (self.delta, self.rate) {
             let head = if p.shape(rate)[2].is(1) { Idx::from(0i64) } else { h.clone() };
-            value = value * p.load(rate, &[b.clone(), Idx::from(t), head]).cast(DType::F32);
+            value = value * p.load(rate, &[b.clone(), t.clone(), head]).cast(DType::F32);
         }
         let body = faded(p, &at) + key(p, b, h, i) * value;
         p.map(shape, body)
@@ -90,10 +88,6 @@ fn linear_attention(cx: &mut Cx) -> Lowering {
     }
     let shape = cx.program.shape(query).to_vec();
     let [batch, len, width] = shape.as_slice() else { return Err(cx.error("query wants three axes")) };
-    let steps = cx.program.known_size(len)?;
-    if steps == 0 || steps > MOST_STEPS {
-        return Err(cx.unsupported(format!("a sequence of {steps}; 1 to {MOST_STEPS} is")));
-    }
     let rows = width.div(&Idx::from(heads));
     let columns = cx.program.shape(value)[2].div(&Idx::from(kv_heads));
     let scale = match cx.float_or("scale", 0.0)? {
@@ -110,23 +104,25 @@ fn linear_attention(cx: &mut Cx) -> Lowering {
     let dtype = p.dtype(query);
     let tokens = Tokens { key, value, decay, rate, delta, rows: rows.clone(), columns: columns.clone() };
     let state_shape = vec![batch.clone(), Idx::from(kv_heads), rows.clone(), columns.clone()];
-    let mut state = match past {
+    let state = match past {
         Some(past) => p.cast(past, DType::F32),
         None => p.map(state_shape, Expr::float(DType::F32, 0.0)),
     };
-    let (each, mut outputs) = (Idx::from(heads / kv_heads), Vec::new());
-    for t in 0..steps {
-        state = tokens.step(p, state, t);
-        let out = vec![batch.clone(), Idx::from(1i64), Idx::from(heads), columns.clone()];
+    let each = Idx::from(heads / kv_heads);
+    let (states, stacks) = p.repeat(len.clone(), &[state], |p, t, states| {
+        let state = tokens.step(p, states[0], t);
+        let out = vec![batch.clone(), Idx::from(heads), columns.clone()];
         let y = p.reduction(out, vec![rows.clone()], Combine::Sum, |p, o, r| {
-            let at = [o[0].clone(), Idx::from(t), &(&o[2] * &rows) + &r[0]];
-            let held = p.load(state, &[o[0].clone(), o[2].div(&each), r[0].clone(), o[3].clone()]);
+            let at = [o[0].clone(), t.clone(), &(&o[1] * &rows) + &r[0]];
+            let held = p.load(state, &[o[0].clone(), o[1].div(&each), r[0].clone(), o[2].clone()]);
             p.load(query, &at).cast(DType::F32) * held
         });
-        outputs.push(p.unary(y, |e| (e * &scale).cast(dtype)));
-    }
-    let y = join(p, outputs, 1);
+        let y = p.unary(y, |e| (e * &scale).cast(dtype));
+        Ok((vec![state], vec![y]))
+    })?;
+    let y = p.transpose(stacks[0], &[1, 0, 2, 3]);
     let y = p.reshape(y, vec![batch.clone(), len.clone(), &columns * &Idx::from(heads)])?;
+    let state = states[0];
     let state_dtype = past.map_or(dtype, |past| p.dtype(past));
     Ok(vec![y, p.cast(state, state_dtype)])
 }

@@ -1,5 +1,5 @@
-//! Recurrent networks, unrolled over the sequence: one small product per step, and one large product of all
-//! inputs before the first. The length of the sequence must be known when the plan is made.
+//! Recurrent networks: one large product of all inputs, and then a repetition per step of the sequence with its small
+//! product.
 
 use super::activation::{Function, activation, sigmoid};
 use super::join::join;
@@ -11,13 +11,10 @@ use crate::tensor::DType;
 
 /// The family.
 pub const OPS: &[OpDef] = &[
-    op("RNN", 7, "h = f(x W + h R + b), over at most 512 steps", |cx| recurrent(cx, Kind::Rnn)),
-    op("GRU", 7, "gated recurrent units, over at most 512 steps", |cx| recurrent(cx, Kind::Gru)),
-    op("LSTM", 7, "long short-term memory, over at most 512 steps", |cx| recurrent(cx, Kind::Lstm)),
+    op("RNN", 7, "h = f(x W + h R + b)", |cx| recurrent(cx, Kind::Rnn)),
+    op("GRU", 7, "gated recurrent units", |cx| recurrent(cx, Kind::Gru)),
+    op("LSTM", 7, "long short-term memory", |cx| recurrent(cx, Kind::Lstm)),
 ];
-
-/// Steps at the most: each is a few kernels of its own.
-pub(super) const MOST_STEPS: usize = 512;
 
 #[derive(Clone, Copy, PartialEq)]
 enum Kind {
@@ -168,11 +165,7 @@ fn recurrent(cx: &mut Cx, kind: Kind) -> Lowering {
         x = cx.program.transpose(x, &[1, 0, 2]);
     }
     let [steps, batch, width] = cx.program.shape(x) else { return Err(cx.error("x wants three axes")) };
-    let (batch, width) = (batch.clone(), width.clone());
-    let steps = cx.program.known_size(&steps.clone())?;
-    if steps == 0 || steps > MOST_STEPS {
-        return Err(cx.unsupported(format!("a sequence of {steps}; 1 to {MOST_STEPS} is")));
-    }
+    let (steps, batch, width) = (steps.clone(), batch.clone(), width.clone());
     let r_shape = cx.program.shape(recurrence).to_vec();
     let hidden = r_shape.last().cloned().ok_or_else(|| cx.error("R wants three axes"))?;
     let backward: &[bool] = match cx.string_or("direction", "forward")?.as_str() {
@@ -194,11 +187,11 @@ fn recurrent(cx: &mut Cx, kind: Kind) -> Lowering {
     let p = &mut *cx.program;
     let dtype = p.dtype(x);
     let state_shape = vec![batch.clone(), hidden.clone()];
-    let (mut rows, mut last) = (vec![Vec::new(); steps], Vec::new());
+    let (one, mut directions, mut last) = (Idx::from(1i64), Vec::new(), Vec::new());
     for (d, &reverse) in backward.iter().enumerate() {
         let direction = Idx::from(d);
         let extents = Axes {
-            m: vec![Idx::from(steps), batch.clone()],
+            m: vec![steps.clone(), batch.clone()],
             n: vec![&hidden * &Idx::from(kind.gates())],
             k: vec![width.clone()],
             ..Axes::default()
@@ -228,80 +221,91 @@ fn recurrent(cx: &mut Cx, kind: Kind) -> Lowering {
                 false => vec![direction.clone(), i[0].clone(), i[1].clone()],
             }),
         };
-        let mut state = State { hidden: initial(p, initial_h), cell: initial(p, initial_c) };
-        for t in 0..steps {
-            let length = |p: &Program, b: &Idx| {
-                lengths.map(|lengths| p.load(lengths, std::slice::from_ref(b)).cast(DType::I32))
-            };
-            let at = |p: &Program, b: &Idx| match (reverse, length(p, b)) {
-                (false, _) => Idx::from(t),
-                (true, None) => Idx::from(steps - 1 - t),
-                (true, Some(len)) => {
-                    (len - Expr::int(DType::I32, t as i64 + 1)).to_position(&Idx::from(steps))
-                }
-            };
-            let next = layer.step(p, state, &at);
-            let mut output = next.hidden;
+        let mut initials = vec![initial(p, initial_h)];
+        if kind == Kind::Lstm {
+            initials.push(initial(p, initial_c));
+        }
+        let order = Order { steps: &steps, lengths, reverse };
+        let (states, stacks) = p.repeat(steps.clone(), &initials, |p, t, states| {
+            let state = State { hidden: states[0], cell: *states.last().unwrap_or(&states[0]) };
+            let next = layer.step(p, state, &|p, b| order.position(p, t, b));
+            let mut next = vec![next.hidden, next.cell];
+            next.truncate(states.len());
+            let mut output = next[0];
             if lengths.is_some() {
                 // Rows whose sequence is over keep their state, and their output is 0.
                 let i = vars(0, &state_shape);
-                let runs = length(p, &i[0]).map(|len| Expr::int(DType::I32, t as i64).below(len));
-                let runs = runs.unwrap_or_else(|| Expr::bool(true));
-                let keep = |p: &mut Program, new: ValueId, old: Expr| {
+                let runs = order.runs(p, t, &i[0]);
+                let mut keep = |new: ValueId, old: Expr| {
                     let body = runs.select(&p.load(new, &i), &old);
                     p.map(state_shape.clone(), body)
                 };
-                output = keep(p, next.hidden, Expr::int(dtype, 0));
-                let (old_hidden, old_cell) = (p.load(state.hidden, &i), p.load(state.cell, &i));
-                state =
-                    State { hidden: keep(p, next.hidden, old_hidden), cell: keep(p, next.cell, old_cell) };
-            } else {
-                state = next;
+                output = keep(next[0], Expr::int(dtype, 0));
+                let kept = next.iter().zip(states);
+                next = kept.map(|(&new, &old)| keep(new, Expr::load(old, dtype, i.clone()))).collect();
             }
-            rows[if reverse && lengths.is_none() { steps - 1 - t } else { t }].push(output);
-        }
-        last.push(state);
+            Ok((next, vec![output]))
+        })?;
+        directions.push(order.restored(p, stacks[0])?);
+        last.push(states);
     }
-    let one = Idx::from(1i64);
-    // `[1, 1, B, H]` pieces, joined over directions and then over steps.
-    let mut all = Vec::new();
-    for row in rows {
-        let shape = vec![one.clone(), one.clone(), batch.clone(), hidden.clone()];
-        let pieces = row.iter().map(|&v| p.reshape(v, shape.clone())).collect::<Result<Vec<_>, _>>()?;
-        all.push(join(p, pieces, 1));
-    }
-    let mut y = join(p, all, 0);
-    if let (Some(lengths), true) = (lengths, backward.contains(&true)) {
-        y = restored(p, y, lengths, backward);
-    }
-    let stack = |p: &mut Program, values: Vec<ValueId>| -> Result<ValueId, Stop> {
+    let y = join(p, directions, 1);
+    let stack = |p: &mut Program, state: usize| -> Result<ValueId, Stop> {
         let shape = vec![one.clone(), batch.clone(), hidden.clone()];
-        let pieces = values.iter().map(|&v| p.reshape(v, shape.clone())).collect::<Result<Vec<_>, _>>()?;
+        let pieces = last.iter().map(|states| p.reshape(states[state], shape.clone()));
+        let pieces = pieces.collect::<Result<Vec<_>, _>>()?;
         let joined = join(p, pieces, 0);
         Ok(if batch_first { p.transpose(joined, &[1, 0, 2]) } else { joined })
     };
-    let y_h = stack(p, last.iter().map(|s| s.hidden).collect())?;
-    let y_c = stack(p, last.iter().map(|s| s.cell).collect())?;
-    let y = if batch_first { p.transpose(y, &[2, 0, 1, 3]) } else { y };
-    Ok(if kind == Kind::Lstm { vec![y, y_h, y_c] } else { vec![y, y_h] })
+    let mut outputs = vec![if batch_first { p.transpose(y, &[2, 0, 1, 3]) } else { y }];
+    for state in 0..last[0].len() {
+        outputs.push(stack(p, state)?);
+    }
+    Ok(outputs)
 }
 
-/// `y` with the steps of the backward directions, which are in the order they were made, back in the order
-/// of the sequence.
-fn restored(p: &mut Program, y: ValueId, lengths: ValueId, backward: &[bool]) -> ValueId {
-    let shape = p.shape(y).to_vec();
-    let at = vars(0, &shape);
-    let len = p.load(lengths, &at[2..3]).cast(DType::I32);
-    let t = Expr::index(at[0].clone(), DType::I32);
-    let mirrored = (len.binary(Binary::Sub, &t)) - Expr::int(DType::I32, 1);
-    let mut source = at.clone();
-    source[0] = t.below(&len).select(&mirrored, &t).to_position(&shape[0]);
-    let (plain, turned) = (p.load(y, &at), p.load(y, &source));
-    let body = match backward {
-        [true] => turned,
-        _ => Expr::index(at[1].clone(), DType::I32).equals(Expr::int(DType::I32, 1)).select(&turned, &plain),
-    };
-    p.map(shape, body)
+/// In which order a direction reads the sequence.
+struct Order<'a> {
+    steps: &'a Idx,
+    /// How long the sequence of each row of the batch is.
+    lengths: Option<ValueId>,
+    reverse: bool,
+}
+
+impl Order<'_> {
+    fn length(&self, p: &Program, row: &Idx) -> Expr {
+        match self.lengths {
+            Some(lengths) => p.load(lengths, std::slice::from_ref(row)).cast(DType::I32),
+            None => Expr::index(self.steps.clone(), DType::I32),
+        }
+    }
+
+    /// Whether the sequence of `row` has a step `t`.
+    fn runs(&self, p: &Program, t: &Idx, row: &Idx) -> Expr {
+        Expr::index(t.clone(), DType::I32).below(self.length(p, row))
+    }
+
+    /// The position that step `t` reads for `row`, and where what it gives stands: an own inverse.
+    fn position(&self, p: &Program, t: &Idx, row: &Idx) -> Idx {
+        match (self.reverse, self.lengths) {
+            (false, _) => return t.clone(),
+            (true, None) => return &(self.steps - t) - &Idx::from(1i64),
+            (true, Some(_)) => {}
+        }
+        let number = Expr::index(t.clone(), DType::I32);
+        let mirrored = self.length(p, row).binary(Binary::Sub, &number) - Expr::int(DType::I32, 1);
+        self.runs(p, t, row).select(&mirrored, &number).to_position(self.steps)
+    }
+
+    /// `[T, B, H]` in the order of the steps as `[T, 1, B, H]` in the order of the sequence.
+    fn restored(&self, p: &mut Program, made: ValueId) -> Result<ValueId, Stop> {
+        let shape = p.shape(made).to_vec();
+        let at = vars(0, &shape);
+        let place = self.position(p, &at[0], &at[1]);
+        let body = p.load(made, &[place, at[1].clone(), at[2].clone()]);
+        let y = p.map(shape.clone(), body);
+        p.reshape(y, vec![shape[0].clone(), Idx::from(1i64), shape[1].clone(), shape[2].clone()])
+    }
 }
 
 /// The activation functions of all directions, one after another.

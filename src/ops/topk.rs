@@ -1,25 +1,18 @@
 //! The largest or smallest elements of an axis, in order.
-//!
-//! The rank of an element is the number of elements that come before it, by value and then by position. Ranks
-//! are a permutation, so the element of rank `r` is found by looking for it: `n^2` comparisons per row, and
-//! `k * n` more. That is good for thousands of elements, and for [`MOST`] at the most.
 
 use super::math::{Lowering, op};
 use super::{Cx, OpDef};
-use crate::expr::{Expr, Idx, Unary, vars};
-use crate::ir::{Combine, Program, ValueId};
+use crate::expr::{Idx, vars};
+use crate::ir::{Program, ValueId, join, split};
 use crate::tensor::DType;
 
 /// The family.
 pub const OPS: &[OpDef] = &[op(
     "TopK",
     1,
-    "the k largest or smallest along an axis, in order, and their positions; at most 131,072 elements a row",
+    "the k largest or smallest along an axis, in order, and their positions; NaN counts as the largest number",
     top_k,
 )];
-
-/// Elements of a row at the most: 17 billion comparisons.
-const MOST: i64 = 1 << 17;
 
 fn top_k(cx: &mut Cx) -> Lowering {
     let x = cx.input(0)?;
@@ -33,9 +26,6 @@ fn top_k(cx: &mut Cx) -> Lowering {
         },
     };
     let largest = cx.int_or("largest", 1)? != 0;
-    if let Some(len) = shape[axis].as_const().filter(|&len| len > MOST) {
-        return Err(cx.unsupported(format!("the order of {len} elements; at most {MOST} are supported")));
-    }
     if k.as_const().zip(shape[axis].as_const()).is_some_and(|(k, len)| k > len) {
         return Err(cx.error(format!("k={k} of an axis of {}", shape[axis])));
     }
@@ -49,54 +39,19 @@ fn top_k(cx: &mut Cx) -> Lowering {
     Ok(vec![values, cx.program.cast(positions, DType::I64)])
 }
 
-/// The positions of the `k` largest or smallest elements of each row, in order, as int32.
+/// The positions of the `k` largest or smallest elements along `axis`, in order, as int32.
 pub(super) fn first(p: &mut Program, x: ValueId, axis: usize, k: Idx, largest: bool) -> ValueId {
-    let ranks = ranks(p, x, axis, largest);
+    let (rows, extent) = split(p.shape(x), &[axis]);
+    let found = p.top_k(rows, extent[0].clone(), k.clone(), largest, |p, at| {
+        let (row, place) = at.split_at(at.len() - 1);
+        p.load(x, &join(row, place, &[axis]))
+    });
     let mut out = p.shape(x).to_vec();
-    let len = std::mem::replace(&mut out[axis], k);
-    p.reduction(out, vec![len], Combine::Max, |p, o, r| {
-        let mut at = o.to_vec();
-        at[axis] = r[0].clone();
-        let found = p.load(ranks, &at).equals(Expr::index(o[axis].clone(), DType::I32));
-        found.select(&Expr::index(r[0].clone(), DType::I32), &Expr::int(DType::I32, 0))
+    out[axis] = k;
+    p.view(found, out, |at| {
+        let (row, place) = split(at, &[axis]);
+        [row, place].concat()
     })
-}
-
-/// How many elements of its row come before each element.
-fn ranks(p: &mut Program, x: ValueId, axis: usize, largest: bool) -> ValueId {
-    let shape = p.shape(x).to_vec();
-    p.reduction(shape.clone(), vec![shape[axis].clone()], Combine::Sum, |p, here, r| {
-        let mut at = here.to_vec();
-        at[axis] = r[0].clone();
-        let (mine, other) = (p.load(x, here), p.load(x, &at));
-        let number = |i: &Idx| Expr::index(i.clone(), DType::I32);
-        let earlier = number(&r[0]).below(number(&here[axis]));
-        let ahead = before(&other, &mine, largest).or(same(&other, &mine).and(earlier));
-        ahead.select(&Expr::int(DType::I32, 1), &Expr::int(DType::I32, 0))
-    })
-}
-
-/// Whether `a` comes before `b` by value. NaN counts as the largest number, as in numpy.
-pub(super) fn before(a: &Expr, b: &Expr, largest: bool) -> Expr {
-    if a.dtype() == DType::Bool {
-        let (a, b) = (a.cast(DType::I32), b.cast(DType::I32));
-        return before(&a, &b, largest);
-    }
-    let (low, high) = if largest { (b, a) } else { (a, b) };
-    if !a.dtype().is_float() {
-        return low.below(high);
-    }
-    let (low_nan, high_nan) = (low.unary(Unary::IsNan), high.unary(Unary::IsNan));
-    // Comparisons with NaN are not used: WGSL leaves open what they give.
-    low_nan.select(&Expr::bool(false), &high_nan.select(&Expr::bool(true), &low.below(high)))
-}
-
-pub(super) fn same(a: &Expr, b: &Expr) -> Expr {
-    if !a.dtype().is_float() {
-        return a.equals(b);
-    }
-    let (left, right) = (a.unary(Unary::IsNan), b.unary(Unary::IsNan));
-    left.select(&right, &right.select(&Expr::bool(false), &a.equals(b)))
 }
 
 #[cfg(test)]

@@ -89,7 +89,11 @@ pub fn find(
         let known = |id: ValueId| match program.value(id).def {
             Def::Map(_) | Def::Reshape(_) => true,
             Def::Reduce { .. } => id == top || id == sum,
-            Def::Input(_) | Def::Weight(_) | Def::Contract { .. } => false,
+            Def::Input(_)
+            | Def::Weight(_)
+            | Def::Contract { .. }
+            | Def::TopK { .. }
+            | Def::Stacked { .. } => false,
         };
         let mut elsewhere = false;
         b.visit(&mut |e| elsewhere |= read(e).is_some_and(|(id, _)| id == scores || inner.contains(&id)));
@@ -121,7 +125,12 @@ fn reaches_softmax(program: &Program, operand: &Expr) -> bool {
             Def::Reshape(source) => stack.push(*source),
             Def::Reduce { combine: Combine::Sum, .. } => found[0] = true,
             Def::Reduce { combine: Combine::Max, .. } => found[1] = true,
-            Def::Reduce { .. } | Def::Input(_) | Def::Weight(_) | Def::Contract { .. } => {}
+            Def::Reduce { .. }
+            | Def::Input(_)
+            | Def::Weight(_)
+            | Def::Contract { .. }
+            | Def::TopK { .. }
+            | Def::Stacked { .. } => {}
         }
     }
     found == [true; 2]
@@ -338,9 +347,12 @@ impl Inline<'_> {
         match &value.def {
             Def::Reshape(source) => self.value(*source, dtype, offset),
             Def::Map(body) => self.map(id, body, unflatten(&offset, &value.shape)),
-            Def::Input(_) | Def::Weight(_) | Def::Reduce { .. } | Def::Contract { .. } => {
-                Expr::load(id, dtype, vec![offset])
-            }
+            Def::Input(_)
+            | Def::Weight(_)
+            | Def::Reduce { .. }
+            | Def::Contract { .. }
+            | Def::TopK { .. }
+            | Def::Stacked { .. } => Expr::load(id, dtype, vec![offset]),
         }
     }
 

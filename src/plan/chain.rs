@@ -58,7 +58,14 @@ pub fn chains(
         let cost = match &program.value(id).def {
             Def::Map(body) => Cost::with_loads(body, &|source| of_read(users, &chains, &kept, source)),
             Def::Reshape(source) => of_read(users, &chains, &kept, *source),
-            Def::Input(_) | Def::Weight(_) | Def::Reduce { .. } | Def::Contract { .. } => continue,
+            Def::Input(_)
+            | Def::Weight(_)
+            | Def::Reduce { .. }
+            | Def::Contract { .. }
+            | Def::TopK { .. }
+            | Def::Stacked { .. } => {
+                continue;
+            }
         };
         chains.insert(id, cost);
     }

@@ -166,16 +166,43 @@ impl Plan {
                 *last = self.steps.len();
             }
         }
+        for repeat in &self.repeats {
+            let (start, end) = (repeat.steps.start, repeat.steps.end - 1);
+            for (first, last) in lifetimes.values_mut() {
+                if *first < start && *last >= start {
+                    *last = end.max(*last);
+                }
+            }
+            for stack in &repeat.stacks {
+                lifetimes.entry(*stack).and_modify(|(first, _)| *first = start);
+            }
+            // Either may hold the last state.
+            for &(old, new) in &repeat.states {
+                let last = [old, new].iter().filter_map(|t| Some(lifetimes.get(t)?.1)).max().unwrap_or(end);
+                let first = lifetimes.get(&old).map_or(start, |&(first, _)| first);
+                lifetimes.extend([old, new].map(|t| (t, (first, last.max(end)))));
+            }
+        }
         lifetimes
     }
 
-    /// Tensors by arena, such that no step reads the arena that it writes.
+    /// Tensors by arena, such that no step reads the arena that it writes. States, which change places, have arenas of
+    /// their own.
     fn colour(&self, lifetimes: &BTreeMap<TensorId, (usize, usize)>) -> Vec<Vec<TensorId>> {
         let mut arena_of: BTreeMap<TensorId, usize> = BTreeMap::new();
         let mut arenas: Vec<Vec<TensorId>> = Vec::new();
+        let states = self.repeats.iter().flat_map(|repeat| &repeat.states);
+        let states: BTreeSet<TensorId> = states.flat_map(|&(old, new)| [old, new]).collect();
         for step in self.steps.iter().filter(|step| lifetimes.contains_key(&step.output)) {
             let read: Vec<usize> = step.inputs.iter().filter_map(|t| arena_of.get(t).copied()).collect();
-            let arena = (0..).find(|arena| !read.contains(arena)).unwrap_or(0);
+            let is_open = |&arena: &usize| {
+                let tensors: &[TensorId] = arenas.get(arena).map_or(&[], Vec::as_slice);
+                !read.contains(&arena) && tensors.first().is_none_or(|first| !states.contains(first))
+            };
+            let arena = match states.contains(&step.output) {
+                true => arenas.len(),
+                false => (0..).find(is_open).unwrap_or(0),
+            };
             if arena == arenas.len() {
                 arenas.push(Vec::new());
             }

@@ -11,6 +11,7 @@ mod narrow;
 mod pack;
 mod print;
 mod range;
+mod repeat;
 mod spec;
 mod split;
 mod stages;
@@ -18,6 +19,7 @@ mod update;
 mod visible;
 
 pub use layout::{Layout, Place, SymbolValues, bound_bytes, shape, size};
+pub use repeat::{Repeat, Turn};
 pub use split::{SplitKernel, split};
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -150,6 +152,8 @@ pub struct Plan {
     pub steps: Vec<Step>,
     /// What may be done instead of the steps of these numbers.
     pub updates: BTreeMap<usize, InPlace>,
+    /// Which of them are repeated, in order.
+    pub repeats: Vec<Repeat>,
     /// What a run must check of its sizes.
     pub guards: Vec<Guard>,
 }
@@ -237,7 +241,10 @@ fn build(
         })
         .collect();
     let read_back = wanted.iter().filter(|(_, host)| host.is_none()).map(|(id, _)| *id);
-    let roots: BTreeSet<ValueId> = read_back.chain(live.iter().copied()).collect();
+    let mut roots: BTreeSet<ValueId> = read_back.chain(live.iter().copied()).collect();
+    roots.extend(repeat::stored(program, &roots));
+    let carried = program.repeats.iter().flat_map(|repeat| repeat.states.iter().flat_map(|&(a, b)| [a, b]));
+    let carried: BTreeSet<ValueId> = carried.collect();
     let most_inputs = caps.max_storage_bindings.saturating_sub(RESERVED_BINDINGS).max(2) as usize;
     let fusion = fuse::fuse(program, &roots, most_inputs);
     let packed = pack::pack(program, &roots);
@@ -261,10 +268,25 @@ fn build(
         let inputs = made.sources.iter().map(|&id| builder.source(id)).collect::<Result<Vec<_>>>()?;
         let kernel = number(made.spec);
         let constant = |&t: &TensorId| matches!(builder.tensors[t].origin, Origin::Weight(_) | Origin::Once);
-        let once = made.params.is_empty() && inputs.iter().all(constant);
+        let once = made.params.is_empty() && inputs.iter().all(constant) && !carried.contains(&root);
         let output = builder.tensor(root, if once { Origin::Once } else { Origin::Run })?;
         steps.push(Step { kernel, inputs, output, params: made.params });
     }
+    let made: Vec<ValueId> = fusion.drafts.keys().copied().collect();
+    let repeats = program.repeats.iter().filter_map(|repeat| {
+        let [start, end] =
+            [repeat.values.start, repeat.values.end].map(|id| made.partition_point(|&m| m < id));
+        let number = |id| builder.numbers.get(id).copied();
+        let states = repeat.states.iter().map(|(old, new)| Some((number(old)?, number(new)?)));
+        Some(Repeat {
+            steps: start..end,
+            step: repeat.step.clone(),
+            count: repeat.count.clone(),
+            states: states.collect::<Option<_>>()?,
+            stacks: repeat.stacks.iter().filter_map(number).collect(),
+        })
+    });
+    let repeats = repeats.filter(|repeat: &Repeat| !repeat.steps.is_empty()).collect();
     let mut outputs = Vec::new();
     for (((name, id), &dtype), (stored, host)) in lowered.outputs.iter().zip(dtypes).zip(wanted) {
         let value = program.value(*id);
@@ -308,6 +330,7 @@ fn build(
         kernels,
         steps,
         updates,
+        repeats,
         guards: program.guards.clone(),
     })
 }
@@ -316,7 +339,13 @@ fn build(
 fn through_reshapes(program: &Program, id: ValueId) -> ValueId {
     match program.value(id).def {
         Def::Reshape(source) => through_reshapes(program, source),
-        Def::Input(_) | Def::Weight(_) | Def::Map(_) | Def::Reduce { .. } | Def::Contract { .. } => id,
+        Def::Input(_)
+        | Def::Weight(_)
+        | Def::Map(_)
+        | Def::Reduce { .. }
+        | Def::Contract { .. }
+        | Def::TopK { .. }
+        | Def::Stacked { .. } => id,
     }
 }
 
@@ -364,7 +393,12 @@ impl Builder<'_> {
         match &self.program.value(id).def {
             Def::Weight(tensor) => self.tensor(id, Origin::Weight(tensor.clone())),
             Def::Input(number) => self.tensor(id, Origin::Input(*number)),
-            Def::Reshape(_) | Def::Map(_) | Def::Reduce { .. } | Def::Contract { .. } => {
+            Def::Reshape(_)
+            | Def::Map(_)
+            | Def::Reduce { .. }
+            | Def::Contract { .. }
+            | Def::TopK { .. }
+            | Def::Stacked { .. } => {
                 Err(Error::model(&self.program.value(id).name, "is read before it is made"))
             }
         }

@@ -61,6 +61,15 @@ impl Narrowing {
                 let body = body.cast(dtype);
                 (Def::Reduce { extents, combine: *combine, body }, dtype, range)
             }
+            Def::Stacked { at, body } => {
+                let (body, range) = self.expr(body);
+                (Def::Stacked { at: at.clone(), body: body.cast(dtype) }, dtype, range)
+            }
+            Def::TopK { extent, key, largest } => {
+                let (extent, (key, _)) = (self.idx(extent), self.expr(key));
+                let most = Range::of_idx(&extent).high - 1;
+                (Def::TopK { extent, key, largest: *largest }, dtype, Range::new(0, most.max(0)))
+            }
             Def::Contract { batch, m, k, a, b, windows } => {
                 let ((a, a_range), (b, b_range)) = (self.expr(a), self.expr(b));
                 let k: Vec<Idx> = k.iter().map(|idx| self.idx(idx)).collect();

@@ -21,6 +21,9 @@ impl fmt::Display for Plan {
             let output = &self.tensors[step.output];
             let when = if matches!(output.origin, Origin::Once) { "once" } else { "step" };
             let kernel = &self.kernels[step.kernel].label;
+            if let Some(repeat) = self.repeats.iter().find(|repeat| repeat.steps.start == number) {
+                writeln!(f, "repeat steps {number} to {} {} times", repeat.steps.end - 1, repeat.count)?;
+            }
             let inputs: Vec<&str> = step.inputs.iter().map(|&t| self.tensors[t].name.as_str()).collect();
             writeln!(
                 f,

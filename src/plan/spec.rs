@@ -10,6 +10,7 @@ use crate::expr::{Atom, Expr, Idx, Rewrite, flatten, numel, unflatten};
 use crate::ir::{ConvAxis, Program, ValueId};
 use crate::kernel::{
     AttentionBody, AttentionResult, Body, ContractBody, ConvBody, KernelSpec, Product, RowResult, Stage,
+    TopKBody,
 };
 use crate::tensor::DType;
 
@@ -88,6 +89,11 @@ pub fn make(program: &Program, packed: &Packed, root: ValueId, expanded: Expande
                 sum: program.dtype(core),
                 epilogue: canon.expr(&epilogue),
             })
+        }
+        Expanded::TopK { rows, extent, k, key, largest } => {
+            let [rows, extent, k] = [rows, extent, k].map(|size| canon.idx(&size));
+            let position = Expr::index(Idx::var(1, &extent), DType::I32);
+            Body::TopK(TopKBody { rows, extent, k, key: canon.expr(&key), largest, position, split: None })
         }
         Expanded::Attention { core, batch, m, n, k, scores, value, epilogue } => {
             let Scores { id, d, query, key, score, mean } = scores;

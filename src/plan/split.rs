@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use crate::expr::{Atom, Expr, Idx, Rewrite, rewrite_idx};
 use crate::ir::ConvVar;
-use crate::kernel::{AttentionResult, Body, ConvBody, KernelSpec, RowResult};
+use crate::kernel::{AttentionResult, Body, ConvBody, KernelSpec, RowResult, TopKBody};
 use crate::tensor::DType;
 
 /// A kernel that computes a range of its leading index. Two parameters follow the original ones: the
@@ -28,7 +28,7 @@ pub fn split(spec: &KernelSpec, windowed: &[bool]) -> Option<SplitKernel> {
     let first = Idx::sym(&format!("p{}", spec.params));
     let len = Idx::sym(&format!("p{}", spec.params + 1));
     let lead = match &spec.body {
-        Body::Map { .. } | Body::Update { .. } | Body::Reduce { .. } => 0,
+        Body::Map { .. } | Body::Update { .. } | Body::Reduce { .. } | Body::TopK(_) => 0,
         // A single product is cut by rows.
         Body::Contract(c) => c.batch.is(1) as u32,
         Body::Conv(c) => conv_lead(c) as u32,
@@ -56,6 +56,14 @@ pub fn split(spec: &KernelSpec, windowed: &[bool]) -> Option<SplitKernel> {
                 RowResult::PerRow(value) => (RowResult::PerRow(shift.expr(value)), Idx::from(1i64)),
                 RowResult::PerElement { extent, at, value } => {
                     let stride = shift.stride(at)?;
+                    // A slice of a stack begins elsewhere than where its window would.
+                    let start = at.rewrite(&mut |atom| match atom {
+                        Atom::Var(var) if var.id == lead => Some(Idx::from(0i64)),
+                        _ => None,
+                    });
+                    if !start.is_below(&stride) {
+                        return None;
+                    }
                     let (at, value) = (shift.local(at), shift.expr(value));
                     (RowResult::PerElement { extent: extent.clone(), at, value }, stride)
                 }
@@ -87,6 +95,10 @@ pub fn split(spec: &KernelSpec, windowed: &[bool]) -> Option<SplitKernel> {
             };
             *all = len.clone();
             (Body::Conv(cut), outer, each)
+        }
+        Body::TopK(c) => {
+            let cut = TopKBody { rows: len.clone(), key: shift.expr(&c.key), ..c.clone() };
+            (Body::TopK(cut), c.rows.clone(), c.k.clone())
         }
         Body::Attention(c) => {
             let AttentionResult::Mixed { mean, dtype, epilogue } = &c.result else { return None };

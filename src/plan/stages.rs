@@ -17,7 +17,12 @@ pub fn live(program: &Program, needed: &Needed, graph_inputs: usize) -> Vec<Valu
             && match value.def {
                 Def::Weight(_) => false,
                 Def::Input(number) => number >= graph_inputs,
-                Def::Reshape(_) | Def::Map(_) | Def::Reduce { .. } | Def::Contract { .. } => true,
+                Def::Reshape(_)
+                | Def::Map(_)
+                | Def::Reduce { .. }
+                | Def::Contract { .. }
+                | Def::TopK { .. }
+                | Def::Stacked { .. } => true,
             }
     };
     stored.into_iter().filter(is_computed).collect()

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::prepared::Prepared;
 use super::recorded::Run;
 use crate::kernel::Peaks;
-use crate::kernel::{Caps, KernelSpec, Work, default_schedule, estimate_ns};
+use crate::kernel::{Caps, KernelSpec, Work, default_schedule, estimate_ns, size};
 use crate::tune::{Key, Platform};
 
 /// A kernel at sizes.
@@ -78,7 +78,8 @@ impl Prepared {
                 uses: 1,
                 total_ns: elapsed_ns,
                 work: Work::of(spec, &sizes, &input_lens, len(&step.output), caps.floats()),
-                output_len: len(&step.output),
+                // Of a stack, one slice.
+                output_len: size(&spec.output_len(), &sizes) as usize,
                 input_lens,
                 kernel: step.kernel,
                 spec: spec.clone(),

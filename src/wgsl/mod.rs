@@ -17,6 +17,7 @@ mod scope;
 mod subgroup;
 mod template;
 mod tiled;
+mod topk;
 mod transpose;
 mod words;
 
@@ -150,6 +151,8 @@ pub fn render(label: &str, spec: &KernelSpec, schedule: &Schedule, target: Targe
         (Body::Attention(body), Schedule::Attention(AttentionSchedule::Fused(s))) => {
             attention::render(label, spec, body, s, target)
         }
+        (Body::TopK(body), Schedule::TopK(s)) => topk::render(label, spec, body, s, target),
+        (Body::TopK(body), Schedule::Merge(s)) => topk::render_merge(label, spec, body, s, target),
         (_, other) => {
             Err(Error::limit(label, format!("schedule {other} does not fit a {} kernel", spec.family())))
         }
@@ -172,6 +175,8 @@ pub const SKELETONS: &[(&str, &str)] = &[
     ("conv.wgsl", conv::DIRECT),
     ("conv_subgroup.wgsl", conv::SUBGROUP),
     ("conv_depthwise.wgsl", depthwise::SKELETON),
+    ("topk.wgsl", topk::SELECT),
+    ("merge.wgsl", topk::MERGE),
     ("attention.wgsl", attention::SHARED),
     ("attention_serial.wgsl", attention::SERIAL),
     ("probe_copy.wgsl", probe::COPY),

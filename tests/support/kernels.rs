@@ -1,5 +1,6 @@
 //! One kernel under one schedule, by hand: buffers in, numbers out.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tilewright::gpu::{Binding, Buffer, Device, Dispatch, Readback, Recording};
@@ -27,16 +28,15 @@ pub fn run(
     let output = buffer(size(&spec.output_len(), sizes) as usize);
     let target = Target::new(caps, Dialect::Naga);
     let passes = render_passes("kernel", spec, schedule, sizes, caps, target).unwrap();
-    let scratch: Vec<Buffer> = passes
-        .iter()
-        .filter(|(pass, _)| matches!(pass.output, Slot::Scratch(_)))
-        .map(|(pass, _)| buffer(size(&pass.len, sizes) as usize))
-        .collect();
+    let mut scratch = BTreeMap::new();
     let mut dispatches = Vec::new();
     for (pass, rendered) in &passes {
+        if let Slot::Scratch(number) = pass.output {
+            scratch.insert(number, buffer(size(&pass.len, sizes) as usize));
+        }
         let memory = |slot: Slot| match slot {
             Slot::Input(i) => &inputs[i],
-            Slot::Scratch(i) => &scratch[i],
+            Slot::Scratch(i) => &scratch[&i],
             Slot::Output => &output,
         };
         let bindings: Vec<Binding> = rendered

@@ -101,7 +101,8 @@ def _(d):
     gates = {"LSTM": 4, "GRU": 3, "RNN": 1}[d.name]
     direction = d.of(["forward", "reverse", "bidirectional"])
     both = 2 if direction == "bidirectional" else 1
-    steps, batch, size, hidden = d.int(1, 4), d.int(1, 3), d.int(1, 4), d.int(1, 4)
+    steps = d.int(1000, 1100) if d.int(0, 15) == 0 else d.int(1, 4)
+    batch, size, hidden = d.int(1, 3), d.int(1, 4), d.int(1, 4)
     inputs = [
         d.tensor([steps, batch, size]),
         d.tensor([both, gates * hidden, size], low=-1, high=1),
@@ -241,7 +242,8 @@ def _(d):
 
 @op("LinearAttention", opset=27)
 def _(d):
-    batch, heads, length, size = d.int(1, 2), d.int(1, 2), d.int(1, 4), d.int(1, 4)
+    length = d.int(600, 700) if d.int(0, 15) == 0 else d.int(1, 4)
+    batch, heads, size = d.int(1, 2), d.int(1, 2), d.int(1, 4)
     rows = [d.tensor([batch, length, heads * size], low=-1, high=1) for _ in range(3)]
     return rows, {"q_num_heads": heads, "kv_num_heads": heads, "update_rule": "linear"}, 2
 

@@ -13,7 +13,9 @@ pub fn kernels(spec: &KernelSpec) -> Option<Vec<Kernel>> {
     let (epilogue, sum, axes) = match &spec.body {
         Body::Contract(body) => (&body.epilogue, body.sum, of_product(body)),
         Body::Conv(body) => (&body.epilogue, body.sum, of_convolution(body)),
-        Body::Map { .. } | Body::Update { .. } | Body::Reduce { .. } | Body::Attention(_) => return None,
+        Body::Map { .. } | Body::Update { .. } | Body::Reduce { .. } | Body::Attention(_) | Body::TopK(_) => {
+            return None;
+        }
     };
     if is_bare(epilogue) || sum == DType::Bool || sum.bits() > 32 {
         return None;
@@ -33,7 +35,9 @@ pub fn kernels(spec: &KernelSpec) -> Option<Vec<Kernel>> {
             epilogue: bare,
             ..body.clone()
         }),
-        Body::Map { .. } | Body::Update { .. } | Body::Reduce { .. } | Body::Attention(_) => return None,
+        Body::Map { .. } | Body::Update { .. } | Body::Reduce { .. } | Body::Attention(_) | Body::TopK(_) => {
+            return None;
+        }
     };
     let first = KernelSpec { inputs: sums.dtypes(spec, sum), output: sum, params: spec.params, body };
 

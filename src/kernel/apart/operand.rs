@@ -15,7 +15,9 @@ pub fn kernels(spec: &KernelSpec, part: Part) -> Option<Vec<Kernel>> {
     let (expr, axes) = match &spec.body {
         Body::Contract(body) => of_product(body, part)?,
         Body::Conv(body) => of_convolution(body, part)?,
-        Body::Map { .. } | Body::Update { .. } | Body::Reduce { .. } | Body::Attention(_) => return None,
+        Body::Map { .. } | Body::Update { .. } | Body::Reduce { .. } | Body::Attention(_) | Body::TopK(_) => {
+            return None;
+        }
     };
     let dtype = expr.dtype();
     if dtype == DType::Bool || dtype.bits() > 32 {
@@ -52,7 +54,9 @@ pub fn kernels(spec: &KernelSpec, part: Part) -> Option<Vec<Kernel>> {
             let (w, x) = (choose(Part::A, &body.w), choose(Part::B, &body.x));
             Body::Conv(ConvBody { w, x, epilogue: body.epilogue.rewrite(&mut left), ..body.clone() })
         }
-        Body::Map { .. } | Body::Update { .. } | Body::Reduce { .. } | Body::Attention(_) => return None,
+        Body::Map { .. } | Body::Update { .. } | Body::Reduce { .. } | Body::Attention(_) | Body::TopK(_) => {
+            return None;
+        }
     };
     let rest = KernelSpec { inputs: left.dtypes(spec, dtype), body, ..spec.clone() };
     Some(vec![Kernel { spec: first, inputs: moved.inputs }, Kernel { spec: rest, inputs: left.inputs }])

@@ -61,6 +61,23 @@ impl Fusion<'_> {
                     Expanded::Map { shape: value.shape.clone(), value: expander.body(body, &at) }
                 }
             },
+            Def::Stacked { at: number, body } => {
+                let slice = &value.shape[1..];
+                let rows = numel(slice);
+                let mut at = unflatten(&Idx::var(ROW, &rows), slice);
+                let result = expander.body(body, &at);
+                at.insert(0, number.clone());
+                let at = flatten(&at, &value.shape);
+                Expanded::Rows { rows, stages: vec![], extent: Some(Idx::from(1i64)), at, result }
+            }
+            Def::TopK { extent, key, largest } => {
+                let (outer, k) = value.shape.split_at(value.shape.len() - 1);
+                let rows = numel(outer);
+                let mut at = unflatten(&Idx::var(ROW, &rows), outer);
+                at.push(Idx::var(POSITION, extent));
+                let (extent, key) = (extent.clone(), expander.body(key, &at));
+                Expanded::TopK { rows, extent, k: k[0].clone(), key, largest: *largest }
+            }
             Def::Input(_) | Def::Weight(_) | Def::Reshape(_) => {
                 let offset = flatten(&vars(0, &value.shape), &value.shape);
                 Expanded::Map {

@@ -81,13 +81,20 @@ pub enum Expanded {
         value: Expr,
         epilogue: Expr,
     },
+    TopK {
+        rows: Idx,
+        extent: Idx,
+        k: Idx,
+        key: Expr,
+        largest: bool,
+    },
 }
 
 impl Expanded {
     /// All expressions.
     pub fn exprs(&self) -> Vec<&Expr> {
         match self {
-            Expanded::Map { value, .. } => vec![value],
+            Expanded::Map { value, .. } | Expanded::TopK { key: value, .. } => vec![value],
             Expanded::Update { when, value, .. } => vec![when, value],
             Expanded::Rows { stages, result, .. } => {
                 stages.iter().map(|s| &s.value).chain([result]).collect()

@@ -90,7 +90,12 @@ impl Fusion<'_> {
             let axes = match &self.program.value(root).def {
                 Def::Reduce { .. } => (0..self.program.rank(root)).collect(),
                 Def::Map(_) => self.row_axes(id, root),
-                Def::Input(_) | Def::Weight(_) | Def::Reshape(_) | Def::Contract { .. } => return false,
+                Def::Input(_)
+                | Def::Weight(_)
+                | Def::Reshape(_)
+                | Def::Contract { .. }
+                | Def::TopK { .. }
+                | Def::Stacked { .. } => return false,
             };
             self.drafts.entry(root).or_default().row_axes = Some(axes);
         }
@@ -185,7 +190,9 @@ impl Fusion<'_> {
             let role = match &program.value(id).def {
                 Def::Map(_) => Role::Inline,
                 Def::Reduce { .. } | Def::Contract { .. } => Role::Part(root),
-                Def::Input(_) | Def::Weight(_) | Def::Reshape(_) => continue,
+                Def::Input(_) | Def::Weight(_) | Def::Reshape(_) | Def::TopK { .. } | Def::Stacked { .. } => {
+                    continue;
+                }
             };
             self.roles.insert(id, role);
         }

@@ -52,7 +52,7 @@ enum Role {
 enum Use {
     /// Once per element of its output or rows.
     Body,
-    /// As an operand of its contraction, many times per element.
+    /// As an operand of its contraction or a key, many times per element.
     Operand,
 }
 
@@ -92,7 +92,9 @@ pub fn fuse<'a>(program: &'a Program, outputs: &BTreeSet<ValueId>, most_inputs: 
         // The inside of attention was decided on where it ends.
         let inside = fusion.roles.get(&id).copied();
         let role = inside.unwrap_or_else(|| match &value.def {
-            Def::Input(_) | Def::Weight(_) | Def::Reshape(_) => Role::Stored,
+            Def::Input(_) | Def::Weight(_) | Def::Reshape(_) | Def::TopK { .. } | Def::Stacked { .. } => {
+                Role::Stored
+            }
             Def::Map(body) => {
                 let forced = wanted || tails.contains(&id);
                 if !forced && fusion.may_inline(id, body, &reading) { Role::Inline } else { Role::Stored }
@@ -116,7 +118,8 @@ pub fn fuse<'a>(program: &'a Program, outputs: &BTreeSet<ValueId>, most_inputs: 
             let root = if let Role::Part(root) = role { root } else { id };
             fusion.add_attention(id, root, outputs, &users);
         }
-        let how = if is_contract { Use::Operand } else { Use::Body };
+        let is_again = is_contract || matches!(value.def, Def::TopK { .. });
+        let how = if is_again { Use::Operand } else { Use::Body };
         for source in value.sources() {
             let entry = readers.entry(source).or_default();
             match role {
