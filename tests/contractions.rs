@@ -94,7 +94,7 @@ fn every_kind_of_schedule_computes_the_product() {
         }
     }
     support::say!("contractions: {kinds:?}");
-    let mut wanted = vec!["Contract", "Tiled", "Gemv", "Apart"];
+    let mut wanted = vec!["Contract", "Tiled", "Gemv", "Apart A", "Apart B", "Apart Epilogue"];
     if std::env::var("TILEWRIGHT_COOPERATIVE").is_ok_and(|v| v == "1") {
         wanted.push("Cooperative");
     }

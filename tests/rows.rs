@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use support::{contractions, kernels, rows};
 use tilewright::gpu::{Buffer, Device};
-use tilewright::kernel::{ReduceSchedule, Schedule, default_schedule};
+use tilewright::kernel::{Part, Schedule, default_schedule};
 
 /// Whole multiples of 1/64 in +-1: their sums are exact.
 fn made_up(len: usize, seed: u32) -> Vec<f32> {
@@ -19,7 +19,12 @@ fn made_up(len: usize, seed: u32) -> Vec<f32> {
 }
 
 /// What tells one text from another, sizes aside.
-fn kind(s: &ReduceSchedule) -> String {
+fn kind(schedule: &Schedule) -> String {
+    let s = match schedule {
+        Schedule::Reduce(s) => s,
+        Schedule::Apart(s) if s.part == Part::Statistics => return format!("apart {}", kind(&s.rest)),
+        other => panic!("{other} for rows"),
+    };
     let shared = if s.lanes > 1 { "shared" } else { "alone" };
     let flag = |on: bool, name: &'static str| if on { name } else { "" };
     format!(
@@ -50,8 +55,7 @@ fn every_kind_of_schedule_computes_the_rows() {
         let default = default_schedule(&spec, &sizes, device.caps());
         let legal = contractions::legal(&spec, &sizes, device.caps());
         for schedule in legal.into_iter().chain([default.clone()]) {
-            let Schedule::Reduce(s) = &schedule else { panic!("{schedule} for rows") };
-            by_kind.entry(kind(s)).or_default().push(schedule);
+            by_kind.entry(kind(&schedule)).or_default().push(schedule);
         }
         for (kind, of_kind) in by_kind {
             let picked = (5 * number) % of_kind.len();
@@ -71,7 +75,15 @@ fn every_kind_of_schedule_computes_the_rows() {
         }
     }
     support::say!("rows: {kinds:?}");
-    for kind in ["alone", "alone by fours", "alone kept", "shared by fours kept", "shared in parts"] {
+    for kind in [
+        "alone",
+        "alone by fours",
+        "alone kept",
+        "shared by fours kept",
+        "shared in parts",
+        "apart alone",
+        "apart shared in parts",
+    ] {
         assert!(kinds.get(kind).is_some_and(|&n| n >= 2), "few schedules of a kind: {kinds:?}");
     }
 }

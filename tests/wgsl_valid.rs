@@ -421,7 +421,7 @@ fn contractions_of_every_kind_are_valid() {
             }
         }
     }
-    for kind in ["Contract", "Tiled", "Subgroup", "Cooperative", "Gemv", "Apart"] {
+    for kind in ["Contract", "Tiled", "Subgroup", "Cooperative", "Gemv", "Apart B", "Apart Epilogue"] {
         assert!(kinds.get(kind).is_some_and(|&n| n >= 10), "few schedules of a kind: {kinds:?}");
     }
 }

@@ -31,7 +31,7 @@ mod transpose;
 mod work;
 
 pub use crate::ir::{Combine, ConvVar};
-pub use apart::{ApartSchedule, Operand};
+pub use apart::{ApartSchedule, Part};
 pub use attention::{AttentionSchedule, FusedSchedule};
 pub(crate) use attention::{columns, stride};
 pub use caps::{AdapterKind, Caps, CooperativeSize};

@@ -44,7 +44,7 @@ pub fn passes(spec: &KernelSpec, schedule: &Schedule, sizes: Sizes, caps: &Caps)
         (Body::Contract(body), _) if schedule.split_k() > 1 => {
             Some(split_k::passes(spec, body, schedule, sizes, caps))
         }
-        (Body::Contract(_) | Body::Conv(_), Schedule::Apart(s)) => apart::passes(spec, s, sizes, caps),
+        (_, Schedule::Apart(s)) => apart::passes(spec, s, sizes, caps),
         (Body::Reduce { .. }, Schedule::Reduce(s)) if s.parts > 1 => row_parts::passes(spec, s, sizes, caps),
         (Body::Attention(body), Schedule::Attention(s)) => {
             attention_passes::passes(spec, body, s, sizes, caps)

@@ -10,7 +10,7 @@ use super::peaks::Peaks;
 use super::row_parts;
 use super::rows::{RowReads, positions, whole_fours};
 use super::schedule::{Schedule, Sizes, size};
-use super::space::{INVOCATIONS, WORKGROUP_MEMORY, fits, powers_of_two};
+use super::space::{INVOCATIONS, TURNS, WORKGROUP_MEMORY, fits, leaves_loops, powers_of_two};
 use super::spec::{RowResult, Stage, storage_bytes};
 use crate::expr::{Expr, Idx, Node};
 use crate::tensor::DType;
@@ -119,11 +119,12 @@ pub fn default(
     // On a CPU adapter a row per lane keeps every SIMD lane busy without a barrier, once there are rows enough.
     let longest = longest(stages, result, sizes);
     let serial = longest <= SHORT_ROW || (caps.cpu && size(rows, sizes) >= 16);
-    let shared = ReduceSchedule::plain(64, 1);
+    let [shared, wide] = [64, 256].map(|lanes| ReduceSchedule::plain(lanes, 1));
     let alone =
         ReduceSchedule::plain(1, 64.min(caps.max_workgroup_invocations).min(caps.max_workgroup_size[0]));
     let legal = |s: &ReduceSchedule| broken_rule(rows, stages, result, s, sizes, caps).is_none();
-    let base = if !serial && legal(&shared) { shared } else { alone };
+    let order = if serial { [alone.clone(), shared, wide] } else { [shared, wide, alone.clone()] };
+    let base = order.into_iter().find(legal).unwrap_or(alone);
     let parts = [128, 16].map(|parts| ReduceSchedule { parts, ..base.clone() });
     let base = parts.into_iter().find(legal).unwrap_or(base);
     let fours = ReduceSchedule { vector: 4, ..base.clone() };
@@ -164,6 +165,8 @@ pub fn broken_rule(
         Some("statistics of a type that subgroups do not combine")
     } else if s.lanes > 1 && i64::from(s.lanes / 2) >= longest {
         Some("half of the lanes beyond the row's end")
+    } else if leaves_loops(caps, turns(stages, result, s, sizes)) {
+        Some(TURNS)
     } else if s.kept * s.vector > MOST_KEPT[usize::from(s.lanes == 1)] {
         Some("more registers than an invocation has, by estimate")
     } else if s.kept > 0 && (kept < longest || kept >= 2 * longest) {
@@ -179,6 +182,17 @@ pub fn broken_rule(
     } else {
         None
     }
+}
+
+/// Turns of an invocation's loops over all passes.
+fn turns(stages: &[Stage], result: &RowResult, s: &ReduceSchedule, sizes: Sizes) -> i64 {
+    let own = match result {
+        RowResult::PerRow(_) => None,
+        RowResult::PerElement { extent, .. } => Some(extent),
+    };
+    let step = i64::from(s.lanes * s.vector * s.parts);
+    let turns = |extent: &Idx| size(extent, sizes) / step + 1;
+    if s.kept > 0 { 0 } else { stages.iter().map(|stage| &stage.extent).chain(own).map(turns).sum() }
 }
 
 /// What subgroup operations take.

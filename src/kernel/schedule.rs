@@ -47,7 +47,7 @@ pub enum Schedule {
     Depthwise(DepthwiseSchedule),
     /// For [`Body::Attention`].
     Attention(AttentionSchedule),
-    /// For a [`Body::Contract`] or [`Body::Conv`] with an operand that is more than a read.
+    /// For a kernel with a part that kernels of its own compute.
     Apart(ApartSchedule),
 }
 

@@ -26,7 +26,7 @@ pub struct Space {
     pub kept: Vec<Schedule>,
 }
 
-/// The points of the knobs of a kernel's family, legal or not, and those with an operand apart.
+/// The points of the knobs of a kernel's family, legal or not, and those with a part apart.
 pub fn points(spec: &KernelSpec, sizes: Sizes, caps: &Caps, peaks: &Peaks) -> Vec<Schedule> {
     [fused_points(spec, sizes, caps, peaks), apart::points(spec, sizes, caps, peaks)].concat()
 }
@@ -52,7 +52,7 @@ pub fn space(spec: &KernelSpec, sizes: Sizes, caps: &Caps, peaks: &Peaks) -> Spa
     cut(spec, points(spec, sizes, caps, peaks), sizes, caps, peaks)
 }
 
-/// The space without operands apart.
+/// The space without parts apart.
 pub(super) fn fused_space(spec: &KernelSpec, sizes: Sizes, caps: &Caps, peaks: &Peaks) -> Space {
     cut(spec, fused_points(spec, sizes, caps, peaks), sizes, caps, peaks)
 }
@@ -108,7 +108,8 @@ pub fn default_schedule(spec: &KernelSpec, sizes: Sizes, caps: &Caps) -> Schedul
         },
         Body::Update { .. } => Schedule::Map(map::single_elements(caps)),
         Body::Reduce { rows, stages, result } => {
-            Schedule::Reduce(reduce::default(rows, stages, result, sizes, caps))
+            let whole = Schedule::Reduce(reduce::default(rows, stages, result, sizes, caps));
+            apart::default(spec, &whole, sizes, caps).map_or(whole, Schedule::Apart)
         }
         Body::Contract(body) => {
             let direct = || Schedule::Contract(contract::default(body, sizes, caps));
@@ -158,7 +159,7 @@ pub fn broken_rule(
         (Body::Conv(body), Schedule::Conv(s)) => conv::broken_rule(body, s, sizes, caps),
         (Body::Conv(body), Schedule::Depthwise(s)) => depthwise::broken_rule(body, s, sizes, caps),
         (Body::Attention(body), Schedule::Attention(s)) => attention::broken_rule(spec, body, s, sizes, caps),
-        (Body::Contract(_) | Body::Conv(_), Schedule::Apart(s)) => apart::broken_rule(spec, s, sizes, caps),
+        (_, Schedule::Apart(s)) => apart::broken_rule(spec, s, sizes, caps),
         (
             Body::Map { .. }
             | Body::Update { .. }
@@ -195,9 +196,7 @@ pub fn estimate_ns(spec: &KernelSpec, schedule: &Schedule, sizes: Sizes, caps: &
         (Body::Attention(body), Schedule::Attention(s)) => {
             attention::estimate_ns(spec, body, s, sizes, caps, peaks)
         }
-        (Body::Contract(_) | Body::Conv(_), Schedule::Apart(s)) => {
-            apart::estimate_ns(spec, s, sizes, caps, peaks)
-        }
+        (_, Schedule::Apart(s)) => apart::estimate_ns(spec, s, sizes, caps, peaks),
         (
             Body::Map { .. }
             | Body::Update { .. }
@@ -219,6 +218,15 @@ pub(super) fn fits(caps: &Caps, x: u32, y: u32) -> bool {
 
 /// The rule of [`fits`].
 pub(super) const INVOCATIONS: &str = "more invocations per workgroup than the device allows";
+/// Turns of all loops of an invocation together after which lavapipe leaves them, whatever is left to do
+/// (`LP_MAX_TGSI_LOOP_ITERATIONS`).
+const MOST_TURNS: i64 = 65_535;
+/// Whether the device leaves its loops before so many turns are done.
+pub(super) fn leaves_loops(caps: &Caps, turns: i64) -> bool {
+    caps.cpu && turns >= MOST_TURNS
+}
+/// The rule of [`leaves_loops`].
+pub(super) const TURNS: &str = "more turns of its loops than lavapipe does";
 /// The rule of workgroup memory.
 pub(super) const WORKGROUP_MEMORY: &str = "more workgroup memory than the device has";
 

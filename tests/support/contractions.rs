@@ -85,9 +85,12 @@ pub fn legal(spec: &KernelSpec, sizes: &[i64], caps: &Caps) -> Vec<Schedule> {
         .collect()
 }
 
-/// The kind of a schedule, as `Tiled`.
+/// The kind of a schedule, as `Tiled` or `Apart Epilogue`.
 pub fn kind(schedule: &Schedule) -> String {
-    format!("{schedule:?}").split('(').next().unwrap_or_default().into()
+    match schedule {
+        Schedule::Apart(s) => format!("Apart {:?}", s.part),
+        other => format!("{other:?}").split('(').next().unwrap_or_default().into(),
+    }
 }
 
 impl Contraction {

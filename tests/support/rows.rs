@@ -44,6 +44,10 @@ pub fn cases() -> Vec<Rows> {
         (Norm, 9, 384, false),
         (Norm, 33, 64, false),
         (Norm, 2, 10, false),
+        (Softmax, 2, 4100, true),
+        (Norm, 1, 8192, false),
+        // Three walks over a row are more turns than lavapipe's loops do.
+        (Softmax, 16, 30_001, false),
         (Sum, 70, 20, false),
         (Sum, 3, 40_000, false),
         (Sum, 1, 10_007, true),
@@ -51,6 +55,7 @@ pub fn cases() -> Vec<Rows> {
         (Max, 40, 96, false),
         (ArgMax, 20, 200, false),
         (ArgMax, 3, 1001, true),
+        (ArgMax, 2, 5003, true),
         (LastArgMin, 50, 30, false),
         (LastArgMin, 4, 512, false),
         (Columns, 36, 52, false),

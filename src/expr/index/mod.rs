@@ -13,7 +13,7 @@ pub use row_major::{flatten, numel, unflatten, vars};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::scalar::Expr;
+use crate::expr::Expr;
 
 /// A loop variable: its number in the kernel, and its extent (it runs over `0..extent`).
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -10,10 +10,6 @@ use crate::plan::chain::Cost;
 use crate::plan::pack::is_packable;
 use crate::plan::through_reshapes;
 
-/// A row kernel whose rows are all of the tensor, and longer than this, is left in two kernels: one
-/// workgroup would have to walk it alone.
-const LONGEST_LONE_ROW: i64 = 1 << 13;
-
 impl Fusion<'_> {
     pub(super) fn may_inline(
         &mut self,
@@ -100,7 +96,7 @@ impl Fusion<'_> {
         }
         let rows = self.rows(root);
         let own_row = Idx::var(ROW, &rows);
-        let mut fits = reduced == rows && !self.is_long_lone_row(root, id, &rows);
+        let mut fits = reduced == rows;
         for expr in self.expand(root).exprs() {
             expr.visit(&mut |e| {
                 if let Node::Load { source, at, .. } = e.node()
@@ -119,15 +115,6 @@ impl Fusion<'_> {
             self.drafts.insert(root, saved);
         }
         fits
-    }
-
-    fn is_long_lone_row(&self, root: ValueId, id: ValueId, rows: &Idx) -> bool {
-        let long = |n: Option<i64>| n.is_some_and(|n| n > LONGEST_LONE_ROW);
-        let reduced = match &self.program.value(id).def {
-            Def::Reduce { extents, .. } => numel(extents).as_const(),
-            _ => None,
-        };
-        rows.is(1) && (long(numel(self.program.shape(root)).as_const()) || long(reduced))
     }
 
     /// The axes of the map `root` whose variables the reads of `id` depend on.

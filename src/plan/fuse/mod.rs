@@ -15,9 +15,9 @@ pub use expanded::{Expanded, ExpandedStage, Scores};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use self::uses::{after_reductions, epilogue_tails, users};
-use super::attention::Attention;
-use super::chain::{Cost, chains};
 use crate::ir::{Def, Program, ValueId};
+use crate::plan::attention::Attention;
+use crate::plan::chain::{Cost, chains};
 
 /// Loop variable of the row, and of the position within it, in row form.
 const ROW: u32 = 0;
