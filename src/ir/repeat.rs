@@ -73,7 +73,14 @@ impl Program {
     }
 
     fn push(&mut self, shape: Vec<Idx>, def: Def, body: Expr) -> ValueId {
-        self.values.push(Value { name: self.place.clone(), dtype: body.dtype(), shape, def, content: None, update: None });
+        self.values.push(Value {
+            name: self.place.clone(),
+            dtype: body.dtype(),
+            shape,
+            def,
+            content: None,
+            update: None,
+        });
         (self.values.len() - 1) as ValueId
     }
 }

@@ -19,19 +19,28 @@ pub struct Fill {
     pub counts: BTreeMap<&'static str, usize>,
 }
 
+/// The copy at hand of each repeated region around a line: its variable and its number.
+type Copies<'a> = Vec<(&'a str, String)>;
+
 /// The skeleton with its regions filled. `name` is its file, for messages.
 pub fn fill(name: &str, skeleton: &str, fill: &Fill) -> Result<String> {
     let lines: Vec<&str> = skeleton.lines().collect();
-    let mut out = String::with_capacity(skeleton.len() * 2);
-    block(name, &lines, fill, &mut out)?;
+    let mut out = String::with_capacity(skeleton.len() * 4);
+    block(name, &lines, fill, &mut Copies::new(), &mut out)?;
     Ok(out)
 }
 
-fn block(name: &str, lines: &[&str], fill: &Fill, out: &mut String) -> Result<()> {
+fn block<'a>(
+    name: &str,
+    lines: &[&'a str],
+    fill: &Fill,
+    copies: &mut Copies<'a>,
+    out: &mut String,
+) -> Result<()> {
     let mut i = 0;
     while i < lines.len() {
         let Some(directive) = lines[i].trim_start().strip_prefix("//#") else {
-            out.push_str(lines[i]);
+            rename(lines[i], copies, out);
             out.push('\n');
             i += 1;
             continue;
@@ -45,13 +54,16 @@ fn block(name: &str, lines: &[&str], fill: &Fill, out: &mut String) -> Result<()
                 let count =
                     count.ok_or_else(|| Error::parse(name, format!("no count for //#{directive}")))?;
                 for index in 0..count {
-                    let copy = rename(&body.join("\n"), variable, index);
-                    block(name, &copy.lines().collect::<Vec<_>>(), fill, out)?;
+                    copies.push((variable, index.to_string()));
+                    block(name, body, fill, copies, out)?;
+                    copies.pop();
                 }
             }
             (Some(region), None, None) => {
-                let text = fill.regions.get(region);
-                out.push_str(text.ok_or_else(|| Error::parse(name, format!("no text for //#{directive}")))?);
+                let mut copy = String::new();
+                rename(region, copies, &mut copy);
+                let text = fill.regions.get(&copy);
+                out.push_str(text.ok_or_else(|| Error::parse(name, format!("no text for //#{copy}")))?);
             }
             _ => return Err(Error::parse(name, format!("line {}: unknown directive //#{directive}", i + 1))),
         }
@@ -74,30 +86,19 @@ fn length(name: &str, lines: &[&str]) -> Result<usize> {
     Err(Error::parse(name, "a //# region is not closed"))
 }
 
-/// `text` with the part `{variable}0` of identifiers replaced by `{variable}{index}`.
-fn rename(text: &str, variable: &str, index: usize) -> String {
-    let (from, to) = (format!("{variable}0"), format!("{variable}{index}"));
-    let mut out = String::with_capacity(text.len());
-    let mut word = String::new();
-    let flush = |word: &mut String, out: &mut String| {
-        for (i, part) in word.split('_').enumerate() {
-            if i > 0 {
-                out.push('_');
-            }
-            out.push_str(if part == from { &to } else { part });
-        }
-        word.clear();
-    };
-    for c in text.chars() {
-        if c.is_ascii_alphanumeric() || c == '_' {
-            word.push(c);
-        } else {
-            flush(&mut word, &mut out);
-            out.push(c);
+/// Appends `text`, with the zero of every part `{variable}0` of its identifiers replaced by the copy's number.
+fn rename(text: &str, copies: &Copies, out: &mut String) {
+    let in_part = |i: usize| text.as_bytes().get(i).is_some_and(u8::is_ascii_alphanumeric);
+    let mut done = 0;
+    for (zero, _) in text.match_indices('0').filter(|(zero, _)| !in_part(zero + 1)) {
+        let start = (0..zero).rev().find(|&i| !in_part(i)).map_or(0, |i| i + 1);
+        if let Some((_, number)) = copies.iter().find(|(variable, _)| *variable == &text[start..zero]) {
+            out.push_str(&text[done..zero]);
+            out.push_str(number);
+            done = zero + 1;
         }
     }
-    flush(&mut word, &mut out);
-    out
+    out.push_str(&text[done..]);
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ mod row_major;
 
 pub use row_major::{flatten, numel, unflatten, vars};
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -132,6 +133,37 @@ impl Idx {
         Idx::from_map(map)
     }
 
+    /// `self + factor * other`, by going along the terms of both, which are in order.
+    fn plus(&self, other: &Idx, factor: i64) -> Idx {
+        let (mut own, mut others) = (self.0.as_slice(), other.0.as_slice());
+        let mut sum = Vec::with_capacity(own.len() + others.len());
+        while let ([(a, x), ..], [(b, y), ..]) = (own, others) {
+            let order = a.cmp(b);
+            let c = match order {
+                Ordering::Less => *x,
+                Ordering::Equal => x.wrapping_add(y.wrapping_mul(factor)),
+                Ordering::Greater => y.wrapping_mul(factor),
+            };
+            if c != 0 {
+                sum.push((if order.is_le() { a } else { b }.clone(), c));
+            }
+            own = &own[usize::from(order.is_le())..];
+            others = &others[usize::from(order.is_ge())..];
+        }
+        sum.extend_from_slice(own);
+        sum.extend(others.iter().map(|(atoms, y)| (atoms.clone(), y.wrapping_mul(factor))));
+        Idx(Arc::new(sum))
+    }
+
+    /// `self * factor`.
+    fn times(&self, factor: i64) -> Idx {
+        match factor {
+            0 => Idx::from(0i64),
+            1 => self.clone(),
+            _ => Idx(Arc::new(self.0.iter().map(|(m, c)| (m.clone(), c.saturating_mul(factor))).collect())),
+        }
+    }
+
     fn term(monomial: Monomial, c: i64) -> Idx {
         Idx::collect([(monomial, c)])
     }
@@ -213,7 +245,7 @@ impl Idx {
 impl std::ops::Add for &Idx {
     type Output = Idx;
     fn add(self, other: &Idx) -> Idx {
-        let sum = Idx::collect(self.0.iter().chain(other.0.iter()).cloned());
+        let sum = self.plus(other, 1);
         let has_mod = |idx: &Idx| idx.0.iter().any(|(m, _)| m.iter().any(|a| matches!(a, Atom::Mod(..))));
         if sum.0.len() > 1 && has_mod(&sum) { sum.recombine() } else { sum }
     }
@@ -222,13 +254,18 @@ impl std::ops::Add for &Idx {
 impl std::ops::Sub for &Idx {
     type Output = Idx;
     fn sub(self, other: &Idx) -> Idx {
-        Idx::collect(self.0.iter().cloned().chain(other.0.iter().map(|(m, c)| (m.clone(), -c))))
+        self.plus(other, -1)
     }
 }
 
 impl std::ops::Mul for &Idx {
     type Output = Idx;
     fn mul(self, other: &Idx) -> Idx {
+        match (self.as_const(), other.as_const()) {
+            (Some(factor), _) => return other.times(factor),
+            (_, Some(factor)) => return self.times(factor),
+            (None, None) => {}
+        }
         Idx::collect(self.0.iter().flat_map(|(a, x)| {
             other.0.iter().map(move |(b, y)| {
                 let mut atoms: Monomial = a.iter().chain(b).cloned().collect();
