@@ -102,22 +102,16 @@ fn main(
             //#end
             //#end
         }
-        // In a loop, so that the epilogue stands there once: compiling it for every row takes longer than all the rest.
-        var sums = array<vec4<Sum>, ROWS * SUBGROUP * MICRO_N4>(
-            //#each r ROWS
-            //#each l SUBGROUP
-            //#each n MICRO_N4
-            sum_r0_l0_n0,
-            //#end
-            //#end
-            //#end
-        );
-        for (var i = 0; i < i32(ROWS * SUBGROUP * MICRO_N4); i++) {
-            let row = m + i / i32(MICRO_N4);
+        // One store, in a loop through which the sums move up: a store for each of them, or an array to take them from,
+        // and compiling takes several times as long.
+        let stores = min(size_m() - m, i32(ROWS * SUBGROUP)) * i32(MICRO_N4);
+        for (var i = 0; i < stores; i++) {
             let column = n + i % i32(MICRO_N4) * i32(SUBGROUP) * 4;
-            if ((row < size_m()) & (column < size_n())) {
-                store(b, row, column, sums[i]);
+            if (column < size_n()) {
+                store(b, m + i / i32(MICRO_N4), column, sum_r0_l0_n0);
             }
+            //#move_up
+            //#end
         }
     }
 }

@@ -519,7 +519,8 @@ fn kernels_of_the_corpus_are_valid_under_every_schedule() {
                     for (i, schedule) in candidates(&kernel.spec, &sizes, &caps).into_iter().enumerate() {
                         if i == 0 {
                             for pass in passes(&kernel.spec, &schedule, &sizes, &caps) {
-                                let grid = grid(&kernel.label, &pass.spec, &pass.schedule, &sizes, &caps);
+                                let grid =
+                                    grid(&kernel.label, &pass.spec, &pass.schedule, &pass.sizes, &caps);
                                 assert!(grid.is_ok(), "{name}: {} at {sizes:?}: {grid:?}", kernel.label);
                             }
                         }

@@ -203,7 +203,7 @@ impl Recorder<'_> {
         let passes = passes(spec, &schedule, &part.sizes, self.caps);
         for (position, pass) in passes.iter().enumerate() {
             let label = wgsl::pass_label(&planned.label, position, passes.len());
-            let workgroups = grid(&label, &pass.spec, &pass.schedule, &part.sizes, self.caps)?;
+            let workgroups = grid(&label, &pass.spec, &pass.schedule, &pass.sizes, self.caps)?;
             if workgroups.contains(&0) {
                 continue;
             }
@@ -216,14 +216,14 @@ impl Recorder<'_> {
                 Slot::Scratch(i) => Some(scratch.range(i, bytes)),
             };
             let element_bytes = storage_bytes(pass.spec.output, self.caps.floats());
-            let output_bytes = bound_bytes(size(&pass.len, &part.sizes) as usize, element_bytes);
+            let output_bytes = bound_bytes(size(&pass.len, &pass.sizes) as usize, element_bytes);
             let output = slot(pass.output, Some(output_bytes));
             let mut bindings = Vec::new();
             for bound in &self.kernels.texts[kernel].rendered.bound {
                 let range = match bound {
                     Bound::Input(i) => pass.inputs.get(*i).and_then(|&input| slot(input, None)),
                     Bound::Output => output,
-                    Bound::Params => parameters.add(&part.sizes),
+                    Bound::Params => parameters.add(&pass.sizes),
                 };
                 bindings.push(range.ok_or_else(|| Error::model(&label, "a binding has no memory"))?);
             }

@@ -48,6 +48,7 @@ pub fn passes(
     let (batch, m, n, k) = (&body.batch, &body.m, &body.n, &body.k);
     let pass = |(spec, inputs): Part, schedule: Schedule, output: Slot, len: Idx| Pass {
         spec,
+        sizes: sizes.to_vec(),
         schedule,
         inputs,
         output,

@@ -1,5 +1,6 @@
 //! How the elements of a contraction's operands lie in memory.
 
+use super::fours::in_fours;
 use super::spec::ContractBody;
 use crate::expr::{Atom, Expr, Idx, Node};
 
@@ -36,11 +37,6 @@ fn along(expr: &Expr, vars: [u32; 2], extents: [&Idx; 2]) -> Along {
     } else {
         Along::Neither
     }
-}
-
-/// Whether a size is a constant multiple of four.
-pub fn in_fours(size: &Idx) -> bool {
-    size.as_const().is_some_and(|n| n % 4 == 0)
 }
 
 /// The input and offset of `expr`, when it is nothing but a load whose elements follow each other along

@@ -15,8 +15,8 @@ use serde::{Deserialize, Serialize};
 
 use super::apart::depends;
 use super::caps::Caps;
+use super::fours::in_fours;
 use super::moved::Moved;
-use super::operand::in_fours;
 use super::passes::{Pass, Slot};
 use super::peaks::Peaks;
 use super::schedule::{Schedule, Sizes, size};
@@ -62,7 +62,7 @@ pub fn passes(spec: &KernelSpec, s: &PackedSchedule, sizes: Sizes, caps: &Caps) 
     let pass = |spec: KernelSpec, schedule, output| {
         let slot = |i| if i < own { Slot::Input(i) } else { Slot::Scratch(i - own) };
         let (inputs, len) = ((0..spec.inputs.len()).map(slot).collect(), spec.output_len());
-        Pass { spec, schedule, inputs, output, len }
+        Pass { spec, sizes: sizes.to_vec(), schedule, inputs, output, len }
     };
     let first = |(number, spec): (usize, KernelSpec)| {
         let schedule = space::default_schedule(&spec, sizes, caps);
@@ -84,6 +84,8 @@ pub fn broken_rule(spec: &KernelSpec, s: &PackedSchedule, sizes: Sizes, caps: &C
         Some("no packed dot products")
     } else if parts.before.iter().any(beyond) {
         Some("packed operands beyond what the device binds")
+    } else if parts.before.iter().any(|spec| !space::default_schedule(spec, sizes, caps).is_one_pass()) {
+        Some("packed operands whose sums take several passes")
     } else if !s.rest.is_one_pass() {
         Some("several passes behind packed operands")
     } else {

@@ -5,6 +5,7 @@
 use super::apart;
 use super::attention_passes;
 use super::caps::Caps;
+use super::generic::generic;
 use super::moved::Moved;
 use super::packed;
 use super::row_parts;
@@ -28,8 +29,10 @@ pub enum Slot {
 /// One dispatch of a kernel.
 #[derive(Clone, Debug)]
 pub struct Pass {
-    /// What it computes; its parameters are the whole kernel's.
+    /// What it computes; its first parameters are the whole kernel's.
     pub spec: KernelSpec,
+    /// Values of its parameters.
+    pub sizes: Vec<i64>,
     /// How.
     pub schedule: Schedule,
     /// Its inputs, in the order of its spec.
@@ -52,7 +55,9 @@ pub fn passes(spec: &KernelSpec, schedule: &Schedule, sizes: Sizes, caps: &Caps)
         (Body::Attention(body), Schedule::Attention(s)) => {
             attention_passes::passes(spec, body, s, sizes, caps)
         }
-        (Body::TopK(body), Schedule::TopK(s)) if s.parts > 1 => Some(topk_passes::selected(spec, body, s)),
+        (Body::TopK(body), Schedule::TopK(s)) if s.parts > 1 => {
+            Some(topk_passes::selected(spec, body, s, sizes))
+        }
         (Body::TopK(body), Schedule::Sort(s)) => Some(topk_passes::sorted(spec, body, s, sizes)),
         (
             Body::Map { .. }
@@ -65,13 +70,15 @@ pub fn passes(spec: &KernelSpec, schedule: &Schedule, sizes: Sizes, caps: &Caps)
             _,
         ) => None,
     };
-    several.unwrap_or_else(|| {
+    let passes = several.unwrap_or_else(|| {
         vec![Pass {
             spec: spec.clone(),
+            sizes: sizes.to_vec(),
             schedule: schedule.clone(),
             inputs: Moved::all(spec),
             output: Slot::Output,
             len: spec.output_len(),
         }]
-    })
+    });
+    if caps.cpu { passes.into_iter().map(generic).collect() } else { passes }
 }

@@ -89,6 +89,7 @@ pub fn passes(spec: &KernelSpec, s: &ReduceSchedule, sizes: Sizes, caps: &Caps) 
     };
     let first = Pass {
         spec: partial,
+        sizes: sizes.to_vec(),
         schedule: Schedule::Reduce(ReduceSchedule { parts: 1, ..s.clone() }),
         inputs: within.inputs,
         output: Slot::Scratch(0),
@@ -97,6 +98,7 @@ pub fn passes(spec: &KernelSpec, s: &ReduceSchedule, sizes: Sizes, caps: &Caps) 
     let second = Pass {
         schedule: default_schedule(&whole, sizes, caps),
         spec: whole,
+        sizes: sizes.to_vec(),
         inputs: last.inputs,
         output: Slot::Output,
         len: rows.clone(),

@@ -94,6 +94,7 @@ pub fn passes(
     };
     let first = Pass {
         spec: KernelSpec { output: body.sum, body: Body::Contract(partial), ..spec.clone() },
+        sizes: sizes.to_vec(),
         schedule: schedule.unsplit(),
         inputs: within.inputs,
         output: Slot::Scratch(0),
@@ -102,6 +103,7 @@ pub fn passes(
     let second = Pass {
         schedule: default_schedule(&sum, sizes, caps),
         spec: sum,
+        sizes: sizes.to_vec(),
         inputs: last.inputs,
         output: Slot::Output,
         len: rows,

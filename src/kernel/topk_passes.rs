@@ -26,21 +26,21 @@ struct Lists {
 }
 
 /// Both passes of a selection in parts.
-pub fn selected(spec: &KernelSpec, body: &TopKBody, s: &TopKSchedule) -> Vec<Pass> {
+pub fn selected(spec: &KernelSpec, body: &TopKBody, s: &TopKSchedule, sizes: Sizes) -> Vec<Pass> {
     let parts = Idx::from(s.parts as usize);
     let one = Schedule::TopK(TopKSchedule { parts: 1, ..s.clone() });
-    let (first, lists) = cut(spec, body, &parts, &body.extent.div_ceil(&parts), one.clone());
+    let (first, lists) = cut(spec, body, &parts, &body.extent.div_ceil(&parts), one.clone(), sizes);
     let extent = &lists.count * &lists.width;
     let all = listed(spec, body, &lists, &body.rows, &Idx::var(0, &body.rows), &Idx::var(1, &extent));
     let among = TopKBody { extent, ..all };
-    vec![first, pass(spec, among, Some(lists.slot), one, Slot::Output)]
+    vec![first, pass(spec, among, Some(lists.slot), one, Slot::Output, sizes)]
 }
 
 /// The passes of a sort: as many merges as the sizes take, whose texts are the same for all sizes.
 pub fn sorted(spec: &KernelSpec, body: &TopKBody, s: &SortSchedule, sizes: Sizes) -> Vec<Pass> {
     let run = Idx::from(s.run.keep as usize);
     let (first, mut lists) =
-        cut(spec, body, &body.extent.div_ceil(&run), &run, Schedule::TopK(s.run.clone()));
+        cut(spec, body, &body.extent.div_ceil(&run), &run, Schedule::TopK(s.run.clone()), sizes);
     let mut passes = vec![first];
     let mut left = size(&lists.count, sizes);
     while left > 1 {
@@ -53,7 +53,7 @@ pub fn sorted(spec: &KernelSpec, body: &TopKBody, s: &SortSchedule, sizes: Sizes
         let merged = TopKBody { k: extent.smaller(&body.k), extent, split: Some(lists.width.clone()), ..two };
         let next = Lists { slot: 1 - lists.slot, count, width: merged.k.clone() };
         let to = Slot::Scratch(next.slot);
-        passes.push(pass(spec, merged, Some(lists.slot), Schedule::Merge(s.merge.clone()), to));
+        passes.push(pass(spec, merged, Some(lists.slot), Schedule::Merge(s.merge.clone()), to, sizes));
         lists = next;
         left = (left + 1) / 2;
     }
@@ -64,7 +64,14 @@ pub fn sorted(spec: &KernelSpec, body: &TopKBody, s: &SortSchedule, sizes: Sizes
 }
 
 /// The first `k` of each of `count` parts of a row, of `len` positions each.
-fn cut(spec: &KernelSpec, body: &TopKBody, count: &Idx, len: &Idx, schedule: Schedule) -> (Pass, Lists) {
+fn cut(
+    spec: &KernelSpec,
+    body: &TopKBody,
+    count: &Idx,
+    len: &Idx,
+    schedule: Schedule,
+    sizes: Sizes,
+) -> (Pass, Lists) {
     let rows = &body.rows * count;
     let outer = Idx::var(0, &rows);
     let place = &(&outer.rem(count) * len) + &Idx::var(1, len);
@@ -84,7 +91,7 @@ fn cut(spec: &KernelSpec, body: &TopKBody, count: &Idx, len: &Idx, schedule: Sch
         split: None,
     };
     let lists = Lists { slot: 0, count: count.clone(), width: k };
-    (pass(spec, part, None, schedule, Slot::Scratch(0)), lists)
+    (pass(spec, part, None, schedule, Slot::Scratch(0), sizes), lists)
 }
 
 /// Rows of what stands in `lists`: element `place` of the lists of row `row`. Beyond the row's end, in lists and in the
@@ -102,7 +109,14 @@ fn listed(spec: &KernelSpec, body: &TopKBody, lists: &Lists, rows: &Idx, row: &I
 }
 
 /// A pass that reads scratch memory behind the kernel's own inputs.
-fn pass(spec: &KernelSpec, body: TopKBody, from: Option<usize>, schedule: Schedule, output: Slot) -> Pass {
+fn pass(
+    spec: &KernelSpec,
+    body: TopKBody,
+    from: Option<usize>,
+    schedule: Schedule,
+    output: Slot,
+    sizes: Sizes,
+) -> Pass {
     let (mut inputs, mut dtypes) = (Moved::all(spec), spec.inputs.clone());
     if let Some(slot) = from {
         inputs.push(Slot::Scratch(slot));
@@ -110,5 +124,5 @@ fn pass(spec: &KernelSpec, body: TopKBody, from: Option<usize>, schedule: Schedu
     }
     let len = &body.rows * &body.k;
     let spec = KernelSpec { inputs: dtypes, body: Body::TopK(body), ..spec.clone() };
-    Pass { spec, schedule, inputs, output, len }
+    Pass { spec, sizes: sizes.to_vec(), schedule, inputs, output, len }
 }

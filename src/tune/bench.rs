@@ -22,7 +22,6 @@ pub struct Bench<'a> {
     inputs: Vec<Buffer>,
     output: Buffer,
     output_bytes: u64,
-    params: Option<Buffer>,
     compiled: HashMap<Schedule, Vec<Dispatch>>,
     clock: Clock,
     /// What empties the caches before each sample.
@@ -54,15 +53,6 @@ impl<'a> Bench<'a> {
         }
         let output_bytes = crate::plan::bound_bytes(output_len, storage_bytes(spec.output, floats));
         let output = device.buffer("bench output", output_bytes)?;
-        let params = if sizes.is_empty() {
-            None
-        } else {
-            let mut bytes: Vec<u8> = sizes.iter().flat_map(|&size| (size as i32).to_le_bytes()).collect();
-            bytes.resize(bytes.len().next_multiple_of(16), 0);
-            let buffer = device.uniform("bench parameters", bytes.len() as u64)?;
-            device.write(&buffer, 0, &bytes)?;
-            Some(buffer)
-        };
         Ok(Bench {
             device,
             label,
@@ -71,7 +61,6 @@ impl<'a> Bench<'a> {
             inputs,
             output,
             output_bytes,
-            params,
             compiled: HashMap::new(),
             clock: Clock::new(device)?,
             sweep: None,
@@ -115,7 +104,7 @@ impl<'a> Bench<'a> {
         wgsl::render_passes(self.label, self.spec, schedule, self.sizes, caps, target)?
             .into_iter()
             .map(|(pass, rendered)| {
-                let groups = grid(&rendered.shader.label, &pass.spec, &pass.schedule, self.sizes, caps)?;
+                let groups = grid(&rendered.shader.label, &pass.spec, &pass.schedule, &pass.sizes, caps)?;
                 Ok((rendered.shader.source, groups))
             })
             .collect()
@@ -128,6 +117,18 @@ impl<'a> Bench<'a> {
     pub fn write(&mut self, input: usize, bytes: &[u8]) -> Result<()> {
         let missing = || Error::limit(self.label, format!("there is no input {input}"));
         self.device.write(self.inputs.get(input).ok_or_else(missing)?, 0, bytes)
+    }
+
+    /// A uniform with the values of a pass's parameters, where it has any.
+    fn params(&self, sizes: &[i64]) -> Result<Option<Buffer>> {
+        if sizes.is_empty() {
+            return Ok(None);
+        }
+        let mut bytes: Vec<u8> = sizes.iter().flat_map(|&size| (size as i32).to_le_bytes()).collect();
+        bytes.resize(bytes.len().next_multiple_of(16), 0);
+        let buffer = self.device.uniform("bench parameters", bytes.len() as u64)?;
+        self.device.write(&buffer, 0, &bytes)?;
+        Ok(Some(buffer))
     }
 
     /// The passes of the kernel under `schedule`.
@@ -148,6 +149,7 @@ impl<'a> Bench<'a> {
                 let bytes = crate::plan::bound_bytes(len, storage_bytes(pass.spec.output, caps.floats()));
                 scratch.insert(number, self.device.buffer("bench scratch", bytes)?);
             }
+            let params = self.params(&pass.sizes)?;
             let memory = |slot: Slot| match slot {
                 Slot::Input(i) => self.inputs.get(i),
                 Slot::Output => Some(&self.output),
@@ -156,13 +158,13 @@ impl<'a> Bench<'a> {
             let binding = |bound: &Bound| match bound {
                 Bound::Input(i) => pass.inputs.get(*i).and_then(|&slot| memory(slot)),
                 Bound::Output => memory(pass.output),
-                Bound::Params => self.params.as_ref(),
+                Bound::Params => params.as_ref(),
             };
             let missing = || Error::limit(self.label, "a binding has no memory");
             let bindings: Option<Vec<_>> =
                 rendered.bound.iter().map(|bound| binding(bound).map(Binding::whole)).collect();
             let group = self.device.bind(&kernel, &bindings.ok_or_else(missing)?)?;
-            let workgroups = grid(&rendered.shader.label, &pass.spec, &pass.schedule, self.sizes, caps)?;
+            let workgroups = grid(&rendered.shader.label, &pass.spec, &pass.schedule, &pass.sizes, caps)?;
             dispatches.push(Dispatch { kernel, bindings: Arc::new(group), workgroups });
         }
         self.compiled.insert(schedule.clone(), dispatches.clone());

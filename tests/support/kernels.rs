@@ -21,10 +21,6 @@ pub fn run(
         device.write(&buffer, 0, &vec![0xff; 4 * len]).unwrap();
         buffer
     };
-    let params = device.uniform("params", 16).unwrap();
-    let mut words: Vec<u8> = sizes.iter().flat_map(|&s| (s as i32).to_le_bytes()).collect();
-    words.resize(16, 0);
-    device.write(&params, 0, &words).unwrap();
     let output = buffer(size(&spec.output_len(), sizes) as usize);
     let target = Target::new(caps, Dialect::Naga);
     let passes = render_passes("kernel", spec, schedule, sizes, caps, target).unwrap();
@@ -34,6 +30,9 @@ pub fn run(
         if let Slot::Scratch(number) = pass.output {
             scratch.insert(number, buffer(size(&pass.len, sizes) as usize));
         }
+        let words: Vec<u8> = pass.sizes.iter().flat_map(|&s| (s as i32).to_le_bytes()).collect();
+        let params = device.uniform("params", words.len().next_multiple_of(16).max(16) as u64).unwrap();
+        device.write(&params, 0, &words).unwrap();
         let memory = |slot: Slot| match slot {
             Slot::Input(i) => &inputs[i],
             Slot::Scratch(i) => &scratch[&i],
@@ -51,7 +50,7 @@ pub fn run(
             .collect();
         let kernel = device.kernel(&rendered.shader).unwrap();
         let bindings = Arc::new(device.bind(&kernel, &bindings).unwrap());
-        let workgroups = grid("kernel", &pass.spec, &pass.schedule, sizes, caps).unwrap();
+        let workgroups = grid("kernel", &pass.spec, &pass.schedule, &pass.sizes, caps).unwrap();
         dispatches.push(Dispatch { kernel, bindings, workgroups });
     }
     let size_bytes = output.size_bytes();
