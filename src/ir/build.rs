@@ -142,11 +142,11 @@ impl Program {
 
     /// [`Program::map`] of what is an update, too.
     pub fn map_or_update(&mut self, shape: Vec<Idx>, body: Expr, update: Update) -> ValueId {
+        let known = self.values.len();
         let id = self.map(shape, body);
-        let value = &mut self.values[id as usize];
-        // It may be the base itself, or known.
-        if matches!(value.def, Def::Map(_)) && value.content.is_none() && id != update.base {
-            value.update = Some(Box::new(update));
+        // Else it is the base itself, or what replaces all of it.
+        if id as usize >= known && self.value(id).content.is_none() {
+            self.values[id as usize].update = Some(Box::new(update));
         }
         id
     }
