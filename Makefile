@@ -82,10 +82,12 @@ test-models: test-data
 	@$(PYTHON) tools/quantize_models.py --all
 	TILEWRIGHT_MODELS=all cargo test $(CARGO_FLAGS) --release --test models --test quantized_models
 
-test-coop:
+test-coop: web test-data
 	@tools/mesa26.sh
 	TILEWRIGHT_COOPERATIVE=1 CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER=$(CURDIR)/target/mesa/run \
 		cargo test $(CARGO_FLAGS) --features cli --test contractions
+	cd web/tests/bundlers && npm ci --silent --ignore-scripts
+	target/mesa/run "$$(command -v node)" web/tests/bundlers/node.mjs matrices
 
 # SECONDS,SEED: another hour finds what twenty seconds do not.
 test-differential: setup

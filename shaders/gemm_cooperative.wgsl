@@ -1,4 +1,6 @@
+//#enable
 enable wgpu_cooperative_matrix;
+//#end
 
 // out[b, m, n] = epilogue(sum over k of A[b, m, k] * B[b, k, n])
 //
@@ -84,6 +86,15 @@ var<workgroup> tile_a: array<Elem, TILE_M * TILE_K>;
 var<workgroup> tile_b: array<Elem, TILE_K * TILE_N>;
 var<workgroup> tile_c: array<Sum, SIZE * SIZE * GROUPS_M * GROUPS_N>;
 
+//#matrices
+// The matrices that begin at an element of a tile, and A * B + C. Browsers spell them otherwise.
+fn load_tile_a(at: u32) -> MatrixA { return coopLoadT<MatrixA>(&tile_a[at], TILE_K); }
+fn load_tile_b(at: u32) -> MatrixB { return coopLoadT<MatrixB>(&tile_b[at], TILE_N); }
+fn load_tile_c(at: u32) -> MatrixC { return coopLoadT<MatrixC>(&tile_c[at], SIZE); }
+fn store_tile_c(at: u32, c: MatrixC) { coopStoreT(c, &tile_c[at], SIZE); }
+fn multiply_add(a: MatrixA, b: MatrixB, c: MatrixC) -> MatrixC { return coopMultiplyAdd(a, b, c); }
+//#end
+
 fn put_a(to: u32, v: vec4<Element>) {
     tile_a[to] = Elem(v.x);
     tile_a[to + TILE_K] = Elem(v.y);
@@ -123,7 +134,7 @@ fn main(
         workgroupBarrier();
         //#each m MICRO_M
         //#each n MICRO_N
-        var c_m0_n0 = coopLoadT<MatrixC>(&tile_c[own], SIZE);
+        var c_m0_n0 = load_tile_c(own);
         //#end
         //#end
         for (var first_k = 0; first_k < size_k(); first_k += i32(TILE_K)) {
@@ -152,14 +163,14 @@ fn main(
             workgroupBarrier();
             for (var k = 0u; k < TILE_K; k += SIZE) {
                 //#each m MICRO_M
-                let a_m0 = coopLoadT<MatrixA>(&tile_a[(matrix_m + m0 * SIZE) * TILE_K + k], TILE_K);
+                let a_m0 = load_tile_a((matrix_m + m0 * SIZE) * TILE_K + k);
                 //#end
                 //#each n MICRO_N
-                let b_n0 = coopLoadT<MatrixB>(&tile_b[k * TILE_N + matrix_n + n0 * SIZE], TILE_N);
+                let b_n0 = load_tile_b(k * TILE_N + matrix_n + n0 * SIZE);
                 //#end
                 //#each m MICRO_M
                 //#each n MICRO_N
-                c_m0_n0 = coopMultiplyAdd(a_m0, b_n0, c_m0_n0);
+                c_m0_n0 = multiply_add(a_m0, b_n0, c_m0_n0);
                 //#end
                 //#end
             }
@@ -167,7 +178,7 @@ fn main(
         }
         //#each m MICRO_M
         //#each n MICRO_N
-        coopStoreT(c_m0_n0, &tile_c[own], SIZE);
+        store_tile_c(own, c_m0_n0);
         workgroupBarrier();
         for (var i = lane * 4u; i < SIZE * SIZE; i += SUBGROUP * 4u) {
             let row_m0_n0 = first_m + i32(matrix_m + m0 * SIZE + i / SIZE);

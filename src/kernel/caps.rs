@@ -36,7 +36,7 @@ impl fmt::Display for AdapterKind {
 }
 
 /// A matrix size of the device's cooperative-matrix instructions.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Deserialize)]
 pub struct CooperativeSize {
     /// Rows of A and C.
     pub m: u32,

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::graph::{Dim, ValueInfo};
-use crate::kernel::{AdapterKind, Caps};
+use crate::kernel::{AdapterKind, Caps, CooperativeSize};
 use crate::tensor::DType;
 use crate::tune::Platform;
 use crate::wgsl::{BindingKind, Shader};
@@ -18,6 +18,7 @@ pub struct Options {
     pub features: Vec<String>,
     pub cpu: bool,
     pub subgroup_size: [u32; 2],
+    pub subgroup_matrices: Vec<CooperativeSize>,
     pub dims: BTreeMap<String, usize>,
     pub allow_f64_as_f32: bool,
     pub f16_sums: bool,
@@ -67,6 +68,7 @@ impl Options {
             subgroup_size: self.subgroup_size,
             timestamps: has("timestamp-query"),
             cpu: self.cpu,
+            cooperative: self.subgroup_matrices.clone(),
             ..Caps::default()
         }
     }

@@ -78,7 +78,7 @@ impl Target {
     }
 }
 
-/// WGSL as its compilers want it; they differ in the `enable` lines.
+/// WGSL as its compilers want it; they differ in the `enable` lines and in how matrix instructions are spelled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Dialect {
     /// naga, in wgpu.

@@ -1,6 +1,6 @@
 //! Filling a skeleton: regions between `//#` lines are replaced or repeated, everything else stays.
 //!
-//! - `//#bindings`, `//#knobs`, `//#slot` ... `//#end`: replaced by the renderer's text. What stands there
+//! - `//#bindings`, `//#knobs`, `//#slot` and others ... `//#end`: replaced by the renderer's text. What stands there
 //!   makes the raw file valid WGSL.
 //! - `//#each x COUNT` ... `//#end`: repeated for x = 0, 1, .. below COUNT; in the i-th copy the part `x0` of
 //!   every identifier becomes `xi` (`sum_m0_n0` within `each m` gives `sum_m1_n0`). A region that is replaced may have

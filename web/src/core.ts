@@ -4,6 +4,7 @@ import { type CallCore, openCoreThread } from './core-thread.js';
 import { env } from './env.js';
 import { messageOf, TilewrightError, type ErrorKind } from './error.js';
 import type { NumericType } from './dtype.js';
+import type { SubgroupMatrix } from './gpu.js';
 
 /** What the core is told about device and wishes. */
 export interface CoreOptions {
@@ -11,6 +12,7 @@ export interface CoreOptions {
   readonly features: readonly string[];
   readonly cpu: boolean;
   readonly subgroup_size: readonly [number, number];
+  readonly subgroup_matrices: readonly SubgroupMatrix[];
   readonly dims: Readonly<Record<string, number>>;
   readonly allow_f64_as_f32: boolean;
   readonly f16_sums: boolean;

@@ -1,7 +1,8 @@
 // Everything of a session that is on a device, and with it the core: after a loss, all of it is made anew.
 import { Core, type Described, type Feed } from './core.js';
+import { log } from './env.js';
 import { TilewrightError } from './error.js';
-import { featuresOf, type Gpu, limitsOf, Turns } from './gpu.js';
+import { featuresOf, type Gpu, limitsOf, type SubgroupMatrix, Turns } from './gpu.js';
 import type { ModelFiles } from './model.js';
 import type { SessionOptions } from './options.js';
 import { HostPlan, type Preparing, recorded, type Run } from './plan.js';
@@ -32,6 +33,7 @@ export class DeviceModel {
   static async open(gpu: Gpu, files: ModelFiles, options: SessionOptions): Promise<DeviceModel> {
     const core = await Core.open(files.skeleton, {
       ...described(gpu),
+      subgroup_matrices: subgroupMatrices(gpu, options),
       dims: options.freeDimensionOverrides ?? {},
       allow_f64_as_f32: options.allowFloat64AsFloat32 ?? false,
       f16_sums: options.float16Sums ?? false,
@@ -137,6 +139,13 @@ export function preparing({ onProgress }: SessionOptions, signal: AbortSignal | 
     onUpload: (done, total) => onProgress?.({ stage: 'upload', done, total }),
     onCompile: (done, total) => onProgress?.({ stage: 'compile', done, total }),
   };
+}
+
+/** Those that kernels may use: as long as they are an experiment of one browser, none unless asked for. */
+function subgroupMatrices({ subgroupMatrices }: Gpu, { experimental }: SessionOptions): readonly SubgroupMatrix[] {
+  if (experimental?.subgroupMatrices !== true) return [];
+  if (subgroupMatrices.length === 0) log('warning', 'experimental.subgroupMatrices: this browser or GPU has none; kernels do without');
+  return subgroupMatrices;
 }
 
 /** The device as the core knows it. */

@@ -10,6 +10,8 @@ export interface Gpu {
   /** Whether the adapter is software. */
   readonly cpu: boolean;
   readonly timestamps: boolean;
+  /** The subgroup matrices that it multiplies. */
+  readonly subgroupMatrices: readonly SubgroupMatrix[];
   /** Compiled kernels by source and bindings, of all sessions. */
   readonly pipelines: Map<string, Promise<GPUComputePipeline>>;
   /** Why the device was lost, once it is. */
@@ -19,8 +21,20 @@ export interface Gpu {
 /** Parts of WGSL that there is a use for. */
 const LANGUAGE = ['packed_4x8_integer_dot_product'] as const;
 
+/** Sizes and element types that a device can multiply: A is m x k of `ab`, C is m x n of `c`. */
+export interface SubgroupMatrix {
+  readonly m: number;
+  readonly n: number;
+  readonly k: number;
+  readonly ab: string;
+  readonly c: string;
+}
+
+/** Chromium has it behind a flag. */
+const SUBGROUP_MATRIX = 'chromium-experimental-subgroup-matrix';
+
 /** Features that there is a use for. */
-const WANTED: readonly string[] = ['shader-f16', 'subgroups', 'timestamp-query'];
+const WANTED: readonly string[] = ['shader-f16', 'subgroups', 'timestamp-query', SUBGROUP_MATRIX];
 
 const LIMITS = [
   'maxStorageBufferBindingSize',
@@ -103,6 +117,7 @@ function described(device: GPUDevice, info: GPUAdapterInfo): Gpu {
     f16: device.features.has('shader-f16'),
     cpu: info.isFallbackAdapter === true || /swiftshader|llvmpipe|basic render/.test(software),
     timestamps: device.features.has('timestamp-query'),
+    subgroupMatrices: device.features.has(SUBGROUP_MATRIX) ? subgroupMatricesOf(info) : [],
     pipelines: new Map(),
     lost: undefined,
   };
@@ -112,6 +127,12 @@ function described(device: GPUDevice, info: GPUAdapterInfo): Gpu {
 export function featuresOf(device: GPUDevice): string[] {
   const language: ReadonlySet<string> | undefined = implementation()?.wgslLanguageFeatures;
   return [...device.features, ...LANGUAGE.filter((name) => language?.has(name))];
+}
+
+function subgroupMatricesOf(info: GPUAdapterInfo): SubgroupMatrix[] {
+  type Config = { readonly M: number; readonly N: number; readonly K: number; readonly componentType: string; readonly resultComponentType: string };
+  const { subgroupMatrixConfigs = [] } = info as { subgroupMatrixConfigs?: Iterable<Config> };
+  return Array.from(subgroupMatrixConfigs, ({ M, N, K, componentType, resultComponentType }) => ({ m: M, n: N, k: K, ab: componentType, c: resultComponentType }));
 }
 
 /** The device's limits as numbers. */

@@ -65,6 +65,11 @@ export interface SessionOptions {
   tuningBudgetMs?: number;
   /** Ours: make a new device and go on when the device is lost; on unless turned off. */
   recover?: boolean;
+  /** Ours: what not every browser is going to have in this form; nothing of it unless said. */
+  experimental?: {
+    /** Multiply matrices by Chromium's `chromium-experimental-subgroup-matrix`, where tuning finds that faster. */
+    readonly subgroupMatrices?: boolean;
+  };
 }
 
 const SESSION_OPTIONS: Readonly<Record<keyof SessionOptions, true>> = {
@@ -89,6 +94,7 @@ const SESSION_OPTIONS: Readonly<Record<keyof SessionOptions, true>> = {
   tuning: true,
   tuningBudgetMs: true,
   recover: true,
+  experimental: true,
 };
 
 /** A run's settings. */
@@ -116,6 +122,7 @@ const RUN_OPTIONS: Readonly<Record<keyof RunOptions, true>> = {
 /** Refuses, by name, what is not supported. */
 export function checkSessionOptions(options: SessionOptions): void {
   known('session option', options, SESSION_OPTIONS);
+  known('session option experimental', options.experimental ?? {}, { subgroupMatrices: true });
   const providers = options.executionProviders?.map((provider) => (typeof provider === 'string' ? provider : provider.name));
   if (providers !== undefined && providers.length > 0 && !providers.includes('webgpu')) {
     unsupported(`executionProviders ${providers.join(', ')}; there is webgpu`);

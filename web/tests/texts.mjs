@@ -16,7 +16,7 @@ export function texts(mostOfEach = Infinity) {
     return count <= mostOfEach;
   });
   const kinds = new Set(names.map((name) => name.split('.')[0]));
-  for (const kind of ['Map', 'Transpose', 'Reduce', 'Contract', 'Tiled', 'Subgroup', 'Gemv', 'Conv', 'Depthwise', 'Attention']) {
+  for (const kind of ['Map', 'Transpose', 'Reduce', 'Contract', 'Tiled', 'Subgroup', 'Cooperative', 'Gemv', 'Conv', 'Depthwise', 'Attention']) {
     if (!kinds.has(kind)) throw new Error(`no text of kind ${kind} in ${folder}: make test-web writes them`);
   }
   return chosen.map((name) => ({ name, code: fs.readFileSync(path.join(folder, name), 'utf8') }));
@@ -24,3 +24,6 @@ export function texts(mostOfEach = Infinity) {
 
 /** Whether a text wants the feature `shader-f16`. */
 export const wantsF16 = ({ code }) => code.startsWith('enable f16;');
+
+/** Whether a text wants Chromium's experimental feature for subgroup matrices. */
+export const wantsMatrices = ({ code }) => code.includes('enable chromium_experimental_subgroup_matrix;');

@@ -8,7 +8,7 @@ import os from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { serve } from '../server.mjs';
-import { texts } from '../texts.mjs';
+import { texts, wantsMatrices } from '../texts.mjs';
 
 const WAIT_MS = 240_000;
 const CASES = [['minilm', 'b1_s16'], ['mobilenetv2', 'b1'], ['gpt2_6l', 'b1_decode_p127']];
@@ -33,8 +33,8 @@ const preferences = {
 fs.writeFileSync(path.join(profile, 'user.js'),
   Object.entries(preferences).map(([name, value]) => `user_pref(${JSON.stringify(name)}, ${JSON.stringify(value)});\n`).join(''));
 
-// Firefox has no subgroups.
-const kernels = texts(MOST_OF_EACH).filter(({ code }) => !code.includes('enable subgroups;'));
+// Firefox has neither subgroups nor their matrices.
+const kernels = texts(MOST_OF_EACH).filter((text) => !text.code.includes('enable subgroups;') && !wantsMatrices(text));
 fs.writeFileSync(path.join(root, 'target/web/texts.json'), JSON.stringify(kernels));
 const { server, base } = await serve();
 let ended;
