@@ -105,17 +105,8 @@ fn of_convolution(body: &ConvBody, part: Part) -> Option<(&Expr, Axes)> {
 /// Whether `expr` changes with a loop variable.
 pub fn depends(expr: &Expr, var: u32) -> bool {
     let mut found = false;
-    let mut look = |idx: &Idx| idx.visit(&mut |atom| found |= matches!(atom, Atom::Var(v) if v.id == var));
-    expr.visit(&mut |e| match e.node() {
-        Node::Load { at, .. } => at.iter().for_each(&mut look),
-        Node::Index(idx, _) => look(idx),
-        Node::Const(_)
-        | Node::Arg(..)
-        | Node::Unary(..)
-        | Node::Binary(..)
-        | Node::Select(..)
-        | Node::Cast(..)
-        | Node::Bits(..) => {}
+    expr.visit_indices(&mut |idx| {
+        idx.visit(&mut |atom| found |= matches!(atom, Atom::Var(v) if v.id == var));
     });
     found
 }
