@@ -151,15 +151,15 @@ fn contract(schedule: Schedule) -> Option<Box<Schedule>> {
     (schedule.tile().is_some() && schedule.split_k() == 1).then(|| Box::new(schedule))
 }
 
-/// On lavapipe one kernel took less CPU time than three for heads of 32 and for single queries (decoding); for heads of 64
-/// only with tiles that take its compiler several times as long. Each invocation is for itself there. On GPUs a workgroup
-/// of 128 with four queries and four keys per invocation is what register tiles bear; where workgroup memory does not
-/// suffice, fewer keys, then fewer queries.
+/// On lavapipe one kernel takes less time than three for single queries (decoding), and for heads of 32 with few keys; for
+/// heads of 64 only with tiles that take its compiler several times as long. Each invocation is for itself there. On GPUs a
+/// workgroup of 128 with four queries and four keys per invocation is what register tiles bear; where workgroup memory
+/// does not suffice, fewer keys, then fewer queries.
 pub fn default(spec: &KernelSpec, body: &AttentionBody, sizes: Sizes, caps: &Caps) -> AttentionSchedule {
     let legal = |s: &AttentionSchedule| broken_rule(spec, body, s, sizes, caps).is_none();
     if caps.cpu
-        && fours(body) > 8
         && size(&body.m, sizes) > 1
+        && (fours(body) > 8 || size(&body.k, sizes) > 16)
         && let Some(schedule) = unfused_default(spec, body, sizes, caps).filter(legal)
     {
         return schedule;
