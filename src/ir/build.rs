@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::content::CONTENT_LEN;
-use super::{Def, Guard, Repeat, Update, Value, ValueId};
+use super::{Def, Guard, Relation, Repeat, Update, Value, ValueId};
 use crate::error::Error;
 use crate::expr::{Atom, Binary, Expr, Idx, Node, Unary, flatten, numel, unflatten, vars};
 use crate::tensor::{DType, Tensor};
@@ -181,14 +181,21 @@ impl Program {
 
     /// Record that two sizes are equal, or say why they cannot be.
     pub fn equate(&mut self, left: &Idx, right: &Idx, what: &str) -> Result<(), Stop> {
-        if left == right {
+        self.relate(left, Relation::Equal, right, what)
+    }
+
+    /// Record that two sizes are so related, or say why they cannot be; `what` says what they are.
+    pub fn relate(&mut self, left: &Idx, relation: Relation, right: &Idx, what: &str) -> Result<(), Stop> {
+        if relation.is_proven(left, right) {
             return Ok(());
         }
-        if left.as_const().is_some() && right.as_const().is_some() {
-            return Err(self.error(format!("{what}: {left} and {right} must be equal")));
+        if let (Some(a), Some(b)) = (left.as_const(), right.as_const())
+            && !relation.holds(a, b)
+        {
+            return Err(self.error(format!("{what}: {}", relation.demand(a, b))));
         }
-        let guard =
-            Guard { left: left.clone(), right: right.clone(), place: format!("{}: {what}", self.place) };
+        let place = format!("{}: {what}", self.place);
+        let guard = Guard { left: left.clone(), relation, right: right.clone(), place };
         if !self.guards.contains(&guard) {
             self.guards.push(guard);
         }
