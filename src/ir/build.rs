@@ -381,15 +381,23 @@ impl Program {
         self.shape(id).iter().map(|size| self.known_size(size)).collect()
     }
 
+    /// The values that these depend on, they among them.
+    pub fn reachable(&self, from: impl IntoIterator<Item = ValueId>) -> BTreeSet<ValueId> {
+        let (mut seen, mut stack) = (BTreeSet::new(), from.into_iter().collect::<Vec<_>>());
+        while let Some(id) = stack.pop() {
+            if seen.insert(id) {
+                stack.extend(self.value(id).sources());
+            }
+        }
+        seen
+    }
+
     /// Why `id` is not known: it is worked out from small graph inputs, whose contents make it known before the
     /// run, or from symbols; else it is computed on the device.
     fn needs(&self, id: ValueId) -> Stop {
-        let (mut inputs, mut stack, mut seen) = (BTreeSet::new(), vec![id], BTreeSet::new());
+        let mut inputs = BTreeSet::new();
         let (mut symbolic, mut small) = (false, true);
-        while let Some(id) = stack.pop() {
-            if !seen.insert(id) {
-                continue;
-            }
+        for id in self.reachable([id]) {
             if let Def::Input(number) = self.value(id).def {
                 inputs.insert(number);
             }
@@ -400,7 +408,6 @@ impl Program {
             for expr in value.exprs() {
                 expr.visit_indices(&mut |idx| symbolic |= has_symbol(idx));
             }
-            stack.extend(value.sources());
         }
         if inputs.is_empty() && symbolic {
             return Stop::NeedsShapes;
