@@ -22,7 +22,7 @@ pub const OPS: &[OpDef] = &[op(
 /// Boxes of a block: bits of a word.
 const BLOCK: usize = 32;
 
-/// Bits that one value works out: expressions are evaluated as trees on the CPU, and each bit doubles this one.
+/// Bits that one kernel works out: written as a tree, its expression doubles with each.
 const BITS_AT_ONCE: usize = 4;
 
 fn suppress(cx: &mut Cx) -> Lowering {
@@ -134,6 +134,11 @@ impl Ranked {
         Ok(Ranked { rows, len, order, passing, ends })
     }
 
+    /// Whether the box of class `at` at `rank` passes.
+    fn passes(&self, p: &Program, at: &[Idx], rank: &Idx) -> Expr {
+        number(rank).below(p.load(self.passing, &at[..2]))
+    }
+
     /// Whether two boxes of class `at` overlap by more than `limit`.
     fn overlap(&self, p: &Program, at: &[Idx], a: &Idx, b: &Idx, limit: &Expr) -> Expr {
         let ends = |rank: &Idx| {
@@ -149,14 +154,15 @@ impl Ranked {
         let (block, rows) = (Idx::from(BLOCK), self.rows.clone());
         let wide = |extent: &Idx| [rows.clone(), vec![extent.clone()]].concat();
         let (zero, one) = (Expr::int(DType::I32, 0), Expr::int(DType::I32, 1));
-        let bits = |bits: i64| Expr::int(DType::U32, bits);
+        let (no, bits) = (Expr::bool(false), |bits: i64| Expr::int(DType::U32, bits));
         let bit = |i: &Idx| bits(1).binary(Binary::Shl, &Expr::index(i.clone(), DType::U32));
         // The later boxes of its block that each overlaps.
         let ranks = p.shape(self.ends)[2].clone();
         let covers = p.reduction(wide(&ranks), vec![block.clone()], Combine::Sum, |p, at, r| {
             let other = &(&at[2].div(&block) * &block) + &r[0];
             let is_later = number(&at[2]).below(number(&other));
-            let covers = is_later.and(self.overlap(p, at, &at[2], &other, limit));
+            let counts = is_later.and(self.passes(p, at, &at[2]));
+            let covers = counts.select(&self.overlap(p, at, &at[2], &other, limit), &no);
             covers.select(&bit(&r[0]), &bits(0))
         });
         let taken = p.map(wide(&most), zero.clone());
@@ -164,26 +170,31 @@ impl Ranked {
         let (last, _) = p.repeat(ranks.div(&block), &[taken, count], |p, number_of_block, states| {
             let (taken, count) = (states[0], states[1]);
             let rank = |i: &Idx| &(number_of_block * &block) + i;
+            // As if by one that was taken, where it does not pass.
             let is_covered = p.reduction(wide(&block), vec![most.clone()], Combine::Max, |p, at, r| {
                 let other = p.load(taken, &[at[0].clone(), at[1].clone(), r[0].clone()]).to_position(&ranks);
                 let is_taken = number(&r[0]).below(p.load(count, &at[..2]));
-                let covered = self.overlap(p, at, &other, &rank(&at[2]), limit);
-                is_taken.select(&covered, &Expr::bool(false)).select(&one, &zero)
+                let by_it = is_taken.select(&self.overlap(p, at, &other, &rank(&at[2]), limit), &no);
+                let is_covered = self.passes(p, at, &rank(&at[2])).select(&by_it, &Expr::bool(true));
+                is_covered.select(&one, &zero)
             });
-            let mut stay = p.reduction(rows.clone(), vec![block.clone()], Combine::Sum, |p, at, r| {
+            let free = p.reduction(rows.clone(), vec![block.clone()], Combine::Sum, |p, at, r| {
                 let is_covered = p.load(is_covered, &[at[0].clone(), at[1].clone(), r[0].clone()]);
-                let passes = number(&rank(&r[0])).below(p.load(self.passing, at));
-                passes.and(is_covered.equals(&zero)).select(&bit(&r[0]), &bits(0))
+                is_covered.equals(&zero).select(&bit(&r[0]), &bits(0))
             });
             let at = vars(0, &rows);
-            for first in (0..BLOCK).step_by(BITS_AT_ONCE) {
-                let word = (first..first + BITS_AT_ONCE).fold(p.load(stay, &at), |word, i| {
-                    let covers = p.load(covers, &[at[0].clone(), at[1].clone(), rank(&Idx::from(i))]);
-                    let stays = word.binary(Binary::Shr, &bits(i as i64)).binary(Binary::BitAnd, &bits(1));
+            let few = Idx::from(BITS_AT_ONCE);
+            let (stay, _) = p.repeat(block.div(&few), &[free], |p, group, words| {
+                let word = (0..BITS_AT_ONCE).fold(p.load(words[0], &at), |word, i| {
+                    let i = &(group * &few) + &Idx::from(i);
+                    let covers = p.load(covers, &[at[0].clone(), at[1].clone(), rank(&i)]);
+                    let down = word.binary(Binary::Shr, &Expr::index(i, DType::U32));
+                    let stays = down.binary(Binary::BitAnd, &bits(1));
                     word.binary(Binary::BitAnd, &(stays * covers).unary(Unary::BitNot))
                 });
-                stay = p.map(rows.clone(), word);
-            }
+                Ok((vec![p.map(rows.clone(), word)], vec![]))
+            })?;
+            let stay = stay[0];
             // The ranks of those that stay, moved together.
             let staying = p.reduction(wide(&block), vec![block.clone()], Combine::Max, |p, at, r| {
                 let (word, bit) = (p.load(stay, &at[..2]), bit(&r[0]));
