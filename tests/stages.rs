@@ -88,6 +88,35 @@ fn numbers_that_are_computed_are_sizes() {
     }
 }
 
+/// `k` is the size of another input, or how many of its elements are not 0.
+#[test]
+fn a_k_beyond_its_axis_is_refused() {
+    if skip() {
+        return;
+    }
+    let net = |count: &str| {
+        let net = Net::new().input("x", DType::F32, "n").input("like", DType::F32, "m");
+        let net = match count {
+            "Shape" => net.node("Shape", "like", "k", &[]),
+            _ => net.node("NonZero", "like", "found", &[]).node("Shape", "found", "k", &[int("start", 1)]),
+        };
+        net.node("TopK", "x k", "top at", &[]).output("top", DType::F32)
+    };
+    let x = Tensor::from_slice(&[3], &[1.0f32, 3.0, 2.0]).unwrap();
+    let ones = |len: usize| Tensor::from_slice(&[len], &vec![1.0f32; len]).unwrap();
+    for count in ["Shape", "NonZero"] {
+        let session = net(count).session().unwrap();
+        for (k, want) in [(2, vec![3.0f32, 2.0]), (3, vec![3.0, 2.0, 1.0])] {
+            let top = run(&session, &[("x", &x), ("like", &ones(k))], "top");
+            assert_eq!(top.to_vec::<f32>().unwrap(), want, "{count}");
+        }
+        let error = session.run(&[("x", &x), ("like", &ones(5))]).unwrap_err().to_string();
+        assert_eq!(error, "TopK \"top\": k against the length of its axis: 5 must be at most 3", "{count}");
+        let top = run(&session, &[("x", &x), ("like", &ones(1))], "top");
+        assert_eq!(top.to_vec::<f32>().unwrap(), [3.0], "{count}");
+    }
+}
+
 /// A number is doubled while the sum of the vector is below 100.
 #[test]
 fn a_loop_ends_where_its_condition_is_computed() {

@@ -83,7 +83,7 @@ impl Recorder<'_> {
             buffers.push((range.memory, range.size_bytes));
         }
         let mut scratch = Scratch { first_arena: 0, size_bytes: Vec::new() };
-        let turn = |step| (Turn { step, repetition: 0 }, SymbolValues::new());
+        let turn = |step| Turn { step, symbols: SymbolValues::new() };
         let turns = (0..plan.steps.len()).map(turn).collect();
         let (dispatches, parameters) =
             self.dispatches(is_once, turns, &BTreeSet::new(), &|this, _, t| this.constant(t), &mut scratch)?;
@@ -128,7 +128,7 @@ impl Recorder<'_> {
         }
         let in_run = |t: TensorId| matches!(plan.tensors[t].origin, Origin::Run);
         let mut scratch = Scratch { first_arena: layout.arena_bytes.len(), size_bytes: Vec::new() };
-        let place = |_: &Self, turn, t| range(plan.holder(t, Some(turn), symbols)?);
+        let place = |_: &Self, turn: &Turn, t| range(plan.holder(t, Some(turn.step), &turn.symbols)?);
         let turns = plan.turns(symbols)?;
         let (dispatches, parameters) =
             self.dispatches(in_run, turns, &keep.in_place, &place, &mut scratch)?;
@@ -164,20 +164,20 @@ impl Recorder<'_> {
     fn dispatches(
         &mut self,
         wanted: impl Fn(TensorId) -> bool,
-        turns: Vec<(Turn, SymbolValues)>,
+        turns: Vec<Turn>,
         in_place: &BTreeSet<usize>,
-        range: &dyn Fn(&Self, Turn, TensorId) -> Result<Range>,
+        range: &dyn Fn(&Self, &Turn, TensorId) -> Result<Range>,
         scratch: &mut Scratch,
     ) -> Result<(Vec<Dispatch>, Vec<u8>)> {
         let plan = self.plan;
         let mut parameters = Parameters::new(self.caps);
         let mut dispatches = Vec::new();
-        for (turn, symbols) in turns {
+        for turn in &turns {
             let step = plan.step(turn.step, in_place);
             if !wanted(step.output) {
                 continue;
             }
-            let sizes = sizes(step, &symbols);
+            let sizes = sizes(step, &turn.symbols);
             let inputs = step.inputs.iter().map(|&t| range(self, turn, t)).collect::<Result<Vec<_>>>()?;
             let output = range(self, turn, step.output)?;
             for part in parts(self.caps, plan, step, &sizes, inputs, output)? {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::content::CONTENT_LEN;
-use super::{Def, Guard, Repeat, Update, Value, ValueId};
+use super::{Def, Guard, Relation, Repeat, Update, Value, ValueId};
 use crate::error::Error;
 use crate::expr::{Atom, Binary, Expr, Idx, Node, Unary, flatten, numel, unflatten, vars};
 use crate::tensor::{DType, Tensor};
@@ -181,14 +181,21 @@ impl Program {
 
     /// Record that two sizes are equal, or say why they cannot be.
     pub fn equate(&mut self, left: &Idx, right: &Idx, what: &str) -> Result<(), Stop> {
-        if left == right {
+        self.relate(left, Relation::Equal, right, what)
+    }
+
+    /// Record that two sizes are so related, or say why they cannot be; `what` says what they are.
+    pub fn relate(&mut self, left: &Idx, relation: Relation, right: &Idx, what: &str) -> Result<(), Stop> {
+        if relation.is_proven(left, right) {
             return Ok(());
         }
-        if left.as_const().is_some() && right.as_const().is_some() {
-            return Err(self.error(format!("{what}: {left} and {right} must be equal")));
+        if let (Some(a), Some(b)) = (left.as_const(), right.as_const())
+            && !relation.holds(a, b)
+        {
+            return Err(self.error(format!("{what}: {}", relation.demand(a, b))));
         }
-        let guard =
-            Guard { left: left.clone(), right: right.clone(), place: format!("{}: {what}", self.place) };
+        let place = format!("{}: {what}", self.place);
+        let guard = Guard { left: left.clone(), relation, right: right.clone(), place };
         if !self.guards.contains(&guard) {
             self.guards.push(guard);
         }
@@ -374,15 +381,23 @@ impl Program {
         self.shape(id).iter().map(|size| self.known_size(size)).collect()
     }
 
+    /// The values that these depend on, they among them.
+    pub fn reachable(&self, from: impl IntoIterator<Item = ValueId>) -> BTreeSet<ValueId> {
+        let (mut seen, mut stack) = (BTreeSet::new(), from.into_iter().collect::<Vec<_>>());
+        while let Some(id) = stack.pop() {
+            if seen.insert(id) {
+                stack.extend(self.value(id).sources());
+            }
+        }
+        seen
+    }
+
     /// Why `id` is not known: it is worked out from small graph inputs, whose contents make it known before the
     /// run, or from symbols; else it is computed on the device.
     fn needs(&self, id: ValueId) -> Stop {
-        let (mut inputs, mut stack, mut seen) = (BTreeSet::new(), vec![id], BTreeSet::new());
+        let mut inputs = BTreeSet::new();
         let (mut symbolic, mut small) = (false, true);
-        while let Some(id) = stack.pop() {
-            if !seen.insert(id) {
-                continue;
-            }
+        for id in self.reachable([id]) {
             if let Def::Input(number) = self.value(id).def {
                 inputs.insert(number);
             }
@@ -393,7 +408,6 @@ impl Program {
             for expr in value.exprs() {
                 expr.visit_indices(&mut |idx| symbolic |= has_symbol(idx));
             }
-            stack.extend(value.sources());
         }
         if inputs.is_empty() && symbolic {
             return Stop::NeedsShapes;

@@ -1,6 +1,7 @@
 //! The whole program on the CPU, one element at a time: slow and literal. Tests compare the device with it.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
 
 use super::build::Program;
 use super::{Def, Repeat, ValueId, before};
@@ -26,7 +27,7 @@ impl Program {
             }
         }
         let mut run = Run { program: self, inputs, symbols, done: HashMap::new(), at: Vec::new() };
-        self.repeats.iter().try_for_each(|repeat| run.repeat(repeat))?;
+        run.repeats(0..self.values.len() as ValueId)?;
         wanted.iter().map(|&id| run.tensor(id)).collect()
     }
 }
@@ -100,6 +101,17 @@ impl Run<'_> {
         Ok(())
     }
 
+    /// Compute what is repeated among the values `within`.
+    fn repeats(&mut self, within: Range<ValueId>) -> Result<()> {
+        let holds = |outer: &Range<ValueId>, inner: &Range<ValueId>| {
+            outer != inner && outer.start <= inner.start && inner.end <= outer.end
+        };
+        let inside = self.program.repeats.iter().filter(|repeat| holds(&within, &repeat.values));
+        let is_outermost =
+            |repeat: &&Repeat| !inside.clone().any(|other| holds(&other.values, &repeat.values));
+        inside.clone().filter(is_outermost).try_for_each(|repeat| self.repeat(repeat))
+    }
+
     /// Compute the values of a repetition as often as it says.
     fn repeat(&mut self, repeat: &Repeat) -> Result<()> {
         let program = self.program;
@@ -110,6 +122,7 @@ impl Run<'_> {
         for step in 0..self.size(&repeat.count)? {
             self.symbols.insert(repeat.step.to_string(), step);
             self.done.retain(|id, _| !repeat.values.contains(id));
+            self.repeats(repeat.values.clone())?;
             for (&id, stack) in repeat.stacks.iter().zip(&mut stacks) {
                 let value = program.value(id);
                 let Def::Stacked { body, .. } = &value.def else { continue };

@@ -160,13 +160,60 @@ pub struct Update {
     pub value: Expr,
 }
 
+/// How two sizes are related.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Relation {
+    /// Both are the same.
+    Equal,
+    /// The first is the second or less.
+    AtMost,
+}
+
+impl Relation {
+    /// Whether it holds between two numbers.
+    pub fn holds(self, left: i64, right: i64) -> bool {
+        match self {
+            Relation::Equal => left == right,
+            Relation::AtMost => left <= right,
+        }
+    }
+
+    /// Whether it holds whatever the symbols are.
+    fn is_proven(self, left: &Idx, right: &Idx) -> bool {
+        match self {
+            Relation::Equal => left == right,
+            Relation::AtMost => left.is_at_most(right),
+        }
+    }
+
+    /// What a message says of two sizes for which it does not hold.
+    pub fn demand(self, left: impl std::fmt::Display, right: impl std::fmt::Display) -> String {
+        match self {
+            Relation::Equal => format!("{left} and {right} must be equal"),
+            Relation::AtMost => format!("{left} must be at most {right}"),
+        }
+    }
+}
+
 /// A claim about sizes that planning relied on and a run must check.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Guard {
-    /// Found equal ...
+    /// What is compared ...
     pub left: Idx,
-    /// ... to this.
+    /// ... by this ...
+    pub relation: Relation,
+    /// ... with this.
     pub right: Idx,
     /// Who relies on it, as `Add "mask"`.
     pub place: String,
+}
+
+impl std::fmt::Display for Guard {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let sign = match self.relation {
+            Relation::Equal => "=",
+            Relation::AtMost => "<=",
+        };
+        write!(f, "{} {sign} {}  ({})", self.left, self.right, self.place)
+    }
 }

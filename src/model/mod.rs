@@ -128,9 +128,13 @@ impl<R> Model<R> {
                     }
                     continue;
                 }
-                Err(Stop::NeedsShapes) if known.shapes.is_empty() => {
+                Err(Stop::NeedsShapes)
+                    if known.shapes.is_empty() || !(self.exact_counts || computed.is_nothing()) =>
+                {
                     self.needs_shapes = true;
                     if !computed.is_nothing() {
+                        // A count may be among the sizes.
+                        self.exact_counts = true;
                         return Ok(None);
                     }
                     known.shapes = all_shapes();

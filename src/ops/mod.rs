@@ -43,6 +43,7 @@ mod reduce;
 mod resize;
 mod roi;
 mod rotary;
+mod rounds;
 mod routing;
 mod sample;
 mod scatter;

@@ -3,7 +3,7 @@
 use super::math::{Lowering, op};
 use super::{Cx, OpDef};
 use crate::expr::{Idx, vars};
-use crate::ir::{Program, ValueId, join, split};
+use crate::ir::{Program, Relation, ValueId, join, split};
 use crate::tensor::DType;
 
 /// The family.
@@ -26,9 +26,7 @@ fn top_k(cx: &mut Cx) -> Lowering {
         },
     };
     let largest = cx.int_or("largest", 1)? != 0;
-    if k.as_const().zip(shape[axis].as_const()).is_some_and(|(k, len)| k > len) {
-        return Err(cx.error(format!("k={k} of an axis of {}", shape[axis])));
-    }
+    cx.program.relate(&k, Relation::AtMost, &shape[axis], "k against the length of its axis")?;
     let positions = first(cx.program, x, axis, k, largest);
     let out = cx.program.shape(positions).to_vec();
     let at = vars(0, &out);
@@ -73,6 +71,6 @@ mod tests {
     #[test]
     fn more_than_there_are() {
         let case = Case::new("TopK", &[], [t(&[2], &[1f32, 2.]), ints(&[3])]);
-        assert!(case.refusal().contains("k=3 of an axis of 2"));
+        assert!(case.refusal().contains("k against the length of its axis: 3 must be at most 2"));
     }
 }

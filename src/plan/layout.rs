@@ -10,6 +10,7 @@ use std::sync::Arc;
 use super::{Origin, Plan, Source, TensorId};
 use crate::error::{Error, Result};
 use crate::expr::{Atom, Idx};
+use crate::ir::Guard;
 use crate::kernel::{Caps, storage_bytes};
 
 /// Values of the model's symbols.
@@ -81,11 +82,10 @@ impl Plan {
         for guard in &self.guards {
             let left = size(&guard.left, symbols, &guard.place)?;
             let right = size(&guard.right, symbols, &guard.place)?;
-            if left != right {
-                return Ok(Some(format!(
-                    "{}: {} is {left} and {} is {right}, and they must be equal",
-                    guard.place, guard.left, guard.right
-                )));
+            if !guard.relation.holds(left as i64, right as i64) {
+                let Guard { place, left: a, right: b, .. } = guard;
+                let demand = guard.relation.demand(format!("{a} = {left}"), format!("{b} = {right}"));
+                return Ok(Some(format!("{place}: {demand}")));
             }
         }
         Ok(None)

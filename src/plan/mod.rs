@@ -22,6 +22,7 @@ pub use layout::{Layout, Place, SymbolValues, bound_bytes, shape, size};
 pub use repeat::{Repeat, Turn};
 pub use split::{SplitKernel, split};
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
@@ -152,7 +153,7 @@ pub struct Plan {
     pub steps: Vec<Step>,
     /// What may be done instead of the steps of these numbers.
     pub updates: BTreeMap<usize, InPlace>,
-    /// Which of them are repeated, in order.
+    /// Which of them are repeated, in order, those in which others stand before these.
     pub repeats: Vec<Repeat>,
     /// What a run must check of its sizes.
     pub guards: Vec<Guard>,
@@ -286,7 +287,10 @@ fn build(
             stacks: repeat.stacks.iter().filter_map(number).collect(),
         })
     });
-    let repeats = repeats.filter(|repeat: &Repeat| !repeat.steps.is_empty()).collect();
+    let mut repeats: Vec<Repeat> = repeats.filter(|repeat: &Repeat| !repeat.steps.is_empty()).collect();
+    // Those in which others stand come before these; they ended after them.
+    repeats.reverse();
+    repeats.sort_by_key(|repeat| (repeat.steps.start, Reverse(repeat.steps.end)));
     let mut outputs = Vec::new();
     for (((name, id), &dtype), (stored, host)) in lowered.outputs.iter().zip(dtypes).zip(wanted) {
         let value = program.value(*id);
@@ -304,9 +308,10 @@ fn build(
         let inputs = made.sources.iter().map(|&id| builder.source(id)).collect::<Result<Vec<_>>>()?;
         let output = steps[position].output;
         let readers = steps.iter().filter(|step| step.inputs.contains(&base)).count();
+        let is_repeated = repeats.iter().any(|repeat| repeat.steps.contains(&position));
         let is_output = outputs.iter().any(|o| matches!(o.source, Source::Device(t) if t == base));
         let same_dtype = builder.tensors[base].dtype == builder.tensors[output].dtype;
-        if readers == 1 && !is_output && same_dtype && !inputs.contains(&base) {
+        if readers == 1 && !is_repeated && !is_output && same_dtype && !inputs.contains(&base) {
             let step = Step { kernel: number(made.spec), inputs, output, params: made.params };
             updates.insert(position, InPlace { input, base, step });
         }

@@ -1,19 +1,28 @@
 //! 64-bit integers become 32-bit ones where all that is computed is proven to fit: positions, sizes, small
 //! constants. The others are two words on the device, exact and slower.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use super::range::{self, Range};
 use crate::expr::{Atom, Binary, Const, Expr, Idx, Node, Value, numel};
-use crate::ir::{Combine, Def, Program};
+use crate::ir::{Combine, Def, Program, ValueId};
 use crate::tensor::DType;
 
 /// Narrow every value that can be. Products of 64-bit matrices, for which there is no kernel, become reductions.
 pub fn narrow(program: &mut Program) {
     let mut narrowing = Narrowing { values: Vec::new(), done: HashMap::new() };
-    for value in &mut program.values {
+    let states: BTreeSet<ValueId> =
+        program.repeats.iter().flat_map(|repeat| &repeat.states).flat_map(|&(old, new)| [old, new]).collect();
+    for (id, value) in program.values.iter_mut().enumerate() {
         narrowing.done.clear();
-        let (def, dtype, range) = narrowing.value(&value.def, value.dtype);
+        let (mut def, mut dtype, mut range) = narrowing.value(&value.def, value.dtype);
+        if states.contains(&(id as ValueId)) {
+            // Only the first of many is what the definition says.
+            if let Def::Map(body) = def {
+                def = Def::Map(body.cast(value.dtype));
+            }
+            (dtype, range) = (value.dtype, Range::of(value.dtype));
+        }
         (value.def, value.dtype) = (def, dtype);
         if let Some(update) = &mut value.update {
             update.at = update.at.iter().map(|idx| narrowing.idx(idx)).collect();

@@ -48,7 +48,7 @@ impl fmt::Display for Plan {
             writeln!(f, "output {:<28} {} {} <- {from}", output.name, output.dtype, dims(&output.shape))?;
         }
         for guard in &self.guards {
-            writeln!(f, "check  {} = {}  ({})", guard.left, guard.right, guard.place)?;
+            writeln!(f, "check  {guard}")?;
         }
         Ok(())
     }

@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::{Plan, SymbolValues, TensorId, size};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::expr::Idx;
 use crate::ir::{Def, Program, ValueId};
 
@@ -24,50 +24,73 @@ pub struct Repeat {
     pub stacks: Vec<TensorId>,
 }
 
-/// A step of a run, and how often it was made before.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A step of a run.
+#[derive(Clone, Debug)]
 pub struct Turn {
     /// The step's number in [`Plan::steps`].
     pub step: usize,
-    /// The repetition, 0 for a step that is not repeated.
-    pub repetition: i64,
+    /// The symbols that it sees: those of the run, and the numbers of the repetitions in which it stands.
+    pub symbols: SymbolValues,
 }
 
+/// Steps of a run at the most: written down, so many take some gigabytes.
+const MOST_TURNS: usize = 1 << 24;
+
 impl Plan {
-    /// The steps in the order in which a run makes them, with the symbols that each sees.
+    /// The steps in the order in which a run makes them.
     ///
     /// # Errors
-    /// As [`size`].
-    pub fn turns(&self, symbols: &SymbolValues) -> Result<Vec<(Turn, SymbolValues)>> {
+    /// As [`size`]; [`Error::Limit`] where there are too many.
+    pub fn turns(&self, symbols: &SymbolValues) -> Result<Vec<Turn>> {
         let mut turns = Vec::with_capacity(self.steps.len());
-        let mut next = 0;
-        for repeat in &self.repeats {
-            let once = |step| (Turn { step, repetition: 0 }, symbols.clone());
-            turns.extend((next..repeat.steps.start).map(once));
-            for repetition in 0..size(&repeat.count, symbols, "a sequence")? as i64 {
-                let mut symbols = symbols.clone();
-                symbols.insert(repeat.step.clone(), repetition);
-                turns.extend(repeat.steps.clone().map(|step| (Turn { step, repetition }, symbols.clone())));
-            }
-            next = repeat.steps.end;
-        }
-        turns.extend((next..self.steps.len()).map(|step| (Turn { step, repetition: 0 }, symbols.clone())));
+        self.add_turns(0..self.steps.len(), &self.repeats, symbols, &mut turns)?;
         Ok(turns)
     }
 
-    /// The tensor whose memory holds `tensor` at a step of a run, or, where that is `None`, at its end.
+    /// The turns of `steps`, in which `repeats` stand.
+    fn add_turns(
+        &self,
+        steps: Range<usize>,
+        mut repeats: &[Repeat],
+        symbols: &SymbolValues,
+        turns: &mut Vec<Turn>,
+    ) -> Result<()> {
+        let once = |step| Turn { step, symbols: symbols.clone() };
+        let mut next = steps.start;
+        while let Some((repeat, others)) = repeats.split_first() {
+            let (inner, later) =
+                others.split_at(others.partition_point(|other| other.steps.start < repeat.steps.end));
+            turns.extend((next..repeat.steps.start).map(once));
+            let mut symbols = symbols.clone();
+            for repetition in 0..size(&repeat.count, &symbols, "a sequence")? as i64 {
+                symbols.insert(repeat.step.clone(), repetition);
+                self.add_turns(repeat.steps.clone(), inner, &symbols, turns)?;
+                if turns.len() > MOST_TURNS {
+                    let name = &self.tensors[self.steps[repeat.steps.start].output].name;
+                    let found =
+                        format!("repeated {} times, a run has more than {MOST_TURNS} steps", repeat.count);
+                    return Err(Error::limit(name, found));
+                }
+            }
+            (next, repeats) = (repeat.steps.end, later);
+        }
+        turns.extend((next..steps.end).map(once));
+        Ok(())
+    }
+
+    /// The tensor whose memory holds `tensor` at a step of a run that sees `symbols`, or, where that is `None`, at its end.
     ///
     /// # Errors
     /// As [`size`].
-    pub fn holder(&self, tensor: TensorId, turn: Option<Turn>, symbols: &SymbolValues) -> Result<TensorId> {
+    pub fn holder(&self, tensor: TensorId, step: Option<usize>, symbols: &SymbolValues) -> Result<TensorId> {
         for repeat in &self.repeats {
             for &(old, new) in &repeat.states {
                 if tensor != old && tensor != new {
                     continue;
                 }
-                let exchanges = match turn {
-                    Some(turn) if turn.step < repeat.steps.start => 0,
-                    Some(turn) if turn.step < repeat.steps.end => turn.repetition,
+                let exchanges = match step {
+                    Some(step) if step < repeat.steps.start => 0,
+                    Some(step) if step < repeat.steps.end => symbols.get(&repeat.step).copied().unwrap_or(0),
                     _ => size(&repeat.count, symbols, "a sequence")? as i64,
                 };
                 return Ok(if exchanges % 2 == 0 { tensor } else { old + new - tensor });
@@ -82,7 +105,7 @@ pub fn stored(program: &Program, outputs: &BTreeSet<ValueId>) -> BTreeSet<ValueI
     let mut stored = BTreeSet::new();
     for repeat in program.repeats.iter().rev() {
         let all: BTreeSet<ValueId> = outputs.union(&stored).copied().collect();
-        let read = reachable(program, &all);
+        let read = program.reachable(all);
         // What an earlier stage of the run made is an input.
         let made = repeat.states.iter().map(|(old, _)| old).chain(&repeat.stacks);
         let is_wanted =
@@ -92,14 +115,4 @@ pub fn stored(program: &Program, outputs: &BTreeSet<ValueId>) -> BTreeSet<ValueI
         }
     }
     stored
-}
-
-fn reachable(program: &Program, from: &BTreeSet<ValueId>) -> BTreeSet<ValueId> {
-    let (mut seen, mut stack) = (BTreeSet::new(), from.iter().copied().collect::<Vec<_>>());
-    while let Some(id) = stack.pop() {
-        if seen.insert(id) {
-            stack.extend(program.value(id).sources());
-        }
-    }
-    seen
 }

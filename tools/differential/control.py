@@ -61,11 +61,19 @@ def _(d):
 
 @op("Scan")
 def _(d):
-    # A running sum of the slices of x1, and their products with it.
+    # A running sum of the slices of x1 along an axis, and their products with it, stacked along another, either backwards.
     length, shape = d.int(1, 80) if d.int(0, 9) == 0 else d.int(1, 6), d.full(0, 2)
     inputs = [value("sum", TensorProto.FLOAT, shape), value("slice", TensorProto.FLOAT, shape)]
     outputs = [value("next", TensorProto.FLOAT, shape), value("each", TensorProto.FLOAT, shape)]
     nodes = [helper.make_node("Add", ["sum", "slice"], ["next"]), helper.make_node("Mul", ["next", "slice"], ["each"])]
     body = helper.make_graph(nodes, "body", inputs, outputs)
-    attributes = {"body": body, "num_scan_inputs": 1, "scan_input_directions": [d.int(0, 1)]}
-    return [d.tensor(shape), d.tensor([length, *shape])], attributes, 2
+    axis, out_axis = d.int(0, len(shape)), d.int(0, len(shape))
+    attributes = {
+        "body": body,
+        "num_scan_inputs": 1,
+        "scan_input_axes": [axis],
+        "scan_input_directions": [d.int(0, 1)],
+        "scan_output_axes": [out_axis],
+        "scan_output_directions": [d.int(0, 1)],
+    }
+    return [d.tensor(shape), d.tensor([*shape[:axis], length, *shape[axis:]])], attributes, 2

@@ -308,11 +308,15 @@ def _(d):
 @op("NonMaxSuppression")
 def _(d):
     batch, boxes, classes = d.int(1, 2), d.int(1, 3 * d.limit), d.int(1, 2)
+    if d.int(0, 3) == 0:
+        boxes *= 20
     corners = d.tensor([batch, boxes, 2], low=0, high=4)
     corners = np.concatenate([corners, corners + d.tensor([batch, boxes, 2], low=0.5, high=3)], axis=2)
-    # All scores differ.
-    scores = d.rng.permutation(batch * classes * boxes).reshape(batch, classes, boxes).astype(F32) / 64
-    return [corners, scores, vector(d.int(0, 5)), np.array([0.375], F32), np.array([0.25], F32)], {}
+    # Some scores are equal.
+    scores = d.rng.integers(0, 2 * boxes, [batch, classes, boxes]).astype(F32) / 64
+    most = d.of([d.int(0, 5), boxes, 10**9])
+    attributes = {"center_point_box": d.int(0, 1)}
+    return [corners, scores, vector(most), np.array([0.375], F32), np.array([0.25], F32)], attributes
 
 
 @op("TfIdfVectorizer")

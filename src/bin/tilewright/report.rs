@@ -227,7 +227,7 @@ pub fn plan_json(planned: &Planned) -> Json {
             "tensors": tensors.into_iter().map(place).collect::<Vec<_>>(),
         })
     });
-    let checks = plan.guards.iter().map(|g| format!("{} = {} ({})", g.left, g.right, g.place));
+    let checks = plan.guards.iter().map(|guard| guard.to_string());
     json!({
         "steps": steps.collect::<Vec<_>>(),
         "arenas": arenas.collect::<Vec<_>>(),

@@ -234,6 +234,13 @@ impl Idx {
         }
     }
 
+    /// Whether the symbol `name` occurs in it.
+    pub fn mentions(&self, name: &str) -> bool {
+        let mut found = false;
+        self.visit(&mut |atom| found |= matches!(atom, Atom::Sym(symbol) if **symbol == *name));
+        found
+    }
+
     /// Whether any loop variable or tensor read occurs in it.
     pub fn is_size(&self) -> bool {
         let mut size = true;

@@ -78,6 +78,12 @@ impl Fusion<'_> {
         }
     }
 
+    /// Whether `id` would be computed as often with `root` as it is alone: all that repeats the one repeats the other.
+    pub(super) fn is_as_often(&self, id: ValueId, root: ValueId) -> bool {
+        let mut repeats = self.program.repeats.iter().filter(|repeat| repeat.values.contains(&root));
+        repeats.all(|repeat| repeat.values.contains(&id))
+    }
+
     /// Fold the reduction `id` into the rows of `root`, where every read of it is of the row at hand.
     pub(super) fn add_stage(&mut self, id: ValueId, root: ValueId) -> bool {
         let Some(draft) = self.drafts.get(&root) else { return false };

@@ -100,11 +100,15 @@ pub fn fuse<'a>(program: &'a Program, outputs: &BTreeSet<ValueId>, most_inputs: 
                 if !forced && fusion.may_inline(id, body, &reading) { Role::Inline } else { Role::Stored }
             }
             Def::Reduce { .. } => match sole(&reading) {
-                Some(root) if !wanted && fusion.add_stage(id, root) => Role::Part(root),
+                Some(root) if !wanted && fusion.is_as_often(id, root) && fusion.add_stage(id, root) => {
+                    Role::Part(root)
+                }
                 _ => Role::Stored,
             },
             Def::Contract { .. } => match sole(&reading) {
-                Some(root) if !wanted && fusion.add_core(id, root) => Role::Part(root),
+                Some(root) if !wanted && fusion.is_as_often(id, root) && fusion.add_core(id, root) => {
+                    Role::Part(root)
+                }
                 _ => Role::Stored,
             },
         });
