@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::fuse::Fusion;
 use super::pack::Packed;
 use super::spec::{Made, make as made};
-use super::{Plan, Source, SymbolValues, bound_bytes, shape, through_reshapes};
+use super::{Plan, PlanOutput, Source, SymbolValues, TensorId, bound_bytes, shape, through_reshapes};
 use crate::error::Result;
 use crate::ir::{Program, ValueId};
 use crate::kernel::{Caps, storage_bytes};
@@ -56,5 +56,26 @@ impl Plan {
             }
         }
         Ok(steps)
+    }
+    /// The steps of a run that does those of `in_place` so: what only their other form reads is not computed.
+    pub fn needed(&self, in_place: &BTreeSet<usize>) -> BTreeSet<usize> {
+        if in_place.is_empty() {
+            return (0..self.steps.len()).collect();
+        }
+        let tensor = |output: &PlanOutput| match output.source {
+            Source::Device(tensor) => Some(tensor),
+            Source::Host(_) | Source::Constant(_) => None,
+        };
+        let mut read: BTreeSet<TensorId> = self.outputs.iter().filter_map(tensor).collect();
+        let mut needed = BTreeSet::new();
+        for number in (0..self.steps.len()).rev() {
+            let step = self.step(number, in_place);
+            let is_repeated = self.repeats.iter().any(|repeat| repeat.steps.contains(&number));
+            if is_repeated || read.contains(&step.output) {
+                read.extend(&step.inputs);
+                needed.insert(number);
+            }
+        }
+        needed
     }
 }
