@@ -74,7 +74,7 @@ export class InferenceSession extends EventTarget {
     this.#inTurn((model) => model.first(given, stay, preparing(this.#options, undefined))).catch(() => {});
   }
 
-  /** Runs the model. */
+  /** Runs the model. Tensors in GPU buffers are read, and filled, where they lie; `Fetches` says when in place. */
   run(feeds: Feeds, options?: RunOptions): Promise<Record<string, Tensor>>;
   run(feeds: Feeds, fetches: Fetches, options?: RunOptions): Promise<Record<string, Tensor>>;
   async run(feeds: Feeds, second?: Fetches | RunOptions, third?: RunOptions): Promise<Record<string, Tensor>> {

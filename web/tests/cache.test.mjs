@@ -1,18 +1,27 @@
 // Tensors that stay on the GPU: kernels read and write them where they lie, and a cache costs its new rows.
 import { blank, equal, matches, test } from './browser.mjs';
 
-/** In the page: counts the copies between buffers, notes the largest new one, and makes tensors on the GPU. */
+/** In the page: counts copies between buffers and bytes of those there are, and makes tensors on the GPU. */
 function watch() {
   const { copyBufferToBuffer } = GPUCommandEncoder.prototype;
   const { createBuffer } = GPUDevice.prototype;
+  const { destroy } = GPUBuffer.prototype;
+  const alive = new Set();
   window.counted = { copies: 0, largest: 0 };
+  window.held = () => [...alive].reduce((sum, { size }) => sum + size, 0);
   GPUCommandEncoder.prototype.copyBufferToBuffer = function (from, at, to, ...rest) {
     if ((to.usage & GPUBufferUsage.MAP_READ) === 0) counted.copies += 1;
     return copyBufferToBuffer.call(this, from, at, to, ...rest);
   };
   GPUDevice.prototype.createBuffer = function (descriptor) {
     if ((descriptor.usage & GPUBufferUsage.STORAGE) !== 0) counted.largest = Math.max(counted.largest, descriptor.size);
-    return createBuffer.call(this, descriptor);
+    const buffer = createBuffer.call(this, descriptor);
+    alive.add(buffer);
+    return buffer;
+  };
+  GPUBuffer.prototype.destroy = function () {
+    alive.delete(this);
+    destroy.call(this);
   };
   /** What `work` gives, and what it cost. */
   window.counting = async (work) => {
@@ -67,7 +76,7 @@ onPage('a cache on the GPU is updated in place', async (page) => {
       for (const name of ['query', 'key', 'value', 'mask', 'lengths']) feeds[name] = await read(`${step}_${name}`);
       const { result, copies, largest } = await counting(() => session.run(feeds, { y: null, present_key: key, present_value: value }));
       if (result.present_key !== key) throw new Error('the tensor given is not the one that comes back');
-      costs.push([copies, largest]);
+      costs.push([copies, largest, held()]);
       // Of a prompt's outputs, those behind a sequence's own length mean nothing.
       const [{ data: y }, want] = [result.y, (await read(`${step}_y`)).data];
       const row = y.length / 2;
@@ -75,14 +84,16 @@ onPage('a cache on the GPU is updated in place', async (page) => {
     }
     compare('key', await key.getData(), (await read('cache_key')).data);
     compare('value', await value.getData(), (await read('cache_value')).data);
-    return { worst, copies: costs.map(([copies]) => copies), largest: costs.slice(2).map(([, largest]) => largest) };
+    const [[, , early], [, , late]] = [costs[8], costs.at(-1)];
+    return { worst, copies: costs.map(([copies]) => copies), largest: costs.slice(2).map(([, largest]) => largest), grown: late - early };
   });
   const { y, key, value } = got.worst;
   if (!(Math.max(y, key, value) < 1e-5)) throw new Error(`differs from ONNX Runtime's: ${JSON.stringify(got.worst)}`);
   equal(Math.max(...got.copies), 0, 'copies:');
   // The mask grows; a cache has 16 KiB.
   if (Math.max(...got.largest) > 1024) throw new Error(`a step makes a buffer of ${Math.max(...got.largest)} bytes`);
-  return `25 steps, worst difference ${Math.max(y, key, value).toExponential(1)}`;
+  if (got.grown > 2048) throw new Error(`after 16 more steps, ${got.grown} bytes more are held`);
+  return `25 steps, worst difference ${Math.max(y, key, value).toExponential(1)}, ${got.grown} bytes more held after 16 of them`;
 });
 
 onPage('a cache that grows is read and written without copies', async (page) => {
