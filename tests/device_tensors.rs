@@ -299,13 +299,14 @@ fn a_cache_is_updated_in_place() {
     }
 }
 
-/// `present` is `past` with `new` written at `at`; `also` reads `past`, too.
-fn scattered(also: bool) -> Net {
+/// `present` is `past` with `new` written at `at`, by `op`; `also` reads `past`, too.
+fn scattered(op: &str, [past, new, at]: [&str; 3], also: bool) -> Net {
+    let axis: &[_] = if op == "ScatterND" { &[] } else { &[int("axis", 1)] };
     let net = Net::new()
-        .input("past", DType::F32, "batch room 2")
-        .input("new", DType::F32, "batch n 2")
-        .input("at", DType::I64, "batch")
-        .node("TensorScatter", "past new at", "present", &[int("axis", 1)])
+        .input("past", DType::F32, past)
+        .input("new", DType::F32, new)
+        .input("at", DType::I64, at)
+        .node(op, if op == "TensorScatter" { "past new at" } else { "past at new" }, "present", axis)
         .output("present", DType::F32);
     if also { net.node("Neg", "past", "also", &[]).output("also", DType::F32) } else { net }
 }
@@ -315,24 +316,56 @@ fn an_input_is_updated_in_place_only_where_nobody_else_has_it() {
     if skip() {
         return;
     }
-    let (past, new) = (made_up(&[2, 9, 2], 1), made_up(&[2, 3, 2], 2));
-    let at = Tensor::from_slice(&[2], &[1i64, 6]).unwrap();
-    for also in [false, true] {
-        let session = Session::load(scattered(also).bytes_of_opset(24), &support::options()).unwrap();
-        assert_eq!(session.plan().unwrap().updates.len(), usize::from(!also));
+    let past = made_up(&[2, 9, 2], 1);
+    // Operator; shapes of past, new and at; sizes of new and at; at.
+    type Row<'a> = (&'a str, [&'a str; 3], [&'a [usize]; 2], &'a [i64]);
+    let ops: [Row; 3] = [
+        ("TensorScatter", ["batch room 2", "batch n 2", "batch"], [&[2, 3, 2], &[2]], &[1, 6]),
+        ("ScatterND", ["batch room 2", "n 2", "n 2"], [&[3, 2], &[3, 2]], &[0, 8, -1, 3, 0, -8]),
+        ("ScatterElements", ["batch room 2", "few n 2", "few n 2"], [&[1, 2, 2]; 2], &[8, -9, -3, 2]),
+    ];
+    for ((op, shapes, [new, at], places), also) in ops.into_iter().flat_map(|op| [(op, false), (op, true)]) {
+        let (new, at) = (made_up(new, 2), Tensor::from_slice(at, places).unwrap());
+        let session =
+            Session::load(scattered(op, shapes, also).bytes_of_opset(24), &support::options()).unwrap();
+        assert_eq!(session.plan().unwrap().updates.len(), usize::from(!also), "{op}");
         let want = session.run(&[("past", &past), ("new", &new), ("at", &at)]).unwrap();
+        let whole = session.dispatches();
         let request = || session.request().input("new", &new).input("at", &at);
         // Given up; kept by the caller; given up for an output that comes to the host.
         let given_up = session.upload(&past).unwrap();
         let mut outputs = request().input("past", given_up).keep("present").run().unwrap();
-        assert_eq!(outputs.take_kept("present").unwrap().to_host().unwrap(), want["present"]);
+        assert_eq!(outputs.take_kept("present").unwrap().to_host().unwrap(), want["present"], "{op}");
+        assert_eq!(session.dispatches(), if also { whole } else { 1 }, "{op}");
         if also {
-            assert_eq!(outputs["also"], want["also"]);
+            assert_eq!(outputs["also"], want["also"], "{op}");
         }
         let kept = session.upload(&past).unwrap();
         let mut outputs = request().input("past", &kept).keep("present").run().unwrap();
-        assert_eq!(outputs.take_kept("present").unwrap().to_host().unwrap(), want["present"]);
-        assert_eq!(kept.to_host().unwrap(), past);
-        assert_eq!(request().input("past", kept).run().unwrap()["present"], want["present"]);
+        assert_eq!(outputs.take_kept("present").unwrap().to_host().unwrap(), want["present"], "{op}");
+        assert_eq!(kept.to_host().unwrap(), past, "{op}");
+        assert_eq!(request().input("past", kept).run().unwrap()["present"], want["present"], "{op}");
+    }
+}
+
+/// An index beyond the axis reaches nothing, in place as elsewhere.
+#[test]
+fn nothing_is_written_outside_of_a_tensor() {
+    if skip() {
+        return;
+    }
+    let (past, new) = (made_up(&[1, 4, 2], 1), made_up(&[2, 2], 2));
+    let shapes = ["batch room 2", "n 2", "n 2"];
+    let session =
+        Session::load(scattered("ScatterND", shapes, false).bytes_of_opset(24), &support::options()).unwrap();
+    for places in [[0i64, 4, 0, 1], [0, -5, 0, 1], [1, 0, 0, 1]] {
+        let at = Tensor::from_slice(&[2, 2], &places).unwrap();
+        let request = session.request().input("new", &new).input("at", &at);
+        let mut outputs =
+            request.input("past", session.upload(&past).unwrap()).keep("present").run().unwrap();
+        let mut want = past.to_vec::<f32>().unwrap();
+        want[2..4].copy_from_slice(&new.to_vec::<f32>().unwrap()[2..]);
+        let got = outputs.take_kept("present").unwrap().to_host().unwrap();
+        assert_eq!(got.to_vec::<f32>().unwrap(), want, "{places:?}");
     }
 }

@@ -129,7 +129,9 @@ impl Recorder<'_> {
         let in_run = |t: TensorId| matches!(plan.tensors[t].origin, Origin::Run);
         let mut scratch = Scratch { first_arena: layout.arena_bytes.len(), size_bytes: Vec::new() };
         let place = |_: &Self, turn: &Turn, t| range(plan.holder(t, Some(turn.step), &turn.symbols)?);
-        let turns = plan.turns(symbols)?;
+        let needed = plan.needed(&keep.in_place);
+        let mut turns = plan.turns(symbols)?;
+        turns.retain(|turn| needed.contains(&turn.step));
         let (dispatches, parameters) =
             self.dispatches(in_run, turns, &keep.in_place, &place, &mut scratch)?;
         buffers.extend(scratch.buffers());

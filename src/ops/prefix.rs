@@ -18,6 +18,19 @@ pub(super) fn prefix(p: &mut Program, x: ValueId, axis: usize, combine: Combine)
     scan(p, x, axis, combine, LEVELS)[0]
 }
 
+/// As [`prefix`], by looking at all elements for each: for a short axis.
+pub(super) fn running(p: &mut Program, x: ValueId, axis: usize, combine: Combine) -> ValueId {
+    let shape = p.shape(x).to_vec();
+    let len = shape[axis].clone();
+    let number = |i: &Idx| Expr::index(i.clone(), DType::I32);
+    let none = combine.identity(p.dtype(x));
+    p.reduction(shape, vec![len], combine, |p, at, r| {
+        let mut from = at.to_vec();
+        from[axis] = r[0].clone();
+        number(&r[0]).at_most(number(&at[axis])).select(&p.load(x, &from), &none)
+    })
+}
+
 /// The running results, then those of the blocks, of the blocks of blocks, ...
 fn scan(p: &mut Program, x: ValueId, axis: usize, combine: Combine, levels: usize) -> Vec<ValueId> {
     let shape = p.shape(x).to_vec();
@@ -25,12 +38,7 @@ fn scan(p: &mut Program, x: ValueId, axis: usize, combine: Combine, levels: usiz
     let number = |i: &Idx| Expr::index(i.clone(), DType::I32);
     let none = combine.identity(p.dtype(x));
     if levels == 0 || len.as_const().is_some_and(|len| len <= BLOCK) {
-        let running = p.reduction(shape, vec![len], combine, |p, at, r| {
-            let mut from = at.to_vec();
-            from[axis] = r[0].clone();
-            number(&r[0]).at_most(number(&at[axis])).select(&p.load(x, &from), &none)
-        });
-        return vec![running];
+        return vec![running(p, x, axis, combine)];
     }
     let mut totals = shape.clone();
     totals[axis] = len.div_ceil(&block);

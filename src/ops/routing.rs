@@ -1,5 +1,6 @@
 //! Which experts a token of a mixture goes to, and the tokens of each expert together.
 
+use super::prefix::running;
 use super::softmax::softmax;
 use super::{Cx, topk};
 use crate::expr::{Binary, Expr, Idx, Unary, vars};
@@ -79,7 +80,6 @@ fn sparse_weights(p: &mut Program, router: ValueId, choice: &Choice) -> ValueId 
         let best = p.load(router, &[at[0].clone(), choice.expert(p, &at[0], &at[1])]);
         let x = p.load(router, &[at[0].clone(), other[0].clone()]);
         let is_near = (&best - &x).at_most(x.abs().larger(&best) * NEAR);
-        let number = |idx: &Idx| Expr::index(idx.clone(), DType::I32);
         let is_first = number(&at[1]).equals(Expr::int(DType::I32, 0));
         let first = p.load(choice.experts, &[at[0].clone(), Idx::from(0i64)]);
         let is_left = is_first.or(number(&other[0]).equals(first).unary(Unary::Not));
@@ -97,7 +97,8 @@ fn sparse_weights(p: &mut Program, router: ValueId, choice: &Choice) -> ValueId 
 /// place[p] = rows * (pairs q of smaller experts with rank[q] % rows = 0) + rank[p]
 /// ```
 ///
-/// Places that are left over repeat pair 0; nobody reads what becomes of them.
+/// Places that are left over repeat pair 0; nobody reads what becomes of them. Pairs are counted in blocks, so that the work
+/// is pairs times the size and the number of blocks.
 pub struct Tiles<'a> {
     choice: &'a Choice,
     /// Number of tiles.
@@ -119,6 +120,9 @@ struct Order {
 /// Rows of a tile at the most: what a workgroup of a matrix product computes together.
 const ROWS: i64 = 16;
 
+/// Pairs of a block: the square root of some thousand.
+const BLOCK: i64 = 64;
+
 impl<'a> Tiles<'a> {
     /// Tiles of as many rows as an expert has pairs on average, which for a few tokens is one.
     pub fn new(p: &mut Program, choice: &'a Choice) -> Result<Tiles<'a>, Stop> {
@@ -137,27 +141,81 @@ impl<'a> Tiles<'a> {
     }
 
     fn in_order(&self, p: &mut Program) -> Order {
-        let (pairs, experts) = (vec![self.pairs.clone()], self.experts);
-        let number = |idx: &Idx| Expr::index(idx.clone(), DType::I32);
-        let (zero, one) = (Expr::int(DType::I32, 0), Expr::int(DType::I32, 1));
-        let ranks = p.reduction(pairs.clone(), pairs.clone(), Combine::Sum, |p, at, other| {
-            let is_same = p.load(experts, other).equals(p.load(experts, at));
-            number(&other[0]).below(number(&at[0])).and(is_same).select(&one, &zero)
+        let counts = self.counts(p);
+        let firsts = self.firsts(p, counts);
+        let places = self.places(p, counts, firsts);
+        Order { places, pairs: self.pairs_in_places(p, counts, firsts, places) }
+    }
+
+    fn blocks(&self) -> Idx {
+        self.pairs.div_ceil(&Idx::from(BLOCK))
+    }
+
+    /// `[blocks, experts]`: how many pairs of the expert there are in this block and before it.
+    fn counts(&self, p: &mut Program) -> ValueId {
+        let (experts, shape) = (self.experts, vec![self.blocks(), self.choice.count.clone()]);
+        let counts = p.reduction(shape, vec![Idx::from(BLOCK)], Combine::Sum, |p, at, r| {
+            let pair = in_block(&at[0], &r[0]);
+            let is_there = number(&pair).below(number(&self.pairs));
+            let is_of_it = p.load(experts, &[pair]).equals(number(&at[1]));
+            one_if(&is_there.select(&is_of_it, &Expr::bool(false)))
         });
-        let firsts =
-            p.reduction(vec![self.choice.count.clone()], pairs.clone(), Combine::Sum, |p, at, pair| {
-                let is_before = p.load(experts, pair).below(number(&at[0]));
-                let starts = p.load(ranks, pair).binary(Binary::Mod, &number(&self.rows)).equals(&zero);
-                is_before.and(starts).select(&one, &zero)
-            });
-        let at = vars(0, &pairs);
+        running(p, counts, 0, Combine::Sum)
+    }
+
+    /// `[experts]`: the first tile of each.
+    fn firsts(&self, p: &mut Program, counts: ValueId) -> ValueId {
+        let (all, last) = (vec![self.choice.count.clone()], &self.blocks() - &Idx::from(1i64));
+        p.reduction(all.clone(), all, Combine::Sum, |p, at, other| {
+            let count = p.load(counts, &[last.clone(), other[0].clone()]);
+            let rows = number(&self.rows);
+            let tiles = (count + &rows - Expr::int(DType::I32, 1)).binary(Binary::Div, &rows);
+            number(&other[0]).below(number(&at[0])).select(&tiles, &Expr::int(DType::I32, 0))
+        })
+    }
+
+    /// `[pairs]`: the place of each.
+    fn places(&self, p: &mut Program, counts: ValueId, firsts: ValueId) -> ValueId {
+        let (experts, shape) = (self.experts, vec![self.pairs.clone()]);
+        let block = |pair: &Idx| pair.div(&Idx::from(BLOCK));
+        let in_own = p.reduction(shape.clone(), vec![Idx::from(BLOCK)], Combine::Sum, |p, at, r| {
+            let other = in_block(&block(&at[0]), &r[0]);
+            let is_earlier = number(&other).below(number(&at[0]));
+            let is_same = p.load(experts, &[other]).equals(p.load(experts, at));
+            one_if(&is_earlier.select(&is_same, &Expr::bool(false)))
+        });
+        let at = vars(0, &shape);
         let expert = p.load(experts, &at).to_position(&self.choice.count);
-        let place = p.load(firsts, &[expert]) * number(&self.rows) + p.load(ranks, &at);
-        let places = p.map(pairs.clone(), place);
-        let within = p.reduction(vec![&self.count * &self.rows], pairs, Combine::Max, |p, at, pair| {
-            p.load(places, pair).equals(number(&at[0])).select(&number(&pair[0]), &zero)
+        let last = &block(&at[0]) - &Idx::from(1i64);
+        let is_in_first = number(&at[0]).below(Expr::int(DType::I32, BLOCK));
+        let before = p.load(counts, &[last, expert.clone()]);
+        let rank = is_in_first.select(&Expr::int(DType::I32, 0), &before) + p.load(in_own, &at);
+        let place = p.load(firsts, &[expert]) * number(&self.rows) + rank;
+        p.map(shape, place)
+    }
+
+    /// `[tiles * rows]`, the way back: a place is of the last expert that begins before it, and its pair in the first block
+    /// with which there are enough of the expert's.
+    fn pairs_in_places(&self, p: &mut Program, counts: ValueId, firsts: ValueId, places: ValueId) -> ValueId {
+        let (zero, blocks, expert_count) = (Expr::int(DType::I32, 0), self.blocks(), &self.choice.count);
+        let tiles = vec![self.count.clone()];
+        let of_tile = p.reduction(tiles, vec![expert_count.clone()], Combine::Max, |p, at, expert| {
+            let begins = p.load(firsts, expert).at_most(number(&at[0]));
+            begins.select(&number(&expert[0]), &zero)
         });
-        Order { places, pairs: within }
+        let all = vec![&self.count * &self.rows];
+        let block_of = p.reduction(all.clone(), vec![blocks.clone()], Combine::Sum, |p, at, block| {
+            let expert = p.load(of_tile, &[at[0].div(&self.rows)]).to_position(expert_count);
+            let rank = number(&at[0]) - p.load(firsts, std::slice::from_ref(&expert)) * number(&self.rows);
+            one_if(&p.load(counts, &[block[0].clone(), expert]).at_most(rank))
+        });
+        let most = &blocks + &Idx::from(1i64);
+        p.reduction(all, vec![Idx::from(BLOCK)], Combine::Max, |p, at, r| {
+            let pair = in_block(&p.load(block_of, at).to_position(&most), &r[0]);
+            let is_there = number(&pair).below(number(&self.pairs));
+            let is_here = p.load(places, std::slice::from_ref(&pair)).equals(number(&at[0]));
+            is_there.select(&is_here.select(&number(&pair), &zero), &zero)
+        })
     }
 
     /// The pair in a row of a tile.
@@ -196,5 +254,46 @@ impl<'a> Tiles<'a> {
             p.load(x, &[place, at[1].clone()]).cast(DType::F32) * weight
         });
         Ok(p.cast(sum, dtype))
+    }
+}
+
+fn number(idx: &Idx) -> Expr {
+    Expr::index(idx.clone(), DType::I32)
+}
+
+fn one_if(so: &Expr) -> Expr {
+    so.select(&Expr::int(DType::I32, 1), &Expr::int(DType::I32, 0))
+}
+
+/// Pair number `r` of a block.
+fn in_block(block: &Idx, r: &Idx) -> Idx {
+    &(block * &Idx::from(BLOCK)) + r
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::ops::case::{Case, f32s, int, text};
+
+    /// Expert e multiplies by e + 1; expert 2 gets no token.
+    #[test]
+    fn tokens_find_their_experts_in_blocks_of_any_number() {
+        for tokens in [3, 63, 64, 150] {
+            let expert = |token: usize| [0, 4, 3, 1, 4, 4, 0][(token * token / 5) % 7];
+            let x: Vec<f32> = (0..tokens).map(|token| token as f32).collect();
+            let router: Vec<f32> =
+                (0..tokens * 5).map(|i| if i % 5 == expert(i / 5) { 1.0 } else { 0.0 }).collect();
+            let weights = f32s(&[5, 1, 1], &[1.0, 2.0, 3.0, 4.0, 5.0]);
+            let want: Vec<f32> = (0..tokens).map(|token| (token * (expert(token) + 1)) as f32).collect();
+            let attributes =
+                [("k", int(1)), ("normalize_routing_weights", int(1)), ("activation_type", text("identity"))];
+            let inputs = [
+                f32s(&[tokens, 1], &x),
+                f32s(&[tokens, 5], &router),
+                weights,
+                f32s(&[5, 1], &[0.0; 5]),
+                f32s(&[5, 1, 1], &[1.0; 5]),
+            ];
+            Case::new("com.microsoft.MoE", &attributes, inputs).gives([f32s(&[tokens, 1], &want)]);
+        }
     }
 }

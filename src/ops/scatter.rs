@@ -1,5 +1,6 @@
 //! Writing at positions that a tensor names. A position finds its update by looking through all that may
-//! hit it, which needs no atomic operations and has one order; the cost is positions times updates.
+//! hit it, which needs no atomic operations and has one order; the cost is positions times updates. In place, an update
+//! finds its position; so it is done where the updates are not combined with anything, as then no two have one position.
 
 use super::index::from_front;
 use super::math::{Lowering, op};
@@ -35,6 +36,7 @@ fn reduction(cx: &Cx) -> Result<Option<Combine>, Stop> {
 
 type Hits<'a> = dyn Fn(&Cx, &[Idx], &[Idx]) -> Expr + 'a;
 type Source<'a> = dyn Fn(&[Idx], &[Idx]) -> Vec<Idx> + 'a;
+type Place<'a> = dyn Fn(&Cx, &[Idx]) -> (Vec<Idx>, Expr) + 'a;
 
 /// A scatter: which update reaches which element.
 struct Scatter<'a> {
@@ -48,6 +50,8 @@ struct Scatter<'a> {
     hits: &'a Hits<'a>,
     /// Where in `updates` the value for the element at `i` from update `r` is.
     source: &'a Source<'a>,
+    /// Where in `x` the element at `i` of `updates` goes, and whether there is such a place.
+    place: &'a Place<'a>,
 }
 
 impl Scatter<'_> {
@@ -55,7 +59,7 @@ impl Scatter<'_> {
         let shape = cx.program.shape(self.x).to_vec();
         let i = vars(0, &shape);
         let here = cx.program.load(self.x, &i);
-        let body = match reduction(cx)? {
+        match reduction(cx)? {
             Some(combine) => {
                 let r = vars(shape.len() as u32, &self.extents);
                 let update = cx.program.load(self.updates, &(self.source)(&i, &r));
@@ -63,7 +67,8 @@ impl Scatter<'_> {
                 let body = (self.hits)(cx, &i, &r).select(&update, &combine.identity(dtype));
                 let extents = self.extents.clone();
                 let all = cx.program.add(dtype, shape.clone(), Def::Reduce { extents, combine, body });
-                here.binary(combine.binary(), &cx.program.load(all, &i))
+                let body = here.binary(combine.binary(), &cx.program.load(all, &i));
+                Ok(vec![cx.program.map(shape, body)])
             }
             None => {
                 // The number of the last update that hits, counted from 1; 0 where none does.
@@ -80,16 +85,29 @@ impl Scatter<'_> {
                 let len = crate::expr::numel(&self.extents);
                 let r = unflatten(&last.binary(Binary::Sub, &one).to_position(&len), &self.extents);
                 let update = cx.program.load(self.updates, &(self.source)(&i, &r));
-                one.binary(Binary::Le, &last).select(&update, &here)
+                let body = one.binary(Binary::Le, &last).select(&update, &here);
+                let extents = cx.program.shape(self.updates).to_vec();
+                let own = vars(0, &extents);
+                let (at, when) = (self.place)(cx, &own);
+                let value = cx.program.load(self.updates, &own);
+                let update = Update { base: self.x, extents, at, when, value };
+                Ok(vec![cx.program.map_or_update(shape, body, update)])
             }
-        };
-        Ok(vec![cx.program.map(shape, body)])
+        }
     }
 }
 
 /// Whether the index, an element of `indices`, is position `i` of an axis of `size` elements.
 fn is_at(index: &Expr, i: &Idx, size: &Idx) -> Expr {
     from_front(index, size).binary(Binary::Eq, &Expr::index(i.clone(), index.dtype()))
+}
+
+/// The position on an axis of `size` elements that the index says, and whether there is one.
+fn position(index: &Expr, size: &Idx) -> (Idx, Expr) {
+    let index = from_front(index, size);
+    let end = Expr::index(size.clone(), index.dtype());
+    let is_there = Expr::int(index.dtype(), 0).at_most(&index).and(index.below(end));
+    (index.to_position(size), is_there)
 }
 
 fn scatter_elements(cx: &mut Cx) -> Lowering {
@@ -114,8 +132,17 @@ fn scatter_elements(cx: &mut Cx) -> Lowering {
         let hit = is_at(&cx.program.load(indices, &source(i, r)), &i[axis], &shape[axis]);
         covered.select(&hit, &Expr::bool(false))
     };
+    let place = |cx: &Cx, i: &[Idx]| {
+        let number = |idx: &Idx| Expr::index(idx.clone(), DType::I64);
+        let (to, is_there) = position(&cx.program.load(indices, i), &shape[axis]);
+        let others = (0..shape.len()).filter(|&other| other != axis);
+        let is_there = others.fold(is_there, |all, o| all.and(number(&i[o]).below(number(&shape[o]))));
+        let mut at = i.to_vec();
+        at[axis] = to;
+        (at, is_there)
+    };
     let extents = vec![given[axis].clone()];
-    Scatter { x, updates, extents, depth: shape.len(), hits: &hits, source: &source }.lower(cx)
+    Scatter { x, updates, extents, depth: shape.len(), hits: &hits, source: &source, place: &place }.lower(cx)
 }
 
 fn scatter_nd(cx: &mut Cx) -> Lowering {
@@ -146,7 +173,15 @@ fn scatter_nd(cx: &mut Cx) -> Lowering {
         })
     };
     let source = |i: &[Idx], r: &[Idx]| [r, &i[depth..]].concat();
-    Scatter { x, updates, extents, depth, hits: &hits, source: &source }.lower(cx)
+    let place = |cx: &Cx, i: &[Idx]| {
+        let (r, rest) = i.split_at(given.len() - 1);
+        let on_axis =
+            |axis| position(&cx.program.load(indices, &[r, &[Idx::from(axis)]].concat()), &shape[axis]);
+        let (at, there): (Vec<Idx>, Vec<Expr>) = (0..depth).map(on_axis).unzip();
+        let is_there = there.into_iter().fold(Expr::bool(true), |all, one| all.and(one));
+        ([at.as_slice(), rest].concat(), is_there)
+    };
+    Scatter { x, updates, extents, depth, hits: &hits, source: &source, place: &place }.lower(cx)
 }
 
 fn tensor_scatter(cx: &mut Cx) -> Lowering {

@@ -85,7 +85,7 @@ pub struct InPlace {
     pub input: usize,
     /// The input.
     pub base: TensorId,
-    /// What writes the elements; it does not read the input.
+    /// What writes the elements; it does not read the input, nor need what only the other form reads.
     pub step: Step,
 }
 

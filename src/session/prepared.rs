@@ -14,8 +14,8 @@ use crate::commands::{
 };
 use crate::error::{Error, Result};
 use crate::gpu::{Device, Kernel, Recording};
-use crate::kernel::{Caps, KernelSpec, Schedule, broken_rule, default_schedule, storage_bytes};
-use crate::plan::{Plan, Source, Step, SymbolValues, bound_bytes, shape};
+use crate::kernel::{Caps, KernelSpec, Schedule, broken_rule, default_schedule};
+use crate::plan::{Plan, Step, SymbolValues};
 use crate::tune::{Key, Platform, Store};
 use crate::wgsl::{Dialect, Target};
 
@@ -131,7 +131,8 @@ impl Prepared {
             }
         }
         let inputs = (0..feeds.len()).filter(|&input| lent.contains_key(&Memory::Input(input))).collect();
-        let in_place = self.in_place(feeds, outputs, &symbols, device.caps())?;
+        let is_given_up = |input: usize, _| matches!(feeds[input], Input::Donated(_));
+        let in_place = self.plan.in_place(&symbols, device.caps(), outputs, is_given_up)?;
         let keep = Keep { inputs, outputs: outputs.clone(), in_place };
         let same = |one: &Arc<Recorded>| one.symbols == symbols && one.keep == keep;
         let recorded = match self.recorded.iter().position(same) {
@@ -164,38 +165,6 @@ impl Prepared {
         }
         let recording = self.recording(device, &recorded.commands, &recorded.bound, &lent)?;
         Ok(Run { recording, recorded, lent })
-    }
-
-    /// The steps that are done in place: those that make of an input that is given up an output that stays, of the same
-    /// shape.
-    fn in_place(
-        &self,
-        feeds: &[Input],
-        outputs: &BTreeSet<usize>,
-        symbols: &SymbolValues,
-        caps: &Caps,
-    ) -> Result<BTreeSet<usize>> {
-        let mut steps = BTreeSet::new();
-        for (&number, update) in &self.plan.updates {
-            let output = update.step.output;
-            let is_output =
-                |&n: &usize| matches!(self.plan.outputs[n].source, Source::Device(t) if t == output);
-            let (Input::Donated(given), true) = (&feeds[update.input], outputs.iter().any(is_output)) else {
-                continue;
-            };
-            let tensor = &self.plan.tensors[output];
-            let shape = shape(&tensor.shape, symbols, &tensor.name)?;
-            let element_bytes = storage_bytes(tensor.dtype, caps.floats());
-            // What is larger than a binding is written in parts, which an update cannot be.
-            let is_bound =
-                bound_bytes(shape.iter().product(), element_bytes) <= caps.max_storage_binding_bytes;
-            if shape == given.shape() && is_bound {
-                steps.insert(number);
-            } else {
-                tracing::debug!(name = tensor.name, ?shape, given = ?given.shape(), "is written whole");
-            }
-        }
-        Ok(steps)
     }
 
     /// Whether nobody asked this before for inputs of these shapes.

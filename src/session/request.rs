@@ -99,8 +99,9 @@ impl<'a> Request<'a> {
     /// The input of that name: a [`Tensor`], or a [`DeviceTensor`], which is read where it lies. A device tensor that is
     /// moved in is given up: where an output is this tensor with a part replaced, is kept ([`Request::keep`]) and has the
     /// same shape, it takes over the memory, and only that part is written. So it is with the caches of
-    /// GroupQueryAttention, when they have room for all positions, and with TensorScatter. Positions of a cache that no
-    /// sequence has reached stay as they are. If the run fails, the tensor is gone.
+    /// GroupQueryAttention, when they have room for all positions, and with TensorScatter, ScatterND and ScatterElements
+    /// without a reduction, whose indices must differ, as ONNX wants. Positions of a cache that no sequence has reached
+    /// stay as they are. If the run fails, the tensor is gone.
     pub fn input(mut self, name: impl Into<Cow<'a, str>>, tensor: impl Into<Input<'a>>) -> Self {
         self.inputs.push((name.into(), tensor.into()));
         self

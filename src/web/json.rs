@@ -121,6 +121,17 @@ pub struct Feed {
     pub name: String,
     pub r#type: String,
     pub shape: Vec<usize>,
+    /// Whether kernels read it where it lies, in memory of the caller's.
+    pub lent: bool,
+}
+
+/// An output that is to be in memory of the caller's.
+#[derive(Deserialize)]
+pub struct Stays {
+    pub output: usize,
+    /// The position of the feed that this is the memory of, which is lent: the output is made there if it is an update of
+    /// it, and stays in the run's memory if not.
+    pub over: Option<usize>,
 }
 
 /// How to run with inputs of given shapes.
@@ -157,6 +168,8 @@ pub struct Output<'a> {
     /// The dtype that the device holds its elements as; `null` where [`Core::known_output`] has it, so that it is not
     /// read back.
     pub stored: Option<&'static str>,
+    /// Whether it stays on the device, so that it is not read back either.
+    pub kept: bool,
 }
 
 /// A constant to upload.

@@ -13,21 +13,21 @@ use std::collections::BTreeMap;
 
 use wasm_bindgen::prelude::wasm_bindgen;
 
-use crate::commands::{self, Kernels, Produced, Recorder, encode, outputs, to_device};
+use crate::commands::{self, Keep, Kernels, Produced, Recorder, encode, outputs, to_device};
 use crate::error::{Error, Result};
 use crate::graph::ValueInfo;
 use crate::ir::Stop;
 use crate::kernel::{Caps, KernelSpec, Schedule, broken_rule, default_schedule, storage_bytes, stored};
 use crate::model::{Computed, Given, Model, Precision};
 use crate::onnx;
-use crate::plan::{Origin, Plan, SymbolValues, bound_bytes};
+use crate::plan::{Origin, Plan, Source, SymbolValues, bound_bytes};
 use crate::tensor::Tensor;
 use crate::tune::{Key, Platform, Records};
 use crate::wgsl::{Dialect, Target};
 use finals::Playing;
 use json::{
-    Constant, Declared, Fault, Feed, Kernel, Options, Output, Place, Ready, bindings, dtype_named, from_json,
-    to_json,
+    Constant, Declared, Fault, Feed, Kernel, Options, Output, Place, Ready, Stays, bindings, dtype_named,
+    from_json, to_json,
 };
 use tuning::{Job, Race};
 
@@ -135,13 +135,13 @@ impl Core {
         Ok(())
     }
 
-    /// Write down a run with such inputs, or the stage of it that is next: JSON both ways. [`Core::words`] and
-    /// [`Core::known_output`] then hold for it.
+    /// Write down a run with such inputs and with outputs that stay on the device, or the stage of it that is next: JSON
+    /// both ways. [`Core::words`] and [`Core::known_output`] then hold for it.
     ///
     /// # Errors
     /// As the native `Session::run`.
-    pub fn prepare(&mut self, feeds: &str) -> Result<String, Fault> {
-        let feeds: Vec<Feed> = from_json(feeds)?;
+    pub fn prepare(&mut self, feeds: &str, stay: &str) -> Result<String, Fault> {
+        let (feeds, stay): (Vec<Feed>, Vec<Stays>) = (from_json(feeds)?, from_json(stay)?);
         let mut given = Vec::new();
         for feed in &feeds {
             let dtype = dtype_named(&feed.r#type)?;
@@ -175,22 +175,26 @@ impl Core {
         let planned = self.model.latest()?;
         let all_shapes: Vec<Vec<usize>> = shapes.into_iter().chain(self.computed.shapes()).collect();
         let (plan, symbols) = (planned.plan.clone(), planned.plan.symbol_values(&all_shapes));
-        let (commands, layout) = recorder(&plan, &self.caps, &choose, &mut planned.kept.kernels, |r| {
-            r.run(&symbols, &Default::default())
-        })?;
         let is_stage = plan.next.is_some();
+        let inputs = (0..order.len()).filter(|&input| feeds[order[input]].lent).collect();
+        let mut keep = Keep { inputs, ..Keep::default() };
+        if !is_stage {
+            stay_in(&plan, &symbols, &self.caps, &order, &stay, &mut keep)?;
+        }
+        let (commands, layout) =
+            recorder(&plan, &self.caps, &choose, &mut planned.kept.kernels, |r| r.run(&symbols, &keep))?;
         self.stage_shapes = if is_stage { layout.shapes } else { Vec::new() };
         self.words = encode(&commands)?;
         self.known.clear();
         let floats = self.caps.floats();
         let mut described = Vec::new();
-        for (output, produced) in plan.outputs.iter().zip(outputs(&plan, &symbols)?) {
+        for (number, (output, produced)) in plan.outputs.iter().zip(outputs(&plan, &symbols)?).enumerate() {
             let (shape, stored, known) = match produced {
                 Produced::Known(tensor) => (tensor.shape().to_vec(), None, Some(tensor)),
                 Produced::Read { shape } => (shape, Some(stored(output.dtype, floats).name()), None),
             };
             let (name, r#type) = (output.name.as_str(), output.dtype.name());
-            described.push(Output { name, r#type, shape, stored });
+            described.push(Output { name, r#type, shape, stored, kept: keep.outputs.contains(&number) });
             self.known.push(known);
         }
         let held = |tensor: &Option<usize>| tensor.map(|t| stored(plan.tensors[t].dtype, floats).name());
@@ -332,6 +336,31 @@ fn planned(model: &mut Model<Kept>, number: u32) -> Result<&mut crate::model::Pl
     model.plans_mut().iter_mut().find(|planned| planned.kept.number == number).ok_or_else(missing)
 }
 
+/// Adds the outputs that stay in memory of the caller's to `keep`, and the steps that are done in place.
+fn stay_in(
+    plan: &Plan,
+    symbols: &SymbolValues,
+    caps: &Caps,
+    order: &[usize],
+    stay: &[Stays],
+    keep: &mut Keep,
+) -> Result<()> {
+    let over: BTreeMap<usize, Option<usize>> = stay.iter().map(|s| (s.output, s.over)).collect();
+    let outputs = over.keys().copied().filter(|&output| output < plan.outputs.len()).collect();
+    let takes_over = |input: usize, output: usize| {
+        keep.inputs.contains(&input) && over[&output].is_some_and(|feed| order.get(input) == Some(&feed))
+    };
+    keep.in_place = plan.in_place(symbols, caps, &outputs, takes_over)?;
+    // What is not an update of the tensor in whose memory it is to be cannot be written there while that is read.
+    let is_made = |output: usize| {
+        let updates = keep.in_place.iter().filter_map(|step| plan.updates.get(step));
+        let mut made = updates.map(|update| update.step.output);
+        matches!(plan.outputs[output].source, Source::Device(t) if made.any(|output| output == t))
+    };
+    keep.outputs = outputs.into_iter().filter(|&n| over[&n].is_none() || is_made(n)).collect();
+    Ok(())
+}
+
 /// The schedule that was measured to be the fastest, where there is one and it is legal here, else the default.
 fn chooser<'a>(
     records: &'a Records,
@@ -357,6 +386,6 @@ fn recorder<T>(
     kernels: &mut Kernels,
     record: impl FnOnce(&mut Recorder) -> Result<T>,
 ) -> Result<T> {
-    let target = Target::new(&caps, Dialect::Browser);
+    let target = Target::new(caps, Dialect::Browser);
     record(&mut Recorder { plan, caps, target, choose, kernels })
 }

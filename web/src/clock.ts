@@ -1,6 +1,6 @@
 // How long dispatches take: by timestamps, or by the page's clock where the device has none.
 import { type Gpu, scoped } from './gpu.js';
-import { type Dispatch, replay } from './plan.js';
+import { type Dispatch, replay } from './recording.js';
 
 /** A sample lasts this long at the least: browsers round timestamps to a tenth of a millisecond. */
 const SAMPLE_NS = 10e6;

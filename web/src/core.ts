@@ -39,6 +39,15 @@ export interface Feed {
   readonly name: string;
   readonly type: NumericType;
   readonly shape: readonly number[];
+  /** Whether kernels read it where it lies, in a buffer of the caller's. */
+  readonly lent: boolean;
+}
+
+/** An output that is to be in a buffer of the caller's. */
+export interface Stays {
+  readonly output: number;
+  /** The position of the lent feed whose buffer this is: the output is made there if it is an update of it. */
+  readonly over: number | null;
 }
 
 export interface Output {
@@ -47,6 +56,8 @@ export interface Output {
   readonly shape: readonly number[];
   /** The type that the device holds its elements as; `null` where the core knows it and it is not read back. */
   readonly stored: NumericType | null;
+  /** Whether kernels leave it in a buffer of the caller's, or `Commands.kept` says where it is. */
+  readonly kept: boolean;
 }
 
 /** A run as the core prepares it, which inputs' contents it wants first, or that the run must begin again. */
@@ -263,8 +274,8 @@ export class Core {
     return this.#call('hand_on', output);
   }
 
-  prepare(feeds: readonly Feed[]): Promise<Ready> {
-    return this.#parsed('prepare', JSON.stringify(feeds));
+  prepare(feeds: readonly Feed[], stay: readonly Stays[]): Promise<Ready> {
+    return this.#parsed('prepare', JSON.stringify(feeds), JSON.stringify(stay));
   }
 
   /** The commands of the run prepared last. */

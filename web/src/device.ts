@@ -1,5 +1,5 @@
 // Everything of a session that is on a device, and with it the core: after a loss, all of it is made anew.
-import { Core, type Described, type Feed } from './core.js';
+import { Core, type Described, type Feed, type Stays } from './core.js';
 import { log } from './env.js';
 import { TilewrightError } from './error.js';
 import { featuresOf, type Gpu, limitsOf, type SubgroupMatrix, Turns } from './gpu.js';
@@ -58,33 +58,33 @@ export class DeviceModel {
   }
 
   /**
-   * The commands for such inputs, or for the first stage of them: recorded before, or prepared now. With `inCore` they
-   * are those that the core prepared last.
+   * The commands for such inputs and outputs that stay on the device, or for the first stage of them: recorded before, or
+   * prepared now. With `inCore` they are those that the core prepared last.
    */
-  async first(given: readonly Given[], preparing: Preparing, inCore = false): Promise<Run> {
-    const key = keyOf(given);
+  async first(given: readonly Given[], stay: readonly Stays[], preparing: Preparing, inCore = false): Promise<Run> {
+    const key = keyOf(given, stay);
     for (const plan of this.#plans.values()) {
       const run = plan.runs.get(key);
       if (run !== undefined && (!inCore || this.#last === key)) return run;
     }
     await this.core.begin();
-    const run = await this.#prepared(given, preparing, key);
+    const run = await this.#prepared(given, stay, preparing, key);
     if (run === undefined) throw new TilewrightError('internal', 'a run wants to begin again at its beginning');
     return run;
   }
 
   /** The commands for the stage that is next; none where the run must begin again. */
-  next(given: readonly Given[], preparing: Preparing): Promise<Run | undefined> {
-    return this.#prepared(given, preparing, `${keyOf(given)};later`);
+  next(given: readonly Given[], stay: readonly Stays[], preparing: Preparing): Promise<Run | undefined> {
+    return this.#prepared(given, stay, preparing, `${keyOf(given, stay)};later`);
   }
 
-  async #prepared(given: readonly Given[], preparing: Preparing, key: string): Promise<Run | undefined> {
-    const feeds = given.map(({ name, type, dims }): Feed => ({ name, type, shape: dims }));
+  async #prepared(given: readonly Given[], stay: readonly Stays[], preparing: Preparing, key: string): Promise<Run | undefined> {
+    const feeds = given.map(({ name, type, dims, lent }): Feed => ({ name, type, shape: dims, lent }));
     const { core } = this;
-    let ready = await core.prepare(feeds);
+    let ready = await core.prepare(feeds, stay);
     while (ready.needs !== undefined) {
       for (const input of ready.needs) await core.give(input, this.#contents(input, given));
-      ready = await core.prepare(feeds);
+      ready = await core.prepare(feeds, stay);
     }
     if (ready.again) return undefined;
     const plan = await this.#plan(ready.plan, preparing);
@@ -128,8 +128,9 @@ export class DeviceModel {
 }
 
 /** What recorded commands are good for. */
-function keyOf(given: readonly Given[]): string {
-  return given.map(({ name, type, dims }) => `${name}:${type}:${dims.join()}`).join(';');
+function keyOf(given: readonly Given[], stay: readonly Stays[]): string {
+  const feeds = given.map(({ name, type, dims, lent }) => `${name}:${type}:${dims.join()}:${lent}`);
+  return [...feeds, ...stay.map(({ output, over }) => `${output}:${over}`)].join(';');
 }
 
 /** Tells the caller how far preparing has got. */

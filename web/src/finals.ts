@@ -2,7 +2,7 @@
 import { sampled, SHORTEST_NS, timed } from './clock.js';
 import type { FinalsEnded } from './core.js';
 import { endsTuning, messageOf } from './error.js';
-import type { Recording } from './plan.js';
+import type { Recording } from './recording.js';
 import type { InTurn, Tuned } from './tuner.js';
 import { decode } from './words.js';
 
@@ -25,7 +25,7 @@ async function heat({ gpu, core, run, preparing }: Tuned, runNs: number, isLate:
   let recording: Recording | undefined;
   try {
     recording = await plan.realise(decode(await core.words()), preparing);
-    const { dispatches } = recording;
+    const dispatches = recording.dispatches();
     const times = next.whole ? [await sampled(gpu, dispatches, runNs)] : await timed(gpu, dispatches.map((dispatch) => [dispatch]));
     await core.finalsTimed(times);
   } catch (error) {

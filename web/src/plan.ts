@@ -1,36 +1,11 @@
 // A plan of the core with its memory and kernels on the device, and the runs recorded of it.
 import type { Core, KernelText, Output } from './core.js';
 import type { NumericType } from './dtype.js';
-import { TilewrightError } from './error.js';
 import { type Gpu, scoped, type Turns, until } from './gpu.js';
 import { compile } from './kernels.js';
+import { Recording, replay } from './recording.js';
 import { type Place, STORAGE_USAGE, type Weights, write } from './weights.js';
-import { type Commands, CONSTANT, decode, INPUT, memory, PARAMETERS, type Range } from './words.js';
-
-/** One kernel over its memory, ready to be replayed. */
-export interface Dispatch {
-  readonly pipeline: GPUComputePipeline;
-  readonly group: GPUBindGroup;
-  readonly x: number;
-  readonly y: number;
-  readonly z: number;
-  readonly step: number;
-  readonly kernel: number;
-}
-
-/** A range of a buffer. */
-export interface BufferRange extends Place {
-  readonly size: number;
-}
-
-/** Commands with the device's objects. */
-export interface Recording {
-  readonly dispatches: readonly Dispatch[];
-  readonly readbacks: readonly BufferRange[];
-  /** What stays on the device for the next stage of the run. */
-  readonly left: readonly BufferRange[];
-  readonly parameters: GPUBuffer | undefined;
-}
+import { type Commands, CONSTANT, decode, INPUT, type Kept, memory, OUTPUT, PARAMETERS, type Range } from './words.js';
 
 /** A run for inputs of given shapes. */
 export interface Run {
@@ -41,8 +16,10 @@ export interface Run {
   /** By input of the model, the type that the device holds its elements as; `null` where no kernel reads it. */
   readonly inputs: readonly (NumericType | null)[];
   readonly outputs: readonly Output[];
-  /** By output, its elements where the core knows them. */
+  /** By output, its elements where the core knows them ... */
   readonly known: readonly (Uint8Array | undefined)[];
+  /** ... and else where it is when the run is through. */
+  readonly sources: readonly (Kept | undefined)[];
   /** Whether another stage follows. */
   readonly isStage: boolean;
 }
@@ -88,15 +65,15 @@ export class HostPlan {
     return this.#ready;
   }
 
-  async #runOnce({ dispatches, parameters }: Recording): Promise<void> {
+  async #runOnce(once: Recording): Promise<void> {
     await scoped(this.gpu, 'what depends on constants alone', () => {
       const encoder = this.gpu.device.createCommandEncoder();
       const pass = encoder.beginComputePass();
-      replay(pass, dispatches);
+      replay(pass, once.dispatches());
       pass.end();
       this.gpu.device.queue.submit([encoder.finish()]);
     });
-    parameters?.destroy();
+    once.parameters?.destroy();
   }
 
   /** Where input `number` of the model goes; nowhere if no kernel reads it. */
@@ -138,31 +115,14 @@ export class HostPlan {
       parameters = device.createBuffer({ label: 'parameters', size: bytes.length, usage });
       write(device.queue, { buffer: parameters, offset: 0 }, bytes);
     }
-    const place = (range: Range): BufferRange => {
-      const found =
-        range.memory === PARAMETERS && parameters !== undefined
-          ? { buffer: parameters, offset: 0 }
-          : this.#memory.get(range.memory);
-      if (found === undefined) throw new TilewrightError('internal', `there is no memory ${range.memory}`);
-      return { buffer: found.buffer, offset: found.offset + range.offset, size: range.size };
-    };
-    const dispatches: Dispatch[] = [];
-    await scoped(this.gpu, 'bindings', () => {
-      for (const { kernel, step, workgroups, bindings } of commands.dispatches) {
-        const pipeline = this.#pipelines[kernel] as GPUComputePipeline;
-        const entries = bindings.map((range, binding) => ({ binding, resource: place(range) }));
-        const layout = pipeline.getBindGroupLayout(0);
-        const group = device.createBindGroup({ label: pipeline.label, layout, entries });
-        const [x, y, z] = workgroups;
-        dispatches.push({ pipeline, group, x, y, z, step, kernel });
-      }
-    });
-    return { dispatches, readbacks: commands.readbacks.map(place), left: commands.left.map(place), parameters };
+    const own = (id: number) => (id === PARAMETERS && parameters !== undefined ? { buffer: parameters, offset: 0 } : this.#memory.get(id));
+    return Recording.make(this.gpu, commands, own, parameters, this.#pipelines);
   }
 
   /** Makes the memory large enough. Runs recorded for buffers that are replaced are dropped. */
   async #grow(commands: Commands): Promise<void> {
     for (const { memory: id, size } of commands.buffers) {
+      if ((id & 7) === OUTPUT) continue; // the caller's
       const owned = this.#owned.get(id);
       if (owned !== undefined && owned.size >= size) continue;
       const label = `memory ${id >> 3} of kind ${id & 7}`;
@@ -200,19 +160,6 @@ export class HostPlan {
   }
 }
 
-/** Records dispatches into a pass; the pipeline is set where it changes. */
-export function replay(pass: GPUComputePassEncoder, dispatches: readonly Dispatch[]): void {
-  let current: GPUComputePipeline | undefined;
-  for (const { pipeline, group, x, y, z } of dispatches) {
-    if (pipeline !== current) {
-      pass.setPipeline(pipeline);
-      current = pipeline;
-    }
-    pass.setBindGroup(0, group);
-    pass.dispatchWorkgroups(x, y, z);
-  }
-}
-
 /** A run that the core prepared, on the device. */
 export async function recorded(
   core: Core,
@@ -223,5 +170,8 @@ export async function recorded(
   const known = await Promise.all(outputs.map((output, i) => (output.stored === null ? core.knownOutput(i) : undefined)));
   const recording = await plan.realise(decode(await core.words()), preparing);
   await until(plan.ready, preparing.turns.signal);
-  return { plan, recording, order, inputs, outputs, known, isStage };
+  const [readbacks, kept] = [recording.readbacks.values(), recording.kept.values()];
+  const read = () => ({ range: readbacks.next().value as Range, isOwn: false });
+  const sources = outputs.map((output) => (output.stored === null ? undefined : output.kept ? (kept.next().value as Kept) : read()));
+  return { plan, recording, order, inputs, outputs, known, sources, isStage };
 }

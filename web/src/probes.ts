@@ -3,7 +3,7 @@ import { sampled } from './clock.js';
 import type { Peaks, ProbeText } from './core.js';
 import { scoped } from './gpu.js';
 import { compile } from './kernels.js';
-import type { Dispatch } from './plan.js';
+import type { Dispatch } from './recording.js';
 import type { InTurn } from './tuner.js';
 import { STORAGE_USAGE } from './weights.js';
 

@@ -3,10 +3,13 @@ import { convert, type Output } from './core.js';
 import { bytesIn, bytesOf, elementsOf, type NumericType, type TensorData } from './dtype.js';
 import { TilewrightError, unsupported } from './error.js';
 import { checkLost, failure, type Gpu, scoped } from './gpu.js';
-import { type BufferRange, type Dispatch, replay, type Run } from './plan.js';
+import { boundBytes } from './lend.js';
+import type { Run } from './plan.js';
+import { type BufferRange, type Dispatch, replay } from './recording.js';
 import type { Staging } from './staging.js';
 import { Tensor, tensorOver } from './tensor.js';
 import { STORAGE_USAGE, write } from './weights.js';
+import { INPUT, memory, type Range } from './words.js';
 
 /** An input as given, of whichever library's Tensor. */
 export interface Given {
@@ -15,6 +18,8 @@ export interface Given {
   readonly dims: readonly number[];
   readonly data: ArrayBufferView<ArrayBufferLike> | undefined;
   readonly gpuBuffer: GPUBuffer | undefined;
+  /** Whether kernels read the buffer where it lies; else it is copied. */
+  readonly lent: boolean;
 }
 
 /** Where an output is to go. */
@@ -28,7 +33,12 @@ export interface Wanted {
 /** A submitted run: its outputs come later. */
 export interface Flight {
   readonly outputs: Promise<Record<string, Tensor>>;
+  /** What was replayed. */
+  readonly dispatches: readonly Dispatch[];
 }
+
+/** Buffers lent to a run, by the memory that they are in it. */
+type Lent = Map<number, GPUBuffer>;
 
 /** Submits a run, or a stage that takes over what the one before it left. Everything up to the queue happens before this returns. */
 export function submit(
@@ -41,7 +51,8 @@ export function submit(
 ): Flight {
   checkLost(gpu);
   const { device } = gpu;
-  const { dispatches } = run.recording;
+  const lent: Lent = new Map();
+  let dispatches: readonly Dispatch[];
   let errors: Promise<(GPUError | null)[]>;
   let results: Result[];
   let mappable: GPUBuffer | undefined;
@@ -49,7 +60,10 @@ export function submit(
   device.pushErrorScope('out-of-memory');
   device.pushErrorScope('validation');
   try {
-    const copies = inputs(gpu, run, given);
+    const copies = inputs(gpu, run, given, lent);
+    const { recording } = run;
+    results = wanted.map((want) => result(gpu, run, want, lent));
+    dispatches = recording.dispatches(lent);
     const encoder = device.createCommandEncoder();
     for (const { from, to, size } of copies) encoder.copyBufferToBuffer(from, 0, to.buffer, to.offset, size);
     left.forEach(({ buffer, offset, size }, position) => {
@@ -61,38 +75,48 @@ export function submit(
       replay(pass, dispatches);
       pass.end();
     }
-    results = wanted.map((want) => collect(gpu, encoder, run, want));
-    const reads = results.flatMap(({ read }) => read ?? []);
-    size = reads.reduce((sum, read) => sum + read.size, 0);
+    size = results.reduce((sum, { read }) => sum + (read?.size ?? 0), 0);
     if (size > 0) mappable = staging.take(size);
+    const copy = (range: Range | undefined, to: GPUBuffer | undefined, offset: number) => {
+      if (range === undefined || to === undefined || range.size === 0) return;
+      const from = recording.place(range, lent);
+      // An input that is an output, too, may be given as both.
+      if (from.buffer !== to) encoder.copyBufferToBuffer(from.buffer, from.offset, to, offset, range.size);
+    };
     let at = 0;
-    for (const read of reads) {
-      if (mappable !== undefined && read.size > 0) encoder.copyBufferToBuffer(read.buffer, read.offset, mappable, at, read.size);
-      at += read.size;
+    for (const { read, stay, buffer } of results) {
+      copy(stay, buffer, 0);
+      copy(read, mappable, at);
+      at += read?.size ?? 0;
     }
     device.queue.submit([encoder.finish()]);
+    for (const { known, buffer } of results) if (known !== undefined && buffer !== undefined) write(device.queue, { buffer, offset: 0 }, known);
   } finally {
     errors = Promise.all([device.popErrorScope(), device.popErrorScope()]);
     errors.catch(() => {}); // of a lost device; it is awaited below
   }
   const mapped = mappable?.mapAsync(1 /* READ */, 0, size);
-  return { outputs: finish(gpu, staging, dispatches, errors, mapped, mappable, size, results) };
+  return { outputs: finish(gpu, staging, dispatches, errors, mapped, mappable, size, results), dispatches };
 }
 
-/** Writes the inputs that are in memory; those on the device are to be copied. */
-function inputs(gpu: Gpu, run: Run, given: readonly Given[]): { from: GPUBuffer; to: BufferRange; size: number }[] {
+/** Lends the inputs that kernels read where they lie, and writes those that are in memory; the others are to be copied. */
+function inputs(gpu: Gpu, run: Run, given: readonly Given[], lent: Lent): { from: GPUBuffer; to: BufferRange; size: number }[] {
   const copies: { from: GPUBuffer; to: BufferRange; size: number }[] = [];
   run.order.forEach((position, number) => {
-    const { name, type, dims, data, gpuBuffer } = given[position] as Given;
-    const [place, stored] = [run.plan.input(number), run.inputs[number]];
-    if (place === undefined || stored === undefined || stored === null) return;
+    const feed = given[position] as Given;
+    const { name, type, dims, data, gpuBuffer } = feed;
+    const stored = run.inputs[number];
+    if (stored === undefined || stored === null) return;
+    if (gpuBuffer !== undefined && type !== stored) unsupported(`input ${JSON.stringify(name)} of type ${type} in a GPU buffer`);
+    if (gpuBuffer !== undefined && feed.lent) {
+      lent.set(memory(INPUT, number), gpuBuffer);
+      return;
+    }
+    const place = run.plan.input(number);
+    if (place === undefined) return;
     const count = elementsOf(dims);
     if (gpuBuffer !== undefined) {
-      if (type !== stored) unsupported(`input ${JSON.stringify(name)} of type ${type} in a GPU buffer`);
-      const size = Math.ceil(bytesOf(type, count) / 4) * 4;
-      if (gpuBuffer.size < size) {
-        throw new TilewrightError('input', `input "${name}": its buffer has ${gpuBuffer.size} bytes, ${type} of shape [${dims.join(', ')}] wants ${size}`);
-      }
+      const size = copied('input', name, gpuBuffer, type, dims);
       copies.push({ from: gpuBuffer, to: { ...place, size }, size });
     } else if (data !== undefined && count > 0) {
       write(gpu.device.queue, place, convert(name, type, bytesIn(data), stored, count));
@@ -101,43 +125,47 @@ function inputs(gpu: Gpu, run: Run, given: readonly Given[]): { from: GPUBuffer;
   return copies;
 }
 
+/** Bytes of a tensor that are copied from or to a buffer of the caller's, which must have them. */
+function copied(what: string, name: string, buffer: GPUBuffer, type: NumericType, dims: readonly number[]): number {
+  const size = Math.ceil(bytesOf(type, elementsOf(dims)) / 4) * 4;
+  if (buffer.size < size) {
+    throw new TilewrightError('input', `${what} "${name}": its buffer has ${buffer.size} bytes, ${type} of shape [${dims.join(', ')}] wants ${size}`);
+  }
+  return size;
+}
+
 /** How an output reaches the caller. */
 interface Result {
   readonly output: Output;
   readonly into: Tensor | undefined;
-  /** To be read back. */
-  readonly read?: BufferRange;
   /** Known beforehand. */
-  readonly known?: Uint8Array;
-  /** In a buffer of its own. */
+  readonly known: Uint8Array | undefined;
+  /** To be read back. */
+  readonly read?: Range | undefined;
+  /** Where it stays. */
   readonly buffer?: GPUBuffer;
+  /** To be copied there. */
+  readonly stay?: Range | undefined;
 }
 
-function collect(gpu: Gpu, encoder: GPUCommandEncoder, run: Run, want: Wanted): Result {
+/** Makes ready for an output; where kernels write it to a buffer of the caller's, this is lent. */
+function result(gpu: Gpu, run: Run, want: Wanted, lent: Lent): Result {
   const output = run.outputs[want.output] as Output;
+  const { name, type, shape } = output;
   const { into } = want;
-  const known = run.known[want.output];
-  if (into !== undefined && (into.type !== output.type || into.dims.join() !== output.shape.join())) {
-    throw new TilewrightError(
-      'tensor',
-      `output "${output.name}": is ${output.type} [${output.shape.join(', ')}], the tensor given for it ${into.type} [${into.dims.join(', ')}]`,
-    );
+  const [known, source] = [run.known[want.output], run.sources[want.output]];
+  if (into !== undefined && (into.type !== type || into.dims.join() !== shape.join())) {
+    throw new TilewrightError('tensor', `output "${name}": is ${type} [${shape.join(', ')}], the tensor given for it ${into.type} [${into.dims.join(', ')}]`);
   }
-  const read = known === undefined ? run.recording.readbacks[readbackOf(run, want.output)] : undefined;
-  if ((into?.location ?? want.location) !== 'gpu-buffer') {
-    return { output, into, ...(read !== undefined && { read }), ...(known !== undefined && { known }) };
+  if ((into?.location ?? want.location) !== 'gpu-buffer') return { output, into, known, read: source?.range };
+  if (known === undefined && type !== output.stored) unsupported(`output ${JSON.stringify(name)} of type ${type} in a GPU buffer`);
+  const buffer = into?.gpuBuffer ?? gpu.device.createBuffer({ label: name, size: boundBytes(type, shape), usage: STORAGE_USAGE });
+  if (source?.isOwn === true) {
+    lent.set(source.range.memory, buffer);
+    return { output, into, known, buffer };
   }
-  if (known === undefined && output.type !== output.stored) unsupported(`output ${JSON.stringify(output.name)} of type ${output.type} in a GPU buffer`);
-  const size = Math.max(Math.ceil(bytesOf(output.type, elementsOf(output.shape)) / 4) * 4, 4);
-  const buffer = into?.gpuBuffer ?? gpu.device.createBuffer({ label: output.name, size, usage: STORAGE_USAGE });
-  if (known !== undefined) write(gpu.device.queue, { buffer, offset: 0 }, known);
-  else if (read !== undefined && read.size > 0) encoder.copyBufferToBuffer(read.buffer, read.offset, buffer, 0, read.size);
-  return { output, into, buffer };
-}
-
-/** The number of an output among those that are read back. */
-function readbackOf(run: Run, output: number): number {
-  return run.outputs.slice(0, output).filter(({ stored }) => stored !== null).length;
+  const size = copied('output', name, buffer, type, shape);
+  return { output, into, known, buffer, stay: source && { ...source.range, size } };
 }
 
 async function finish(

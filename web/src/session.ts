@@ -5,11 +5,12 @@ import { log } from './env.js';
 import { messageOf, TilewrightError, unsupported } from './error.js';
 import { type Gpu, lostError, openGpu, until } from './gpu.js';
 import { idleAndSeen } from './idle.js';
+import { makeUp, staying, withoutBuffers } from './lend.js';
 import { type ModelFiles, openModel } from './model.js';
 import { checkRunOptions, checkSessionOptions, type RunOptions, type SessionOptions } from './options.js';
 import type { Run } from './plan.js';
 import { importRecords } from './records.js';
-import type { Given } from './run.js';
+import type { Flight, Given } from './run.js';
 import type { FileLike } from './source.js';
 import { submitAll } from './stages.js';
 import type { Tensor } from './tensor.js';
@@ -69,10 +70,11 @@ export class InferenceSession extends EventTarget {
     const given = givenAhead(this.inputMetadata, this.#options);
     if (given === undefined) return;
     // What fails now fails in the run, which says it.
-    this.#inTurn((model) => model.first(given, preparing(this.#options, undefined))).catch(() => {});
+    const stay = staying(given, wantedOf(this.outputNames, undefined, this.#options));
+    this.#inTurn((model) => model.first(given, stay, preparing(this.#options, undefined))).catch(() => {});
   }
 
-  /** Runs the model. */
+  /** Runs the model. Tensors in GPU buffers are read, and filled, where they lie; `Fetches` says when in place. */
   run(feeds: Feeds, options?: RunOptions): Promise<Record<string, Tensor>>;
   run(feeds: Feeds, fetches: Fetches, options?: RunOptions): Promise<Record<string, Tensor>>;
   async run(feeds: Feeds, second?: Fetches | RunOptions, third?: RunOptions): Promise<Record<string, Tensor>> {
@@ -85,7 +87,7 @@ export class InferenceSession extends EventTarget {
     signal?.throwIfAborted();
     const submitted = () =>
       this.#inTurn(async (model) => {
-        this.#last = given;
+        this.#last = withoutBuffers(given);
         return (await submitAll(model, given, wanted, preparing(this.#options, signal))).flight;
       });
     let flight = await submitted();
@@ -117,14 +119,14 @@ export class InferenceSession extends EventTarget {
     return this.#inTurn(async (model) => {
       const { gpu, core } = model;
       const found: { kernel: string; output: string; ns: number }[] = [];
-      const onStage = async ({ plan, recording: { dispatches } }: Run) => {
+      const onStage = async ({ plan }: Run, { dispatches }: Flight) => {
         const times = await timed(gpu, dispatches.map((dispatch) => [dispatch]));
         const outputs = await Promise.all(dispatches.map(({ step }) => core.stepOutput(plan.number, step)));
         dispatches.forEach(({ pipeline }, i) => found.push({ kernel: pipeline.label, output: outputs[i] ?? '', ns: times[i] ?? 0 }));
       };
       const { run, flight } = await submitAll(model, given, [], preparing(this.#options, undefined), onStage);
       await flight.outputs;
-      await onStage(run);
+      await onStage(run, flight);
       return found;
     });
   }
@@ -133,8 +135,8 @@ export class InferenceSession extends EventTarget {
   async explain(): Promise<{ plan: string; kernels: readonly { label: string; schedule: string; wgsl: string }[] }> {
     return this.#inTurn(async (model) => {
       const { core } = model;
-      const run = await model.first(this.#given(), preparing(this.#options, undefined));
-      const numbers = new Set(run.recording.dispatches.map(({ kernel }) => kernel));
+      const run = await model.first(this.#given(), [], preparing(this.#options, undefined));
+      const numbers = new Set(run.recording.dispatches().map(({ kernel }) => kernel));
       const texts = await Promise.all([...numbers].map((number) => core.kernel(run.plan.number, number)));
       const kernels = texts.map(({ label, schedule, source }) => ({ label, schedule, wgsl: source }));
       return { plan: await core.planText(run.plan.number), kernels };
@@ -155,10 +157,11 @@ export class InferenceSession extends EventTarget {
     const inTurn = async <T>(work: (tuned: Tuned) => Promise<T>): Promise<T> => {
       await idle();
       return this.#inTurn(async (model) => {
-        const run = () => model.first(this.#given(), preparing(this.#options, signal), true);
+        const run = () => model.first(this.#given(), [], preparing(this.#options, signal), true);
         return work({ gpu: model.gpu, core: model.core, run, preparing: preparing({}, signal) });
       });
     };
+    await inTurn(async ({ gpu, run, preparing }) => makeUp(gpu, await run(preparing), this.#given()));
     const report = await tune(inTurn, options);
     await importRecords(report.records);
     return report;

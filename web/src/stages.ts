@@ -1,7 +1,9 @@
 // A run, stage by stage where its shapes or conditions depend on values that it computes.
 import type { DeviceModel } from './device.js';
 import { bytesIn } from './dtype.js';
-import type { BufferRange, Preparing, Run } from './plan.js';
+import { staying } from './lend.js';
+import type { Preparing, Run } from './plan.js';
+import type { BufferRange } from './recording.js';
 import { type Flight, type Given, submit, type Wanted } from './run.js';
 
 /** Submits a run. Of several stages, all but the last are through when this returns, and `onStage` has seen them. */
@@ -10,23 +12,24 @@ export async function submitAll(
   given: readonly Given[],
   wanted: readonly Wanted[],
   preparing: Preparing,
-  onStage?: (run: Run) => Promise<void>,
+  onStage?: (run: Run, flight: Flight) => Promise<void>,
 ): Promise<{ readonly run: Run; readonly flight: Flight }> {
   const { gpu, core, staging } = model;
+  const stay = staying(given, wanted);
   let left: readonly BufferRange[] = [];
-  let run: Run | undefined = await model.first(given, preparing);
+  let run: Run | undefined = await model.first(given, stay, preparing);
   for (;;) {
     if (run === undefined) {
       left = [];
-      run = await model.first(given, preparing);
+      run = await model.first(given, stay, preparing);
     } else if (!run.isStage) {
       return { run, flight: submit(gpu, staging, run, given, wanted, left) };
     } else {
-      const { outputs } = submit(gpu, staging, run, given, [{ output: 0, location: 'cpu', into: undefined }], left);
-      for (const { data } of Object.values(await outputs)) await core.handOn(bytesIn(data as ArrayBufferView));
-      await onStage?.(run);
+      const flight = submit(gpu, staging, run, given, [{ output: 0, location: 'cpu', into: undefined }], left);
+      for (const { data } of Object.values(await flight.outputs)) await core.handOn(bytesIn(data as ArrayBufferView));
+      await onStage?.(run, flight);
       ({ left } = run.recording);
-      run = await model.next(given, preparing);
+      run = await model.next(given, stay, preparing);
     }
   }
 }

@@ -4,9 +4,10 @@ import type { Core, FinalsEnded, JobText, Peaks, TrialText } from './core.js';
 import { endsTuning, messageOf } from './error.js';
 import { finals } from './finals.js';
 import { type Gpu, scoped } from './gpu.js';
-import { type BufferRange, type Dispatch, type Preparing, type Recording, replay, type Run } from './plan.js';
+import type { Preparing, Run } from './plan.js';
 import { peaks as measurePeaks } from './probes.js';
-import { decode } from './words.js';
+import { type Dispatch, type Recording, replay } from './recording.js';
+import { decode, type Range } from './words.js';
 
 /** How much to tune. */
 export interface TuneOptions {
@@ -133,7 +134,7 @@ export async function tune(inTurn: InTurn, options: TuneOptions): Promise<TuneRe
 async function begin(tuned: Tuned): Promise<{ runNs: number; jobs: readonly JobText[] }> {
   const { gpu, core } = tuned;
   const run = await tuned.run(tuned.preparing);
-  const { dispatches } = run.recording;
+  const dispatches = run.recording.dispatches();
   const [guessNs = 0] = await timed(gpu, [dispatches]); // some drivers compile at the first dispatch
   const times = await timed(gpu, dispatches.map((dispatch) => [dispatch]));
   const stepNs: number[] = [];
@@ -146,7 +147,7 @@ async function begin(tuned: Tuned): Promise<{ runNs: number; jobs: readonly JobT
 
 /** The best time of a whole run, which takes about `guessNs`. */
 async function wholeRun({ gpu, run, preparing }: Tuned, guessNs: number): Promise<number> {
-  return sampled(gpu, (await run(preparing)).recording.dispatches, guessNs, WHOLE_RUNS);
+  return sampled(gpu, (await run(preparing)).recording.dispatches(), guessNs, WHOLE_RUNS);
 }
 
 /** Does the next thing of a race; false when it is over. */
@@ -161,11 +162,11 @@ async function raceStep({ gpu, core, run, preparing }: Tuned, step: number, spen
     recording = await plan.realise(decode(words), preparing);
     if (next.check) {
       // Recorded anew if the candidate wanted more memory.
-      const before = (await run(preparing)).recording.dispatches.filter((dispatch) => dispatch.step < step);
+      const before = (await run(preparing)).recording.dispatches().filter((dispatch) => dispatch.step < step);
       const output = await outputOf(gpu, before, recording);
       await core.raceChecked(output, (performance.now() - start) * 1e6);
     } else {
-      await core.raceSampled(await sampled(gpu, recording.dispatches, next.guess_ns ?? Number.MAX_SAFE_INTEGER));
+      await core.raceSampled(await sampled(gpu, recording.dispatches(), next.guess_ns ?? Number.MAX_SAFE_INTEGER));
     }
   } catch (error) {
     if (next.trial === 0 || endsTuning(error)) throw error;
@@ -177,9 +178,10 @@ async function raceStep({ gpu, core, run, preparing }: Tuned, step: number, spen
 }
 
 /** What a candidate writes into memory filled with NaN, after everything that the run does before it. */
-async function outputOf(gpu: Gpu, before: readonly Dispatch[], { dispatches, readbacks }: Recording): Promise<Uint8Array> {
+async function outputOf(gpu: Gpu, before: readonly Dispatch[], recording: Recording): Promise<Uint8Array> {
   const { device } = gpu;
-  const [output] = readbacks as readonly [BufferRange];
+  const dispatches = recording.dispatches();
+  const output = recording.place(recording.readbacks[0] as Range);
   const mappable = device.createBuffer({ size: output.size, usage: 0x1 /* MAP_READ */ | 0x8 /* COPY_DST */ });
   try {
     await scoped(gpu, `kernel "${dispatches.at(-1)?.pipeline.label ?? ''}"`, () => {

@@ -2,6 +2,7 @@
 import type { Declared } from './core.js';
 import { isNumericType, numericType } from './dtype.js';
 import { TilewrightError, unsupported } from './error.js';
+import { isBindable } from './lend.js';
 import type { SessionOptions } from './options.js';
 import type { Given, Wanted } from './run.js';
 import type { Tensor } from './tensor.js';
@@ -27,7 +28,10 @@ export interface TensorLike {
 /** Inputs by name. */
 export type Feeds = Readonly<Record<string, TensorLike>>;
 
-/** Outputs by name: those wanted, or with `null` or a tensor to fill. */
+/**
+ * Outputs by name: those wanted, or with `null` or a tensor to fill. A tensor on the GPU may be given as an input and for an
+ * output, too: where the output is this input with a part replaced, as a cache with new rows, only that part is written.
+ */
 export type Fetches = readonly string[] | Readonly<Record<string, Tensor | null>>;
 
 export function metadata({ name, type, shape }: Declared): ValueMetadata {
@@ -50,11 +54,14 @@ function checked(name: string, tensor: TensorLike): Given {
   if (!isNumericType(tensor.type)) unsupported(`input ${JSON.stringify(name)} of type ${tensor.type}`);
   const type = numericType(tensor.type);
   const location = tensor.location ?? 'cpu';
-  if (location === 'gpu-buffer') return { name, type, dims: tensor.dims, data: undefined, gpuBuffer: tensor.gpuBuffer };
+  if (location === 'gpu-buffer') {
+    const { dims, gpuBuffer } = tensor;
+    return { name, type, dims, data: undefined, gpuBuffer, lent: gpuBuffer !== undefined && isBindable(gpuBuffer, type, dims) };
+  }
   if (location !== 'cpu' && location !== 'cpu-pinned') return refuse(`its elements are in ${location}, wanted cpu or gpu-buffer`);
   const { data } = tensor;
   if (!ArrayBuffer.isView(data)) return refuse('its data is no typed array');
-  return { name, type, dims: tensor.dims, data, gpuBuffer: undefined };
+  return { name, type, dims: tensor.dims, data, gpuBuffer: undefined, lent: false };
 }
 
 /** Inputs of the shapes that the model and the options fix, without their elements; none where a size is open. */
@@ -63,7 +70,7 @@ export function givenAhead(inputs: readonly ValueMetadata[], { freeDimensionOver
   for (const { name, type, shape } of inputs) {
     const dims = shape.map((dim) => (typeof dim === 'number' ? dim : (freeDimensionOverrides[dim] ?? -1)));
     if (!isNumericType(type) || dims.some((size) => size < 0)) return undefined;
-    given.push({ name, type: numericType(type), dims, data: undefined, gpuBuffer: undefined });
+    given.push({ name, type: numericType(type), dims, data: undefined, gpuBuffer: undefined, lent: false });
   }
   return given;
 }

@@ -13,6 +13,7 @@ export const CONSTANT = 0;
 export const INPUT = 1;
 export const ARENA = 2;
 export const PARAMETERS = 3;
+export const OUTPUT = 4;
 
 /** The memory of that kind and number. */
 export function memory(kind: number, number: number): number {
@@ -36,6 +37,15 @@ export interface Commands {
   readonly readbacks: Range[];
   /** What stays on the device for the next stage of the run. */
   readonly left: Range[];
+  /** Where the outputs are that stay on the device, in the plan's order. */
+  readonly kept: Kept[];
+}
+
+/** An output that stays on the device. */
+export interface Kept {
+  readonly range: Range;
+  /** Whether this is memory of its own or of the input that it updates; else it is to be copied. */
+  readonly isOwn: boolean;
 }
 
 const VERSION = 0x7457_0003;
@@ -44,11 +54,12 @@ const PARAMETER_WORDS = 2;
 const DISPATCH = 3;
 const READBACK = 4;
 const LEFT = 5;
+const KEPT = 6;
 
 /** The commands that `words` are. */
 export function decode(words: Uint32Array): Commands {
   if (words[0] !== VERSION) throw new TilewrightError('internal', 'the core and this package are of different versions');
-  const commands: Commands = { buffers: [], parameters: new Uint32Array(0), dispatches: [], readbacks: [], left: [] };
+  const commands: Commands = { buffers: [], parameters: new Uint32Array(0), dispatches: [], readbacks: [], left: [], kept: [] };
   const word = (at: number): number => words[at] as number;
   const range = (at: number): Range => ({ memory: word(at), offset: word(at + 1) * 4, size: word(at + 2) * 4 });
   for (let at = 1; at < words.length; ) {
@@ -69,6 +80,8 @@ export function decode(words: Uint32Array): Commands {
       commands.readbacks.push(range(body));
     } else if (code === LEFT) {
       commands.left.push(range(body));
+    } else if (code === KEPT) {
+      commands.kept.push({ isOwn: word(body) === 1, range: range(body + 1) });
     } else {
       throw new TilewrightError('internal', `word ${at} of the commands: there is no command ${code}`);
     }

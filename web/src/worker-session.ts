@@ -61,8 +61,9 @@ export class WorkerSession {
     }
     const options = names === undefined ? ((second as RunOptions | undefined) ?? {}) : (third ?? {});
     const sent: Record<string, Sent> = {};
-    for (const [name, { type, dims, data, location }] of Object.entries(feeds)) {
-      if (location === 'gpu-buffer') unsupported('tensors on the GPU, of a session in a worker');
+    for (const [name, tensor] of Object.entries(feeds)) {
+      if (tensor.location === 'gpu-buffer') unsupported('tensors on the GPU, of a session in a worker');
+      const { type, dims, data } = tensor;
       sent[name] = { type: type as TensorType, dims, data: data as TensorData };
     }
     const call: Call = { method: 'run', feeds: sent, fetches: names };
