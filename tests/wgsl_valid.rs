@@ -200,10 +200,22 @@ fn arguments_of(
     }
 }
 
-/// Whether a function, and those it calls, read no memory but uniform buffers.
+/// Whether a function, and those it calls, read no memory but uniform buffers. An array's length is no memory.
 fn reads_only_uniforms(module: &Module, function: Handle<Function>) -> bool {
-    module.functions[function].expressions.iter().all(|(_, e)| match e {
-        Expression::GlobalVariable(v) => module.global_variables[*v].space == naga::AddressSpace::Uniform,
+    let all = &module.functions[function].expressions;
+    let is_used = |by: fn(&Expression) -> Option<Handle<Expression>>, array| {
+        all.iter().any(|(_, e)| by(e) == Some(array))
+    };
+    let measures = |e: &Expression| if let Expression::ArrayLength(array) = e { Some(*array) } else { None };
+    let reads = |e: &Expression| match e {
+        Expression::Access { base, .. } | Expression::AccessIndex { base, .. } => Some(*base),
+        _ => None,
+    };
+    let is_measured = |array| is_used(measures, array) && !is_used(reads, array);
+    all.iter().all(|(handle, e)| match e {
+        Expression::GlobalVariable(v) => {
+            module.global_variables[*v].space == naga::AddressSpace::Uniform || is_measured(handle)
+        }
         Expression::CallResult(other) => reads_only_uniforms(module, *other),
         _ => true,
     })

@@ -63,7 +63,8 @@ pub fn default(body: &ContractBody, sizes: Sizes, caps: &Caps) -> ContractSchedu
     } else {
         lanes / 8
     };
-    ContractSchedule { group_m, group_n: lanes / group_m, micro_m, micro_n4, split_k: 1 }
+    let split_k = split_k::fewest(body, sizes, caps);
+    ContractSchedule { group_m, group_n: lanes / group_m, micro_m, micro_n4, split_k }
 }
 
 /// On a CPU adapter a workgroup is walked by one core, so a larger one is only coarser work to share out.
@@ -99,7 +100,7 @@ pub fn broken_rule(
     } else if idle(s.group_n, tile_n, n) && s.group_m * s.group_n > 32 {
         Some("half of the workgroup beyond the output's columns")
     } else {
-        split_k::broken_rule(body, s.split_k, sizes, caps)
+        split_k::broken_rule(body, s.split_k, split_k::turns(body, s.split_k, sizes), sizes, caps)
     }
 }
 

@@ -7,8 +7,9 @@ use super::contract::{busy, read_cost};
 use super::operand::{Along, reads};
 use super::peaks::Peaks;
 use super::schedule::{Schedule, Sizes, size};
-use super::space::{INVOCATIONS, WORKGROUP_MEMORY, fits, powers_of_two};
+use super::space::{INVOCATIONS, TURNS, WORKGROUP_MEMORY, fits, leaves_loops, powers_of_two};
 use super::spec::ContractBody;
+use super::split_k;
 use super::tiled::{NOT_A_WORD, is_word};
 
 /// How the invocations that share a sum add up their parts.
@@ -148,6 +149,8 @@ pub fn broken_rule(body: &ContractBody, s: &GemvSchedule, sizes: Sizes, caps: &C
         Some("more registers than an invocation has, by estimate")
     } else if !is_word(body.sum) {
         Some(NOT_A_WORD)
+    } else if leaves_loops(caps, split_k::turns(body, s.lanes_k, sizes)) {
+        Some(TURNS)
     } else {
         None
     }

@@ -10,28 +10,51 @@ use super::moved::Moved;
 use super::passes::{Pass, Slot};
 use super::peaks::Peaks;
 use super::schedule::{Schedule, Sizes, size};
-use super::space::default_schedule;
+use super::space::{TURNS, default_schedule, leaves_loops};
 use super::spec::{Body, ContractBody, KernelSpec, RowResult, Stage};
-use crate::expr::{Expr, Idx, unflatten};
+use crate::expr::{Binary, Expr, Idx, unflatten};
 use crate::ir::Combine;
+use crate::tensor::DType;
 
 /// A sum is not split into parts shorter than this ...
 const SHORTEST_PART: i64 = 64;
 /// ... nor where there are more outputs than this, on a GPU and on a CPU adapter, which few of them keep busy.
 const MANY_OUTPUTS: [i64; 2] = [1 << 18, 1 << 12];
 
-/// The rule that a split into `parts` breaks, if it breaks one.
-pub fn broken_rule(body: &ContractBody, parts: u32, sizes: Sizes, caps: &Caps) -> Option<&'static str> {
+/// Turns of the loops of an invocation that takes four terms of a sum a turn, and of those that store its results.
+pub fn turns(body: &ContractBody, parts: u32, sizes: Sizes) -> i64 {
+    size(&body.k, sizes) / (4 * i64::from(parts)) + 128
+}
+
+/// The fewest parts whose loops the device finishes: one but for very long sums.
+pub fn fewest(body: &ContractBody, sizes: Sizes, caps: &Caps) -> u32 {
+    let too_few = |parts: &u32| leaves_loops(caps, turns(body, *parts, sizes));
+    (0..31).map(|exponent| 1 << exponent).find(|parts| !too_few(parts)).unwrap_or(1 << 31)
+}
+
+/// The rule that a split into `parts`, whose loops take `turns` turns each, breaks, if it breaks one.
+pub fn broken_rule(
+    body: &ContractBody,
+    parts: u32,
+    turns: i64,
+    sizes: Sizes,
+    caps: &Caps,
+) -> Option<&'static str> {
     let [batch, m, n, k] = [&body.batch, &body.m, &body.n, &body.k].map(|idx| size(idx, sizes).max(1));
+    let is_needed = parts == fewest(body, sizes, caps);
     let (outputs, parts) = (batch * m * n, i64::from(parts));
-    if parts == 1 {
+    if leaves_loops(caps, turns) {
+        Some(TURNS)
+    } else if parts == 1 {
+        None
+    } else if outputs * parts * 4 > caps.max_storage_binding_bytes as i64 {
+        Some("partial sums beyond what the device binds")
+    } else if is_needed {
         None
     } else if k / parts < SHORTEST_PART {
         Some("parts of the sum shorter than 64 terms")
     } else if body.k.as_const().is_none_or(|k| k % (4 * parts) != 0) {
         Some("a sum that does not divide into equal parts of whole fours")
-    } else if outputs * parts * 4 > caps.max_storage_binding_bytes as i64 {
-        Some("partial sums beyond what the device binds")
     } else if outputs > MANY_OUTPUTS[usize::from(caps.cpu)] {
         Some("the sum split where the outputs alone keep a device busy")
     } else {
@@ -56,25 +79,27 @@ pub fn passes(
     caps: &Caps,
 ) -> Vec<Pass> {
     let parts = Idx::from(schedule.split_k() as usize);
-    let chunk = body.k.div(&parts);
+    let is_even = body.k.as_const().is_some_and(|k| k % (4 * i64::from(schedule.split_k())) == 0);
+    let four = Idx::from(4i64);
+    let chunk = if is_even { body.k.div(&parts) } else { &body.k.div_ceil(&(&parts * &four)) * &four };
     let batches = &parts * &body.batch;
     let outer = Idx::var(0, &batches);
     let k = Idx::var(3, &chunk);
-    let variables = vec![
-        outer.rem(&body.batch),
-        Idx::var(1, &body.m),
-        Idx::var(2, &body.n),
-        &(&outer.div(&body.batch) * &chunk) + &k,
-    ];
+    let at = &(&outer.div(&body.batch) * &chunk) + &k;
+    let last = &body.k - &Idx::from(1i64);
+    let term = if is_even { at.clone() } else { at.smaller(&last) };
+    let variables = vec![outer.rem(&body.batch), Idx::var(1, &body.m), Idx::var(2, &body.n), term];
     let mut within = Moved::new(Moved::all(spec), variables);
-    let partial = ContractBody {
-        batch: batches,
-        k: chunk,
-        a: body.a.rewrite(&mut within),
-        b: body.b.rewrite(&mut within),
-        epilogue: Expr::arg(0, body.sum),
-        ..body.clone()
+    // What is beyond the end of the sum adds nothing.
+    let mut operand = |expr: &Expr| {
+        let expr = expr.rewrite(&mut within);
+        let number = |idx: &Idx| Expr::index(idx.clone(), DType::I32);
+        let inside = number(&at).binary(Binary::Le, &number(&last));
+        if is_even { expr } else { inside.select(&expr, &Expr::int(expr.dtype(), 0)) }
     };
+    let (a, b) = (operand(&body.a), operand(&body.b));
+    let partial =
+        ContractBody { batch: batches, k: chunk, a, b, epilogue: Expr::arg(0, body.sum), ..body.clone() };
     let rows = &(&body.batch * &body.m) * &body.n;
     let row = Idx::var(0, &rows);
     let at = unflatten(&row, &[body.batch.clone(), body.m.clone(), body.n.clone()]);

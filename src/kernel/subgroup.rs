@@ -83,7 +83,8 @@ pub fn default(body: &ContractBody, sizes: Sizes, caps: &Caps) -> Option<Subgrou
         [&body.batch, &body.m, &body.n, &body.k].map(|idx| size(idx, sizes).max(1)).into_iter().product();
     let most_rows = (TILE_ROWS[usize::from(products >= MANY_PRODUCTS)] / subgroup).max(1);
     let rows = m.div_ceil(u64::from(subgroup)).next_power_of_two().min(u64::from(most_rows)) as u32;
-    let schedule = SubgroupSchedule { subgroup, groups: 1, rows, micro_n4: 1, split_k: 1 };
+    let split_k = split_k::fewest(body, sizes, caps);
+    let schedule = SubgroupSchedule { subgroup, groups: 1, rows, micro_n4: 1, split_k };
     broken_rule(body, &schedule, sizes, caps).is_none().then_some(schedule)
 }
 
@@ -115,7 +116,7 @@ pub fn broken_rule(
     } else if !is_word(body.sum) {
         Some(NOT_A_WORD)
     } else {
-        split_k::broken_rule(body, s.split_k, sizes, caps)
+        split_k::broken_rule(body, s.split_k, split_k::turns(body, s.split_k, sizes), sizes, caps)
     }
 }
 

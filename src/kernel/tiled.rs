@@ -130,7 +130,8 @@ pub fn broken_rule(
     } else if !is_word(body.sum) {
         Some(NOT_A_WORD)
     } else {
-        split_k::broken_rule(body, s.split_k, sizes, caps)
+        // Walking a tile and copying it are loops, too.
+        split_k::broken_rule(body, s.split_k, 8 * split_k::turns(body, s.split_k, sizes), sizes, caps)
     }
 }
 

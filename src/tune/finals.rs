@@ -200,10 +200,11 @@ impl Finals {
                     return why.clone();
                 }
                 let own = self.lists[job].iter().position(|finalist| finalist == schedule);
-                match own.and_then(|own| known(job, own)).zip(default_ns) {
-                    Some((own, default)) => {
-                        let ratio = own as f64 / default.max(1) as f64;
-                        format!("in whole runs it takes {ratio:.2}x the default's time")
+                match own.and_then(|own| known(job, own)).zip(known(job, choice)) {
+                    Some((own, chosen)) => {
+                        let ratio = own as f64 / chosen.max(1) as f64;
+                        let other = if choice == 0 { "default" } else { "winner" };
+                        format!("in whole runs it takes {ratio:.2}x the {other}'s time")
                     }
                     None => "others as fast alone were slower in whole runs".into(),
                 }
@@ -364,7 +365,7 @@ mod tests {
         assert_eq!(finals.settle(&mut all), [Some([100, 70]), Some([30, 30])]);
         assert_eq!(finals.whole_ns(), [1000, 900]);
         assert_eq!(winners(&all), [Some(schedule(2)), Some(schedule(0))]);
-        let why = "in whole runs it takes 1.20x the default's time";
+        let why = "in whole runs it takes 1.71x the winner's time";
         assert_eq!(all[0][1].status, Status::Rejected(why.into()));
     }
 

@@ -70,12 +70,17 @@ pub struct Target {
     pub dialect: Dialect,
     /// Whether four neighbours are read and stored as 64-bit words: on CPU adapters that have them.
     pub words64: bool,
+    /// Whether run-time sizes are such that no compiler takes a loop's end for a mere function of uniforms: on native CPU
+    /// adapters. Where one is, lavapipe puts the uniforms' values in and compiles the kernel anew for every dispatch,
+    /// if it comes out shorter by half, or longer (Mesa's `lvp_inline_uniforms.c`).
+    pub opaque_sizes: bool,
 }
 
 impl Target {
     /// For a device with `caps`. Browsers' WGSL has no 64-bit words.
     pub fn new(caps: &Caps, dialect: Dialect) -> Target {
-        Target { floats: caps.floats(), dialect, words64: caps.cpu && caps.i64 && dialect == Dialect::Naga }
+        let opaque_sizes = caps.cpu && dialect == Dialect::Naga;
+        Target { floats: caps.floats(), dialect, words64: opaque_sizes && caps.i64, opaque_sizes }
     }
 }
 

@@ -152,9 +152,12 @@ impl<'a> Scope<'a> {
 
     /// `fn name() -> i32` that returns a size.
     pub fn size(&mut self, name: &str, size: &Idx) {
+        // No array has no elements; no compiler knows that.
+        let is_opaque = self.target.opaque_sizes && size.as_const().is_none();
+        let zero = if is_opaque { " + i32(arrayLength(&result) == 0u)" } else { "" };
         let text = self.function(&format!("fn {name}() -> i32"), &[], &BTreeMap::new(), |p| {
             let text = p.idx(size);
-            format!("return {text};")
+            format!("return {text}{zero};")
         });
         self.text(&text);
     }
