@@ -93,8 +93,8 @@ fn parts(spec: &KernelSpec) -> Option<Parts> {
 const MANY: i64 = 32;
 
 /// What an untuned run on a CPU adapter uses instead of the schedule `whole` of a product of codes: it makes the matrix
-/// that is no constant apart, so once (lavapipe, 128 x 1536 x 384: 27 ms and not 31). Packing, at 9 ms, compiles four
-/// kernels for each shape, which takes a first run longer than it saves.
+/// that is no constant apart, so once (lavapipe, 128 x 1536 x 384: 27 ms and not 31). Packing, at 9 ms, is left to tuning:
+/// it has up to four kernels more to compile for each shape.
 pub fn default(spec: &KernelSpec, whole: &Schedule, sizes: Sizes, caps: &Caps) -> Option<Schedule> {
     let Body::Contract(body) = &spec.body else { return None };
     if !caps.cpu || [&body.m, &body.n].iter().any(|extent| size(extent, sizes) < MANY) {
