@@ -43,6 +43,7 @@ const j0: i32 = 0;
 
 //#slot
 alias Sum = f32;
+alias Element = f32;
 fn batches() -> i32 { return 1; }
 fn groups() -> i32 { return 1; }
 fn out_channels() -> i32 { return 4; }
@@ -56,14 +57,14 @@ fn output_w() -> i32 { return 4; }
 fn before_d() -> i32 { return 0; }
 fn before_h() -> i32 { return 0; }
 fn before_w() -> i32 { return 0; }
-fn mul_add(x: Sum, w: vec4<Sum>, sum: vec4<Sum>) -> vec4<Sum> { return fma(vec4<Sum>(x), w, sum); }
+fn mul_add(a: Element, b: vec4<Element>, c: vec4<Sum>) -> vec4<Sum> { return fma(vec4<Sum>(a), b, c); }
 // Where a row of the input begins, and an element of it.
 fn row_x(n: i32, g: i32, d: i32, h: i32) -> i32 { return (n * 4 + d) * 4 + h; }
-fn load_x(row: i32, n: i32, g: i32, c: i32, d: i32, h: i32, w: i32) -> Sum { return t0[row + c * 16 + w]; }
+fn load_x(row: i32, n: i32, g: i32, c: i32, d: i32, h: i32, w: i32) -> Element { return t0[row + c * 16 + w]; }
 // Where a channel's weights begin, and one tap of four channels.
 fn row_w(g: i32, m: i32) -> i32 { return m * 4; }
-fn load_w(row: vec4<i32>, g: i32, c: i32, kd: i32, kh: i32, kw: i32) -> vec4<Sum> {
-    return vec4<Sum>(t1[row.x + c], t1[row.y + c], t1[row.z + c], t1[row.w + c]);
+fn load_w(row: vec4<i32>, g: i32, c: i32, kd: i32, kh: i32, kw: i32) -> vec4<Element> {
+    return vec4<Element>(t1[row.x + c], t1[row.y + c], t1[row.z + c], t1[row.w + c]);
 }
 // What the epilogue reads by channel alone.
 fn channel_b0(g: i32, m: i32) -> f32 { return t1[m]; }
@@ -106,7 +107,7 @@ fn main(
     var sum_p0_o0 = vec4<Sum>();
     //#end
     //#end
-    var x: array<Sum, REACH>;
+    var x: array<Element, REACH>;
     for (var kd = 0; kd < KERNEL_D; kd++) {
         for (var kh = 0; kh < KERNEL_H; kh++) {
             let at_d = out_d * STRIDE_D + kd * DILATION_D - before_d();
@@ -124,7 +125,7 @@ fn main(
                 //#end
                 for (var c = 0; c < in_channels(); c++) {
                     //#each j REACH
-                    x[j0] = select(Sum(), load_x(row, n, g, c, d, h, w_j0), inside_j0);
+                    x[j0] = select(Element(), load_x(row, n, g, c, d, h, w_j0), inside_j0);
                     //#end
                     //#each k TAPS
                     //#each o MICRO_O4

@@ -44,6 +44,7 @@ const j0: i32 = 0;
 
 //#slot
 alias Sum = f32;
+alias Element = f32;
 fn batches() -> i32 { return 1; }
 fn groups() -> i32 { return 4; }
 fn out_channels() -> i32 { return 1; }
@@ -57,13 +58,13 @@ fn output_w() -> i32 { return 4; }
 fn before_d() -> i32 { return 0; }
 fn before_h() -> i32 { return 0; }
 fn before_w() -> i32 { return 0; }
-fn mul_add(x: Sum, w: Sum, sum: Sum) -> Sum { return fma(x, w, sum); }
+fn mul_add(a: Element, b: Element, c: Sum) -> Sum { return fma(a, b, c); }
 // Where a row of the input begins, and an element of it.
 fn row_x(n: i32, g: i32, d: i32, h: i32) -> i32 { return (n * 4 + g) * 16 + h * 4; }
-fn load_x(row: i32, n: i32, g: i32, c: i32, d: i32, h: i32, w: i32) -> Sum { return t0[row + w]; }
+fn load_x(row: i32, n: i32, g: i32, c: i32, d: i32, h: i32, w: i32) -> Element { return t0[row + w]; }
 // Where a channel's weights begin, and one tap.
 fn row_w(g: i32, m: i32) -> i32 { return g; }
-fn load_w(row: i32, g: i32, c: i32, kd: i32, kh: i32, kw: i32) -> Sum { return t1[row]; }
+fn load_w(row: i32, g: i32, c: i32, kd: i32, kh: i32, kw: i32) -> Element { return t1[row]; }
 // What the epilogue reads by channel alone.
 fn channel_b0(g: i32, m: i32) -> f32 { return t1[g]; }
 fn store(n: i32, g: i32, m: i32, d: i32, h: i32, w: i32, sum: Sum, term0: f32) {
@@ -104,7 +105,7 @@ fn main(
     var sum_q0_p0 = Sum();
     //#end
     //#end
-    var x: array<Sum, REACH_H * REACH_W>;
+    var x: array<Element, REACH_H * REACH_W>;
     for (var kd = 0; kd < KERNEL_D; kd++) {
         let at_d = out_d * STRIDE_D + kd * DILATION_D - before_d();
         let inside = (at_d >= 0) & (at_d < input_d());
@@ -115,7 +116,7 @@ fn main(
         let h_i0 = clamp(at_i0, 0, input_h() - 1);
         let row_i0 = row_x(n, g, d, h_i0);
         //#each j REACH_W
-        x[i0 * REACH_W + j0] = select(Sum(), load_x(row_i0, n, g, 0, d, h_i0, w_j0), inside_i0 & inside_j0);
+        x[i0 * REACH_W + j0] = select(Element(), load_x(row_i0, n, g, 0, d, h_i0, w_j0), inside_i0 & inside_j0);
         //#end
         //#end
         //#each r KERNEL_H

@@ -47,6 +47,7 @@ const s0: i32 = 0;
 
 //#slot
 alias Sum = f32;
+alias Element = f32;
 fn batches() -> i32 { return 1; }
 fn groups() -> i32 { return 1; }
 fn out_channels() -> i32 { return 4; }
@@ -60,13 +61,13 @@ fn output_w() -> i32 { return 4; }
 fn before_d() -> i32 { return 0; }
 fn before_h() -> i32 { return 0; }
 fn before_w() -> i32 { return 0; }
-fn mul_add(x: Sum, w: vec4<Sum>, sum: vec4<Sum>) -> vec4<Sum> { return fma(vec4<Sum>(x), w, sum); }
+fn mul_add(a: Element, b: vec4<Element>, c: vec4<Sum>) -> vec4<Sum> { return fma(vec4<Sum>(a), b, c); }
 // Where a row of the input begins, and an element of it.
 fn row_x(n: i32, g: i32, d: i32, h: i32) -> i32 { return (n * 4 + d) * 4 + h; }
-fn load_x(row: i32, n: i32, g: i32, c: i32, d: i32, h: i32, w: i32) -> Sum { return t0[row + c * 16 + w]; }
+fn load_x(row: i32, n: i32, g: i32, c: i32, d: i32, h: i32, w: i32) -> Element { return t0[row + c * 16 + w]; }
 // Where a channel's weights begin, and one tap of a channel.
 fn row_w(g: i32, m: i32) -> i32 { return m * 4; }
-fn load_w(row: i32, g: i32, c: i32, kd: i32, kh: i32, kw: i32) -> Sum { return t1[row + c]; }
+fn load_w(row: i32, g: i32, c: i32, kd: i32, kh: i32, kw: i32) -> Element { return t1[row + c]; }
 // What the epilogue reads by channel alone.
 fn channel_b0(g: i32, m: i32) -> f32 { return t1[m]; }
 fn store(n: i32, g: i32, m: i32, d: i32, h: i32, w: i32, sum: Sum, term0: f32) {
@@ -100,8 +101,8 @@ fn main(
     var sum_p0_o0 = vec4<Sum>();
     //#end
     //#end
-    var x: array<Sum, REACH>;
-    var share: array<Sum, SHARES>;
+    var x: array<Element, REACH>;
+    var share: array<Element, SHARES>;
     for (var kd = 0; kd < KERNEL_D; kd++) {
         for (var kh = 0; kh < KERNEL_H; kh++) {
             let at_d = out_d * STRIDE_D + kd * DILATION_D - before_d();
@@ -119,14 +120,14 @@ fn main(
                 //#end
                 for (var c = 0; c < in_channels(); c++) {
                     //#each j REACH
-                    x[j0] = select(Sum(), load_x(row, n, g, c, d, h, w_j0), inside_j0);
+                    x[j0] = select(Element(), load_x(row, n, g, c, d, h, w_j0), inside_j0);
                     //#end
                     //#each k TAPS
                     //#each s SHARES
                     share[s0] = load_w(row_s0, g, c, kd, kh, kw + k0);
                     //#end
                     //#each o MICRO_O4
-                    let w_k0_o0 = vec4<Sum>(
+                    let w_k0_o0 = vec4<Element>(
                         subgroupBroadcast(share[o0 * 4 / SUBGROUP], u32(o0 * 4 % SUBGROUP)),
                         subgroupBroadcast(share[o0 * 4 / SUBGROUP], u32(o0 * 4 % SUBGROUP + 1)),
                         subgroupBroadcast(share[o0 * 4 / SUBGROUP], u32(o0 * 4 % SUBGROUP + 2)),

@@ -50,7 +50,7 @@ pub fn passes(spec: &KernelSpec, schedule: &Schedule, sizes: Sizes, caps: &Caps)
             Some(split_k::passes(spec, body, schedule, sizes, caps))
         }
         (_, Schedule::Apart(s)) => apart::passes(spec, s, sizes, caps),
-        (Body::Contract(_), Schedule::Packed(s)) => packed::passes(spec, s, sizes, caps),
+        (_, Schedule::Packed(s)) => packed::passes(spec, s, sizes, caps),
         (Body::Reduce { .. }, Schedule::Reduce(s)) if s.parts > 1 => row_parts::passes(spec, s, sizes, caps),
         (Body::Attention(body), Schedule::Attention(s)) => {
             attention_passes::passes(spec, body, s, sizes, caps)

@@ -51,7 +51,7 @@ pub enum Schedule {
     Attention(AttentionSchedule),
     /// For a kernel with a part that kernels of its own compute.
     Apart(ApartSchedule),
-    /// For a [`Body::Contract`] of 8-bit integers, by packed dot products.
+    /// For a [`Body::Contract`] or [`Body::Conv`] of 8-bit integers, by packed dot products.
     Packed(PackedSchedule),
     /// For [`Body::TopK`] of few elements.
     TopK(TopKSchedule),

@@ -120,11 +120,12 @@ pub fn default_schedule(spec: &KernelSpec, sizes: Sizes, caps: &Caps) -> Schedul
         }
         Body::Contract(body) => {
             let direct = || Schedule::Contract(contract::default(body, sizes, caps));
-            gemv::default(body, sizes, caps)
+            let whole = gemv::default(body, sizes, caps)
                 .map(Schedule::Gemv)
                 .or_else(|| tiled::default(body, sizes, caps).map(Schedule::Tiled))
                 .or_else(|| subgroup::default(body, sizes, caps).map(Schedule::Subgroup))
-                .unwrap_or_else(direct)
+                .unwrap_or_else(direct);
+            packed::default(spec, &whole, sizes, caps).unwrap_or(whole)
         }
         Body::Attention(body) => Schedule::Attention(attention::default(spec, body, sizes, caps)),
         Body::Conv(body) => conv_default(body, sizes, caps),
@@ -168,7 +169,7 @@ pub fn broken_rule(
         (Body::Conv(body), Schedule::Depthwise(s)) => depthwise::broken_rule(body, s, sizes, caps),
         (Body::Attention(body), Schedule::Attention(s)) => attention::broken_rule(spec, body, s, sizes, caps),
         (_, Schedule::Apart(s)) => apart::broken_rule(spec, s, sizes, caps),
-        (Body::Contract(_), Schedule::Packed(s)) => packed::broken_rule(spec, s, sizes, caps),
+        (_, Schedule::Packed(s)) => packed::broken_rule(spec, s, sizes, caps),
         (Body::TopK(body), schedule) => topk::broken_rule(body, schedule, sizes, caps),
         (
             Body::Map { .. }
@@ -207,7 +208,7 @@ pub fn estimate_ns(spec: &KernelSpec, schedule: &Schedule, sizes: Sizes, caps: &
             attention::estimate_ns(spec, body, s, sizes, caps, peaks)
         }
         (_, Schedule::Apart(s)) => apart::estimate_ns(spec, s, sizes, caps, peaks),
-        (Body::Contract(_), Schedule::Packed(s)) => packed::estimate_ns(spec, s, sizes, caps, peaks),
+        (_, Schedule::Packed(s)) => packed::estimate_ns(spec, s, sizes, caps, peaks),
         (Body::TopK(body), schedule) => topk::estimate_ns(body, schedule, sizes, caps, peaks),
         (
             Body::Map { .. }

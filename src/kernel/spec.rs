@@ -116,7 +116,7 @@ pub struct ContractBody {
     pub epilogue: Expr,
 }
 
-/// What one multiplication of a contraction is.
+/// What one multiplication of a contraction or convolution is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Product {
     /// Of two numbers.
@@ -152,6 +152,8 @@ pub struct ConvBody {
     pub w: Expr,
     /// The input, at a position inside.
     pub x: Expr,
+    /// What is multiplied.
+    pub product: Product,
     /// The dtype of the sum.
     pub sum: DType,
     /// What is stored, in the order of batch, group, output channel, depth, height, width.
@@ -267,6 +269,20 @@ impl KernelSpec {
     /// Whether sums may be taken in f16.
     pub fn has_f16_sums(&self) -> bool {
         matches!(&self.body, Body::Contract(body) if body.f16_sum)
+    }
+
+    /// Whether it rounds sums of floats to integers: the order of the terms then decides what is near a half.
+    pub fn rounds_sums(&self) -> bool {
+        let sums_floats = match &self.body {
+            Body::Contract(body) => body.sum.is_float(),
+            Body::Conv(body) => body.sum.is_float(),
+            Body::Reduce { stages, .. } => {
+                stages.iter().any(|stage| stage.combine == Combine::Sum && stage.value.dtype().is_float())
+            }
+            Body::Attention(_) => true,
+            Body::Map { .. } | Body::Update { .. } | Body::TopK(_) => false,
+        };
+        self.output.is_int() && sums_floats
     }
 
     /// The family's name.

@@ -10,6 +10,7 @@ mod layout;
 mod narrow;
 mod pack;
 mod print;
+mod quantized;
 mod range;
 mod repeat;
 mod spec;

@@ -86,6 +86,7 @@ pub fn make(program: &Program, packed: &Packed, root: ValueId, expanded: Expande
                 axes,
                 w: canon.expr(&w),
                 x: canon.expr(&x),
+                product: Product::Numbers,
                 sum: program.dtype(core),
                 epilogue: canon.expr(&epilogue),
             })

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use super::operand::Operand;
+use super::product::{self, Lanes};
 use super::scope::Scope;
 use super::{Rendered, Target};
 use crate::error::Result;
-use crate::kernel::{ContractBody, ContractSchedule, KernelSpec, Product, in_fours};
+use crate::kernel::{ContractBody, ContractSchedule, KernelSpec, in_fours};
 
 pub const SKELETON: &str = include_str!("../../shaders/gemm.wgsl");
 
@@ -41,26 +42,12 @@ pub fn copies(name: &str, ty: &str, count: u32) -> String {
 /// The sizes, and what a sum is.
 pub fn sums(scope: &mut Scope, body: &ContractBody) {
     let sum = if body.f16_sum { "f16" } else { scope.device_type(body.sum) };
-    let element = match body.product {
-        Product::Numbers => sum,
-        Product::SignedBytes | Product::UnsignedBytes => "u32",
-    };
-    scope.text(&format!("alias Sum = {sum};\nalias Element = {element};"));
+    product::mul_add(scope, body.product, sum, Lanes::Four);
     for (name, size) in
         [("batches", &body.batch), ("size_m", &body.m), ("size_n", &body.n), ("size_k", &body.k)]
     {
         scope.size(name, size);
     }
-    let dot = |name: &str| ["x", "y", "z", "w"].map(|lane| format!("{name}(a, b.{lane})")).join(", ");
-    let result = match body.product {
-        Product::Numbers if ["f16", "f32"].contains(&sum) => "fma(vec4<Sum>(a), b, c)".into(),
-        Product::Numbers => "vec4<Sum>(a) * b + c".into(),
-        Product::SignedBytes => format!("vec4<i32>({}) + c", dot("dot4I8Packed")),
-        Product::UnsignedBytes => format!("vec4<i32>(vec4<u32>({})) + c", dot("dot4U8Packed")),
-    };
-    scope.text(&format!(
-        "fn mul_add(a: Element, b: vec4<Element>, c: vec4<Sum>) -> vec4<Sum> {{ return {result}; }}"
-    ));
 }
 
 /// `store(b, m, n, sum)`: the epilogue of four sums along N, those beyond its end left out.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::product::{self, Lanes};
 use super::scope::Scope;
 use super::{Rendered, Target};
 use crate::error::Result;
@@ -14,12 +15,6 @@ pub const SUBGROUP: &str = include_str!("../../shaders/conv_subgroup.wgsl");
 
 /// Names of a convolution's loop variables, by [`ConvVar`].
 const VARS: [&str; 10] = ["n", "g", "m", "c", "kd", "kh", "kw", "d", "h", "w"];
-/// The sums of one store: four channels, or one.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Lanes {
-    One,
-    Four,
-}
 
 pub fn render(
     label: &str,
@@ -29,10 +24,9 @@ pub fn render(
     target: Target,
 ) -> Result<Rendered> {
     let mut scope = Scope::new(spec, target);
-    sizes(&mut scope, body);
+    sizes(&mut scope, body, Lanes::Four);
     load_x(&mut scope, body);
     let lanes = if schedule.subgroup == 0 { Lanes::Four } else { Lanes::One };
-    mul_add(&mut scope, body, Lanes::Four);
     load_w(&mut scope, body, lanes);
     let terms = store(&mut scope, body);
     let reach = schedule.reach(body);
@@ -90,9 +84,10 @@ pub fn constants(body: &ConvBody) -> String {
     text
 }
 
-/// The sizes, and the type of the sums.
-pub fn sizes(scope: &mut Scope, body: &ConvBody) {
-    scope.text(&format!("alias Sum = {};", scope.device_type(body.sum)));
+/// The sizes, and what a sum is.
+pub fn sizes(scope: &mut Scope, body: &ConvBody, lanes: Lanes) {
+    let sum = scope.device_type(body.sum);
+    product::mul_add(scope, body.product, sum, lanes);
     scope.size("batches", &body.batch);
     scope.size("groups", &body.groups);
     scope.size("out_channels", &body.out_channels);
@@ -102,20 +97,6 @@ pub fn sizes(scope: &mut Scope, body: &ConvBody) {
         scope.size(&format!("output_{name}"), &axis.output);
         scope.size(&format!("before_{name}"), &axis.before);
     }
-}
-
-/// `sum + x * w`.
-pub fn mul_add(scope: &mut Scope, body: &ConvBody, lanes: Lanes) {
-    let (ty, x) = match lanes {
-        Lanes::One => ("Sum", "x"),
-        Lanes::Four => ("vec4<Sum>", "vec4<Sum>(x)"),
-    };
-    let sum = if scope.device_type(body.sum) == "f32" {
-        format!("fma({x}, w, sum)")
-    } else {
-        format!("{x} * w + sum")
-    };
-    scope.text(&format!("fn mul_add(x: Sum, w: {ty}, sum: {ty}) -> {ty} {{ return {sum}; }}"));
 }
 
 /// `offset` without the terms of `var`, and what it gains per step of it, where that is the same everywhere.
@@ -158,24 +139,24 @@ fn affine(expr: &Expr, vars: &[(ConvVar, u32)]) -> Option<(usize, Idx, Vec<Idx>)
 pub fn load_x(scope: &mut Scope, body: &ConvBody) {
     let none = BTreeMap::new();
     let row = "fn row_x(n: i32, g: i32, d: i32, h: i32) -> i32";
-    let load = "fn load_x(row: i32, n: i32, g: i32, c: i32, d: i32, h: i32, w: i32) -> Sum";
+    let load = "fn load_x(row: i32, n: i32, g: i32, c: i32, d: i32, h: i32, w: i32) -> Element";
     if let Some((input, start, steps)) = affine(&body.x, &[(ConvVar::In, 0), (ConvVar::At, 2)]) {
         scope.slot(row, &VARS, &none, |p| format!("return {};", p.idx(&start)));
         let element = scope.scalar_load(input, "at");
         return scope.slot(load, &VARS, &none, |p| {
             let (c, w) = (p.idx(&steps[0]), p.idx(&steps[1]));
-            format!("let at = row + c * ({c}) + w * ({w});\n    return Sum({element});")
+            format!("let at = row + c * ({c}) + w * ({w});\n    return Element({element});")
         });
     }
     scope.text(&format!("{row} {{ return 0; }}"));
-    scope.slot(load, &VARS, &none, |p| format!("return Sum({});", p.expr(&body.x)));
+    scope.slot(load, &VARS, &none, |p| format!("return Element({});", p.expr(&body.x)));
 }
 
 /// The start of a channel's weights and its taps; of four channels at once, or of one.
 pub fn load_w(scope: &mut Scope, body: &ConvBody, lanes: Lanes) {
     let none = BTreeMap::new();
     let row = "fn row_w(g: i32, m: i32) -> i32";
-    let tap = "fn tap(row: i32, g: i32, c: i32, kd: i32, kh: i32, kw: i32) -> Sum";
+    let tap = "fn tap(row: i32, g: i32, c: i32, kd: i32, kh: i32, kw: i32) -> Element";
     let vars = [(ConvVar::In, 0), (ConvVar::Tap, 0), (ConvVar::Tap, 1), (ConvVar::Tap, 2)];
     if let Some((input, start, steps)) = affine(&body.w, &vars) {
         scope.slot(row, &VARS, &none, |p| format!("return {};", p.idx(&start)));
@@ -187,23 +168,23 @@ pub fn load_w(scope: &mut Scope, body: &ConvBody, lanes: Lanes) {
                 .filter(|(_, step)| !step.is(0))
                 .map(|(name, step)| format!(" + {name} * ({})", p.idx(step)))
                 .collect();
-            format!("let at = row{};\n    return Sum({element});", steps.concat())
+            format!("let at = row{};\n    return Element({element});", steps.concat())
         });
     } else {
         // The row is the channel.
         scope.text(&format!("{row} {{ return m; }}"));
         let vars = VARS.map(|name| if name == "m" { "row" } else { name });
-        scope.slot(tap, &vars, &none, |p| format!("return Sum({});", p.expr(&body.w)));
+        scope.slot(tap, &vars, &none, |p| format!("return Element({});", p.expr(&body.w)));
     }
-    let (ty, sum, value) = match lanes {
-        Lanes::One => ("i32", "Sum", "tap(row, g, c, kd, kh, kw)".to_string()),
+    let (ty, elements, value) = match lanes {
+        Lanes::One => ("i32", "Element", "tap(row, g, c, kd, kh, kw)".to_string()),
         Lanes::Four => {
             let taps = ["x", "y", "z", "w"].map(|lane| format!("tap(row.{lane}, g, c, kd, kh, kw)"));
-            ("vec4<i32>", "vec4<Sum>", format!("vec4<Sum>({})", taps.join(", ")))
+            ("vec4<i32>", "vec4<Element>", format!("vec4<Element>({})", taps.join(", ")))
         }
     };
     scope.text(&format!(
-        "fn load_w(row: {ty}, g: i32, c: i32, kd: i32, kh: i32, kw: i32) -> {sum} {{\n    return {value};\n}}"
+        "fn load_w(row: {ty}, g: i32, c: i32, kd: i32, kh: i32, kw: i32) -> {elements} {{\n    return {value};\n}}"
     ));
 }
 

@@ -1,6 +1,7 @@
 //! Renders `conv_depthwise.wgsl`.
 
-use super::conv::{Lanes, constants, copies, load_w, load_x, mul_add, sizes, store};
+use super::conv::{constants, copies, load_w, load_x, sizes, store};
+use super::product::Lanes;
 use super::scope::Scope;
 use super::{Rendered, Target};
 use crate::error::Result;
@@ -16,9 +17,8 @@ pub fn render(
     target: Target,
 ) -> Result<Rendered> {
     let mut scope = Scope::new(spec, target);
-    sizes(&mut scope, body);
+    sizes(&mut scope, body, Lanes::One);
     load_x(&mut scope, body);
-    mul_add(&mut scope, body, Lanes::One);
     load_w(&mut scope, body, Lanes::One);
     let terms = store(&mut scope, body);
     let [rows, columns] = schedule.reach(body);

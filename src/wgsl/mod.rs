@@ -12,6 +12,7 @@ mod gemv;
 mod map;
 mod operand;
 mod probe;
+mod product;
 mod reduce;
 mod scope;
 mod subgroup;

@@ -49,6 +49,8 @@ const j2: i32 = 2;
 const j3: i32 = 3;
 
 alias Sum = f32;
+alias Element = f32;
+fn mul_add(a: Element, b: vec4<Element>, c: vec4<Sum>) -> vec4<Sum> { return fma(vec4<Sum>(a), b, c); }
 fn batches() -> i32 {
     return params.p0;
 }
@@ -91,20 +93,19 @@ fn before_w() -> i32 {
 fn row_x(n: i32, g: i32, d: i32, h: i32) -> i32 {
     return (params.p1 * params.p2 * n * 8 + params.p2 * h);
 }
-fn load_x(row: i32, n: i32, g: i32, c: i32, d: i32, h: i32, w: i32) -> Sum {
+fn load_x(row: i32, n: i32, g: i32, c: i32, d: i32, h: i32, w: i32) -> Element {
     let at = row + c * ((params.p1 * params.p2)) + w * (1);
-    return Sum(t1[at]);
+    return Element(t1[at]);
 }
-fn mul_add(x: Sum, w: vec4<Sum>, sum: vec4<Sum>) -> vec4<Sum> { return fma(vec4<Sum>(x), w, sum); }
 fn row_w(g: i32, m: i32) -> i32 {
     return (m * 72);
 }
-fn tap(row: i32, g: i32, c: i32, kd: i32, kh: i32, kw: i32) -> Sum {
+fn tap(row: i32, g: i32, c: i32, kd: i32, kh: i32, kw: i32) -> Element {
     let at = row + c * (9) + kh * (3) + kw * (1);
-    return Sum(t0[at]);
+    return Element(t0[at]);
 }
-fn load_w(row: vec4<i32>, g: i32, c: i32, kd: i32, kh: i32, kw: i32) -> vec4<Sum> {
-    return vec4<Sum>(tap(row.x, g, c, kd, kh, kw), tap(row.y, g, c, kd, kh, kw), tap(row.z, g, c, kd, kh, kw), tap(row.w, g, c, kd, kh, kw));
+fn load_w(row: vec4<i32>, g: i32, c: i32, kd: i32, kh: i32, kw: i32) -> vec4<Element> {
+    return vec4<Element>(tap(row.x, g, c, kd, kh, kw), tap(row.y, g, c, kd, kh, kw), tap(row.z, g, c, kd, kh, kw), tap(row.w, g, c, kd, kh, kw));
 }
 fn channel_b0(g: i32, m: i32) -> f32 {
     let x1 = t2[m];
@@ -152,7 +153,7 @@ fn main(
     );
     var sum_p0_o0 = vec4<Sum>();
     var sum_p1_o0 = vec4<Sum>();
-    var x: array<Sum, REACH>;
+    var x: array<Element, REACH>;
     for (var kd = 0; kd < KERNEL_D; kd++) {
         for (var kh = 0; kh < KERNEL_H; kh++) {
             let at_d = out_d * STRIDE_D + kd * DILATION_D - before_d();
@@ -176,10 +177,10 @@ fn main(
                 let inside_j3 = inside & (at_j3 >= 0) & (at_j3 < input_w());
                 let w_j3 = clamp(at_j3, 0, input_w() - 1);
                 for (var c = 0; c < in_channels(); c++) {
-                    x[j0] = select(Sum(), load_x(row, n, g, c, d, h, w_j0), inside_j0);
-                    x[j1] = select(Sum(), load_x(row, n, g, c, d, h, w_j1), inside_j1);
-                    x[j2] = select(Sum(), load_x(row, n, g, c, d, h, w_j2), inside_j2);
-                    x[j3] = select(Sum(), load_x(row, n, g, c, d, h, w_j3), inside_j3);
+                    x[j0] = select(Element(), load_x(row, n, g, c, d, h, w_j0), inside_j0);
+                    x[j1] = select(Element(), load_x(row, n, g, c, d, h, w_j1), inside_j1);
+                    x[j2] = select(Element(), load_x(row, n, g, c, d, h, w_j2), inside_j2);
+                    x[j3] = select(Element(), load_x(row, n, g, c, d, h, w_j3), inside_j3);
                     let w_k0_o0 = load_w(row_o0, g, c, kd, kh, kw + k0);
                     sum_p0_o0 = mul_add(x[(p0 * STRIDE_W + k0 * DILATION_W) / STEP], w_k0_o0, sum_p0_o0);
                     sum_p1_o0 = mul_add(x[(p1 * STRIDE_W + k0 * DILATION_W) / STEP], w_k0_o0, sum_p1_o0);

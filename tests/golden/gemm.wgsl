@@ -44,6 +44,7 @@ fn tw_erf(x: f32) -> f32 {
 }
 alias Sum = f32;
 alias Element = f32;
+fn mul_add(a: Element, b: vec4<Element>, c: vec4<Sum>) -> vec4<Sum> { return fma(vec4<Sum>(a), b, c); }
 fn batches() -> i32 {
     return 1;
 }
@@ -56,7 +57,6 @@ fn size_n() -> i32 {
 fn size_k() -> i32 {
     return 64;
 }
-fn mul_add(a: Element, b: vec4<Element>, c: vec4<Sum>) -> vec4<Sum> { return fma(vec4<Sum>(a), b, c); }
 fn offset_a(b: i32, m: i32, k: i32) -> i32 {
     return (m * 64 + k);
 }

@@ -155,6 +155,23 @@ pub fn dynamic_product(n: usize) -> Net {
         .output("y", DType::F32)
 }
 
+/// A convolution of 6 channels of bytes between QuantizeLinear and DequantizeLinear, as ONNX Runtime's tools have it.
+pub fn quantized_conv() -> Net {
+    let byte = |value: u8| Tensor::new(DType::U8, &[], vec![value]).unwrap();
+    Net::new()
+        .input("x", DType::F32, "n 6 9 9")
+        .scalar("scale", 0.02)
+        .weight("zero", &byte(120))
+        .weight("w", &Tensor::new(DType::I8, &[8, 6, 3, 3], vec![7u8; 432]).unwrap())
+        .floats("w_scale", &[8])
+        .node("QuantizeLinear", "x scale zero", "codes", &[])
+        .node("DequantizeLinear", "codes scale zero", "real", &[])
+        .node("DequantizeLinear", "w w_scale", "kernel", &[int("axis", 0)])
+        .node("Conv", "real kernel", "conv", &[ints("pads", &[1, 1, 1, 1])])
+        .node("QuantizeLinear", "conv scale zero", "y", &[])
+        .output("y", DType::U8)
+}
+
 /// One convolution, `batch normalization`, ReLU.
 pub fn conv_bn_relu() -> Net {
     Net::new()
@@ -189,6 +206,7 @@ pub fn models() -> Vec<(String, Net)> {
         ("feed forward".into(), feed_forward()),
         ("residual block".into(), residual_block()),
         ("conv bn relu".into(), conv_bn_relu()),
+        ("quantized conv".into(), quantized_conv()),
         ("dynamic product".into(), dynamic_product(48)),
         ("dynamic product with a tail".into(), dynamic_product(37)),
         ("rms norm".into(), {

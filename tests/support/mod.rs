@@ -1,6 +1,7 @@
 //! What the tests share: where data lies, the device, `.npy` files, comparison.
 #![allow(dead_code, unused_macros, unused_imports)] // each test binary uses its own part of this
 
+pub mod codes;
 pub mod compare;
 pub mod contractions;
 pub mod corpus;

@@ -7,8 +7,7 @@ use crate::expr::{Atom, Expr, Idx, Node, flatten, numel, vars};
 use crate::ir::{Def, ValueId};
 use crate::plan::attention;
 use crate::plan::chain::Cost;
-use crate::plan::pack::is_packable;
-use crate::plan::through_reshapes;
+use crate::plan::quantized::is_dequantization;
 
 impl Fusion<'_> {
     pub(super) fn may_inline(
@@ -50,17 +49,8 @@ impl Fusion<'_> {
             return true;
         }
         let one_kernel = reading.len() == 1;
-        // A constant that is dequantized is read at its size wherever it is read.
-        let packed = |&source: &ValueId| {
-            let source = through_reshapes(self.program, source);
-            is_packable(self.program, source)
-                && numel(self.program.shape(source)) == numel(self.program.shape(id))
-        };
-        if own.loads <= 3
-            && own.steps <= 4
-            && !own.heavy
-            && self.program.value(id).sources().iter().any(packed)
-        {
+        // What is dequantized is read as its codes wherever it is read.
+        if is_dequantization(self.program, id, body) {
             return true;
         }
         match reading.first() {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::expr::{Expr, Node, flatten, numel, vars};
 use crate::ir::{Def, Program, ValueId};
+use crate::plan::quantized::is_dequantization;
 
 /// Values that `outputs` depend on, with those that read each.
 pub fn users(program: &Program, outputs: &BTreeSet<ValueId>) -> BTreeMap<ValueId, BTreeSet<ValueId>> {
@@ -45,14 +46,16 @@ fn epilogue_tail(
         if chain.iter().any(|id| outputs.contains(id)) {
             break;
         }
-        let is_map = match &program.value(user).def {
+        let may_end = match &program.value(user).def {
             Def::Reshape(_) => false,
-            Def::Map(body) if chain.iter().all(|&id| reads_in_place(program, body, user, id)) => true,
+            Def::Map(body) if chain.iter().all(|&id| reads_in_place(program, body, user, id)) => {
+                outputs.contains(&user) || !is_dequantization(program, user, body)
+            }
             _ => break,
         };
         open.extend(users.get(&user)?);
         chain.insert(user);
-        if is_map && sole_end(&chain, users, user) {
+        if may_end && sole_end(&chain, users, user) {
             tail = Some(user);
         }
     }
