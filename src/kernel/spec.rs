@@ -340,6 +340,45 @@ impl KernelSpec {
             }
         }
     }
+
+    /// Its extents: what decides how much there is to do.
+    fn extents(&self) -> Vec<&Idx> {
+        match &self.body {
+            Body::Map { len, .. } | Body::Update { len, .. } => vec![len],
+            Body::Reduce { rows, stages, result } => {
+                let last = match result {
+                    RowResult::PerRow(_) => None,
+                    RowResult::PerElement { extent, .. } => Some(extent),
+                };
+                [rows].into_iter().chain(stages.iter().map(|s| &s.extent)).chain(last).collect()
+            }
+            Body::Contract(c) => vec![&c.batch, &c.m, &c.n, &c.k],
+            Body::Conv(c) => {
+                let axes = c.axes.iter().flat_map(|axis| [&axis.input, &axis.output, &axis.before]);
+                axes.chain([&c.batch, &c.groups, &c.out_channels, &c.in_channels]).collect()
+            }
+            Body::TopK(c) => [&c.rows, &c.extent, &c.k].into_iter().chain(&c.split).collect(),
+            Body::Attention(a) => vec![&a.batch, &a.m, &a.n, &a.k, &a.keys, &a.d],
+        }
+    }
+
+    /// Which run-time parameters its extents depend on. The others only say where things lie, as the number of a
+    /// recurrence's step.
+    pub fn sizing_params(&self) -> Vec<bool> {
+        let mut sizing = vec![false; self.params];
+        for extent in self.extents() {
+            extent.visit(&mut |atom| {
+                if let Atom::Sym(name) = atom
+                    && let Some(number) =
+                        name.strip_prefix('p').and_then(|digits| digits.parse::<usize>().ok())
+                    && let Some(sizing) = sizing.get_mut(number)
+                {
+                    *sizing = true;
+                }
+            });
+        }
+        sizing
+    }
 }
 
 /// The dtype whose numbers a dtype's elements are held as in device memory. Booleans and narrow integers take a

@@ -40,7 +40,7 @@ impl From<&crate::gpu::AdapterInfo> for Platform {
 pub struct Key {
     /// The kernel's expressions, dtypes and static sizes, as a 128-bit FNV-1a hash in hexadecimal.
     pub kernel: String,
-    /// The run-time sizes, each rounded up to a power of two.
+    /// The run-time sizes, each rounded up to a power of two; 0 for those that no extent depends on.
     pub bucket: Vec<i64>,
     /// The adapter's name.
     pub adapter: String,
@@ -57,9 +57,10 @@ pub struct Key {
 impl Key {
     /// The key of `spec` at run-time sizes `sizes`.
     pub fn new(spec: &KernelSpec, sizes: &[i64], platform: &Platform) -> Key {
+        let rounded = |(&size, is_sizing): (&i64, bool)| if is_sizing { bucket(size) } else { 0 };
         Key {
             kernel: format!("{:032x}", fnv1a(format!("{spec:?}").as_bytes())),
-            bucket: sizes.iter().map(|&size| bucket(size)).collect(),
+            bucket: sizes.iter().zip(spec.sizing_params()).map(rounded).collect(),
             adapter: platform.adapter.clone(),
             backend: platform.backend.clone(),
             driver: platform.driver.clone(),
@@ -83,12 +84,36 @@ fn fnv1a(bytes: &[u8]) -> u128 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::expr::{Expr, Idx};
+    use crate::kernel::Body;
+    use crate::tensor::DType;
 
     #[test]
     fn the_hash_is_fnv1a() {
         // Published test vectors of the 128-bit variant.
         assert_eq!(fnv1a(b""), 0x6c62272e07bb014262b821756295c58d);
         assert_eq!(fnv1a(b"a"), 0xd228cb696f1a8caf78912b704e4a8964);
+    }
+
+    #[test]
+    fn what_sizes_nothing_makes_no_difference() {
+        // `out[i] = in[p1 * 8 + i]` for `i` below p0.
+        let (len, step) = (Idx::sym("p0"), Idx::sym("p1"));
+        let at = &(&step * &Idx::from(8i64)) + &Idx::var(0, &len);
+        let body = Body::Map { len, value: Expr::load(0, DType::F32, vec![at]) };
+        let spec = KernelSpec { inputs: vec![DType::F32], output: DType::F32, params: 2, body };
+        let text = || "x".to_string();
+        let platform = Platform {
+            adapter: text(),
+            kind: AdapterKind::Cpu,
+            backend: text(),
+            driver: text(),
+            compiler: text(),
+        };
+        let key = |sizes: [i64; 2]| Key::new(&spec, &sizes, &platform);
+        assert_eq!(key([5, 0]).bucket, [8, 0]);
+        assert_eq!(key([5, 0]), key([7, 100]));
+        assert_ne!(key([5, 0]), key([9, 0]));
     }
 
     #[test]
