@@ -365,19 +365,9 @@ impl KernelSpec {
     /// Which run-time parameters its extents depend on. The others only say where things lie, as the number of a
     /// recurrence's step.
     pub fn sizing_params(&self) -> Vec<bool> {
-        let mut sizing = vec![false; self.params];
-        for extent in self.extents() {
-            extent.visit(&mut |atom| {
-                if let Atom::Sym(name) = atom
-                    && let Some(number) =
-                        name.strip_prefix('p').and_then(|digits| digits.parse::<usize>().ok())
-                    && let Some(sizing) = sizing.get_mut(number)
-                {
-                    *sizing = true;
-                }
-            });
-        }
-        sizing
+        let extents = self.extents();
+        let is_sizing = |name: String| extents.iter().any(|extent| extent.mentions(&name));
+        (0..self.params).map(|number| is_sizing(format!("p{number}"))).collect()
     }
 }
 
