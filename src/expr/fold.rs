@@ -27,6 +27,11 @@ impl Expr {
         Expr::constant(DType::Bool, Value::B(value))
     }
 
+    /// An index as an int32.
+    pub fn number(idx: &Idx) -> Expr {
+        Expr::index(idx.clone(), DType::I32)
+    }
+
     /// An index as a number of dtype `dtype`.
     pub fn index(idx: Idx, dtype: DType) -> Expr {
         match idx.as_const() {

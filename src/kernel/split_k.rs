@@ -14,7 +14,6 @@ use super::space::{TURNS, default_schedule, leaves_loops};
 use super::spec::{Body, ContractBody, KernelSpec, RowResult, Stage};
 use crate::expr::{Binary, Expr, Idx, unflatten};
 use crate::ir::Combine;
-use crate::tensor::DType;
 
 /// A sum is not split into parts shorter than this ...
 const SHORTEST_PART: i64 = 64;
@@ -93,8 +92,7 @@ pub fn passes(
     // What is beyond the end of the sum adds nothing.
     let mut operand = |expr: &Expr| {
         let expr = expr.rewrite(&mut within);
-        let number = |idx: &Idx| Expr::index(idx.clone(), DType::I32);
-        let inside = number(&at).binary(Binary::Le, &number(&last));
+        let inside = Expr::number(&at).binary(Binary::Le, &Expr::number(&last));
         if is_even { expr } else { inside.select(&expr, &Expr::int(expr.dtype(), 0)) }
     };
     let (a, b) = (operand(&body.a), operand(&body.b));

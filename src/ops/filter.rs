@@ -102,7 +102,7 @@ fn unique(cx: &mut Cx) -> Lowering {
         };
         let here = slice(&at[0]);
         let previous = slice(&(&at[0] - &Idx::from(1i64)).larger(&Idx::from(0i64)));
-        let is_first = number(&at[0]).equals(&zero);
+        let is_first = Expr::number(&at[0]).equals(&zero);
         is_first.or(same(&here, &previous).unary(Unary::Not)).select(&one, &zero)
     });
     let group = prefix(p, is_new, 0, Combine::Sum);
@@ -113,8 +113,9 @@ fn unique(cx: &mut Cx) -> Lowering {
     let first = p.load(order, &[start.to_position(&len)]);
     let mut firsts = p.map(vec![count.clone()], first);
     let next = &at[0] + &Idx::from(1i64);
-    let is_last = number(&next).equals(number(&count));
-    let end = is_last.select(&number(&len), &p.load(starts, &[next.smaller(&(&count - &Idx::from(1i64)))]));
+    let is_last = Expr::number(&next).equals(Expr::number(&count));
+    let end =
+        is_last.select(&Expr::number(&len), &p.load(starts, &[next.smaller(&(&count - &Idx::from(1i64)))]));
     let mut counts = p.map(vec![count.clone()], end - start);
     let place = ascending(p, order);
     let mut inverse = p.map(vec![len.clone()], {
@@ -129,10 +130,6 @@ fn unique(cx: &mut Cx) -> Lowering {
     }
     let y = pick(p, x, axis, firsts);
     Ok(vec![y, p.cast(firsts, DType::I64), p.cast(inverse, DType::I64), p.cast(counts, DType::I64)])
-}
-
-fn number(i: &Idx) -> Expr {
-    Expr::index(i.clone(), DType::I32)
 }
 
 /// The positions of the elements of a vector in ascending order: of a permutation, its inverse.
@@ -150,14 +147,15 @@ fn places(p: &mut Program, rows: ValueId) -> ValueId {
     let pairs = vec![len.clone(), len.clone()];
     let column = p.reduction(pairs, vec![inner.clone()], Combine::Min, |p, at, r| {
         let equal = same(&element(p, &at[0], &r[0]), &element(p, &at[1], &r[0]));
-        equal.select(&number(&inner), &number(&r[0]))
+        equal.select(&Expr::number(&inner), &Expr::number(&r[0]))
     });
     p.reduction(vec![len.clone()], vec![len], Combine::Sum, |p, at, r| {
         let column = p.load(column, &[at[0].clone(), r[0].clone()]);
         let place = column.to_position(&inner);
         let (mine, other) = (element(p, &at[0], &place), element(p, &r[0], &place));
-        let is_equal = column.equals(number(&inner));
-        let comes = is_equal.select(&number(&r[0]).below(number(&at[0])), &before(&other, &mine, false));
+        let is_equal = column.equals(Expr::number(&inner));
+        let comes =
+            is_equal.select(&Expr::number(&r[0]).below(Expr::number(&at[0])), &before(&other, &mine, false));
         comes.select(&Expr::int(DType::I32, 1), &Expr::int(DType::I32, 0))
     })
 }

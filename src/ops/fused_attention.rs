@@ -45,10 +45,6 @@ struct Place {
     key: Idx,
 }
 
-fn number(i: &Idx) -> Expr {
-    Expr::index(i.clone(), DType::I32)
-}
-
 /// A score beside those of the keys that takes its share of the softmax and has no value.
 #[derive(Clone, Copy)]
 enum Sink {
@@ -181,7 +177,7 @@ fn multi_head(cx: &mut Cx) -> Lowering {
         if let Some(bias) = bias {
             score = &score + added(p, bias, at);
         }
-        let visible = number(&at.key).at_most(number(&(&at.query + &past_len)));
+        let visible = Expr::number(&at.key).at_most(Expr::number(&(&at.query + &past_len)));
         if causal { visible.select(&score, &Expr::float(dtype, f64::NEG_INFINITY)) } else { score }
     })?;
     Ok(vec![y, k, v])
@@ -219,7 +215,7 @@ fn padded(p: &Program, score: Expr, mask: ValueId, filter: f64, batches: &Idx, a
     let here = [at.batch.clone(), at.query.clone(), at.key.clone()];
     let kept = match p.rank(mask) {
         1 => {
-            let key = number(&at.key);
+            let key = Expr::number(&at.key);
             let inside = key.below(p.load(mask, &here[..1]).cast(DType::I32));
             if p.shape(mask)[0] == batches * &Idx::from(2i64) {
                 p.load(mask, &[&at.batch + batches]).cast(DType::I32).at_most(key).and(inside)
@@ -288,7 +284,7 @@ fn projected(cx: &mut Cx) -> Lowering {
         if let Some(bias) = bias {
             score = &score + added(p, bias, at);
         }
-        let visible = number(&at.key).at_most(number(&(&at.query + &past_len)));
+        let visible = Expr::number(&at.key).at_most(Expr::number(&(&at.query + &past_len)));
         if causal { visible.select(&score, &Expr::float(score.dtype(), f64::NEG_INFINITY)) } else { score }
     })?;
     let p = &mut *cx.program;
@@ -326,10 +322,10 @@ fn group_query(cx: &mut Cx) -> Lowering {
     let [mut q, mut k, v] = inputs;
     let queries = cx.program.shape(q)[2].clone();
     // How many keys each row has in the cache: none where the new ones are all there are.
-    let prompt = number(&queries).equals(number(&total));
+    let prompt = Expr::number(&queries).equals(Expr::number(&total));
     let before = |p: &Program, b: &Idx| {
         let len = p.load_broadcast(lengths, std::slice::from_ref(b)).cast(DType::I32);
-        prompt.select(&Expr::int(DType::I32, 0), &(len + Expr::int(DType::I32, 1) - number(&queries)))
+        prompt.select(&Expr::int(DType::I32, 0), &(len + Expr::int(DType::I32, 1) - Expr::number(&queries)))
     };
     if cx.int_or("do_rotary", 0)? != 0 {
         let caches = [cx.input(7)?, cx.input(8)?];
@@ -337,7 +333,7 @@ fn group_query(cx: &mut Cx) -> Lowering {
         let named = cx.optional(9);
         let position = |p: &Program, b: &Idx, s: &Idx| match named {
             Some(named) => p.load_broadcast(named, &[b.clone(), s.clone()]).cast(DType::I32),
-            None => before(p, b) + number(s),
+            None => before(p, b) + Expr::number(s),
         };
         for x in [&mut q, &mut k] {
             *x = rotated(cx.program, *x, caches, interleaved, &position);
@@ -358,20 +354,20 @@ fn group_query(cx: &mut Cx) -> Lowering {
         let at = vars(0, &shape);
         let start = before(p, &at[0]);
         let mut source = at.clone();
-        source[2] = (number(&at[2]) - &start).to_position(&queries);
+        source[2] = (Expr::number(&at[2]) - &start).to_position(&queries);
         let mut old = at.clone();
-        old[2] = number(&at[2]).to_position(&shape[2]);
-        let here = number(&at[2]);
+        old[2] = Expr::number(&at[2]).to_position(&shape[2]);
+        let here = Expr::number(&at[2]);
         let zero = Expr::int(p.dtype(new), 0);
-        let end = &start + number(&queries);
+        let end = &start + Expr::number(&queries);
         let fresh = here.below(end).select(&p.load(new, &source), &zero);
         let body = here.below(&start).select(&p.load(past, &old), &fresh);
         // In place, the new rows are all that is written.
         let extents = p.shape(new).to_vec();
         let mut place = vars(0, &extents);
-        let (value, position) = (p.load(new, &place), before(p, &place[0]) + number(&place[2]));
+        let (value, position) = (p.load(new, &place), before(p, &place[0]) + Expr::number(&place[2]));
         place[2] = position.to_position(&shape[2]);
-        let inside = Expr::int(DType::I32, 0).at_most(&position).and(position.below(number(&shape[2])));
+        let inside = Expr::int(DType::I32, 0).at_most(&position).and(position.below(Expr::number(&shape[2])));
         p.map_or_update(shape, body, Update { base: past, extents, at: place, when: inside, value })
     };
     let (k, v) = match past {
@@ -384,10 +380,10 @@ fn group_query(cx: &mut Cx) -> Lowering {
         if let Some(bias) = bias {
             score = &score + added(p, bias, at);
         }
-        let own = before(p, &at.batch) + number(&at.query);
-        let mut visible = number(&at.key).at_most(&own);
+        let own = before(p, &at.batch) + Expr::number(&at.query);
+        let mut visible = Expr::number(&at.key).at_most(&own);
         if window >= 0 {
-            visible = visible.and(own.below(number(&at.key) + Expr::int(DType::I32, window)));
+            visible = visible.and(own.below(Expr::number(&at.key) + Expr::int(DType::I32, window)));
         }
         visible.select(&score, &hidden)
     })?;
@@ -425,20 +421,20 @@ fn rotated(
     let d = &at[3];
     let row = position(p, &at[0], &at[2]).to_position(&rows);
     let (pair, odd) = if interleaved {
-        (d.div(&two), number(&d.rem(&two)).equals(Expr::int(DType::I32, 1)))
+        (d.div(&two), Expr::number(&d.rem(&two)).equals(Expr::int(DType::I32, 1)))
     } else {
-        (d.rem(&half), number(&half).at_most(number(d)))
+        (d.rem(&half), Expr::number(&half).at_most(Expr::number(d)))
     };
     let neighbour = |by: i64| {
         let step = if interleaved { Idx::from(by) } else { &half * &Idx::from(by) };
         let mut there = at.clone();
-        there[3] = number(&(d + &step)).to_position(&shape[3]);
+        there[3] = Expr::number(&(d + &step)).to_position(&shape[3]);
         p.load(x, &there)
     };
     let here = p.load(x, &at);
-    let pair = number(&pair).to_position(&half);
+    let pair = Expr::number(&pair).to_position(&half);
     let (c, s) = (p.load(cos, &[row.clone(), pair.clone()]), p.load(sin, &[row, pair]));
     let turned = odd.select(&(&here * &c + neighbour(-1) * &s), &(&here * &c - neighbour(1) * &s));
-    let body = number(d).below(number(&(&half * &two))).select(&turned, &here);
+    let body = Expr::number(d).below(Expr::number(&(&half * &two))).select(&turned, &here);
     p.map(shape, body)
 }

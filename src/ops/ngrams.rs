@@ -50,10 +50,9 @@ fn tf_idf(cx: &mut Cx) -> Lowering {
         let strides = Idx::from(if length == 1 { 1 } else { skips + 1 });
         let loops = vec![strides, columns.clone()];
         parts.push(cx.program.reduction(out, loops, Combine::Sum, |p, at, r| {
-            let number = |i: &Idx| Expr::index(i.clone(), DType::I32);
             let stride = &r[0] + &Idx::from(1i64);
             let place = |i: i64| &r[1] + &(&stride * &Idx::from(i));
-            let mut found = number(&place(length - 1)).below(number(columns));
+            let mut found = Expr::number(&place(length - 1)).below(Expr::number(columns));
             for i in 0..length {
                 let token = p.load(x, &[&at[..outer.len()], &[place(i)]].concat()).cast(DType::I64);
                 let same = token.equals(p.load(table, &[at[outer.len()].clone(), Idx::from(i)]));

@@ -22,12 +22,11 @@ pub(super) fn prefix(p: &mut Program, x: ValueId, axis: usize, combine: Combine)
 pub(super) fn running(p: &mut Program, x: ValueId, axis: usize, combine: Combine) -> ValueId {
     let shape = p.shape(x).to_vec();
     let len = shape[axis].clone();
-    let number = |i: &Idx| Expr::index(i.clone(), DType::I32);
     let none = combine.identity(p.dtype(x));
     p.reduction(shape, vec![len], combine, |p, at, r| {
         let mut from = at.to_vec();
         from[axis] = r[0].clone();
-        number(&r[0]).at_most(number(&at[axis])).select(&p.load(x, &from), &none)
+        Expr::number(&r[0]).at_most(Expr::number(&at[axis])).select(&p.load(x, &from), &none)
     })
 }
 
@@ -35,7 +34,6 @@ pub(super) fn running(p: &mut Program, x: ValueId, axis: usize, combine: Combine
 fn scan(p: &mut Program, x: ValueId, axis: usize, combine: Combine, levels: usize) -> Vec<ValueId> {
     let shape = p.shape(x).to_vec();
     let (len, block) = (shape[axis].clone(), Idx::from(BLOCK));
-    let number = |i: &Idx| Expr::index(i.clone(), DType::I32);
     let none = combine.identity(p.dtype(x));
     if levels == 0 || len.as_const().is_some_and(|len| len <= BLOCK) {
         return vec![running(p, x, axis, combine)];
@@ -45,7 +43,7 @@ fn scan(p: &mut Program, x: ValueId, axis: usize, combine: Combine, levels: usiz
     let totals = p.reduction(totals, vec![block.clone()], combine, |p, at, r| {
         let mut from = at.to_vec();
         let place = &(&at[axis] * &block) + &r[0];
-        let inside = number(&place).below(number(&len));
+        let inside = Expr::number(&place).below(Expr::number(&len));
         from[axis] = place;
         inside.select(&p.load(x, &from), &none)
     });
@@ -54,7 +52,7 @@ fn scan(p: &mut Program, x: ValueId, axis: usize, combine: Combine, levels: usiz
     let own = p.reduction(shape.clone(), vec![block.clone()], combine, |p, at, r| {
         let mut from = at.to_vec();
         let place = &(&at[axis].div(&block) * &block) + &r[0];
-        let inside = number(&place).at_most(number(&at[axis]));
+        let inside = Expr::number(&place).at_most(Expr::number(&at[axis]));
         from[axis] = place;
         inside.select(&p.load(x, &from), &none)
     });
@@ -62,7 +60,7 @@ fn scan(p: &mut Program, x: ValueId, axis: usize, combine: Combine, levels: usiz
     let mut from = at.clone();
     let own_block = at[axis].div(&block);
     from[axis] = &own_block - &Idx::from(1i64);
-    let is_first = number(&own_block).equals(Expr::int(DType::I32, 0));
+    let is_first = Expr::number(&own_block).equals(Expr::int(DType::I32, 0));
     let earlier = is_first.select(&none, &p.load(before, &from));
     let body = earlier.binary(combine.binary(), &p.load(own, &at));
     let running = p.map(shape, body);
@@ -83,11 +81,11 @@ pub(super) fn positions(p: &mut Program, wanted: ValueId) -> Result<(Idx, ValueI
     for ranks in scan(p, ones, 0, Combine::Sum, LEVELS).into_iter().rev() {
         let len = p.shape(ranks)[0].clone();
         let extent = if found.is_some() { Idx::from(BLOCK) } else { len.clone() };
-        let number = |i: &Idx| Expr::index(i.clone(), DType::I32);
         let within = p.reduction(vec![count.clone()], vec![extent], Combine::Sum, |p, at, r| {
-            let place = number(&r[0]) + found.map_or(Expr::int(DType::I32, 0), |found| first(p, found, at));
+            let place =
+                Expr::number(&r[0]) + found.map_or(Expr::int(DType::I32, 0), |found| first(p, found, at));
             let rank = p.load(ranks, &[place.to_position(&len)]);
-            let is_before = place.below(number(&len)).and(rank.at_most(number(&at[0])));
+            let is_before = place.below(Expr::number(&len)).and(rank.at_most(Expr::number(&at[0])));
             is_before.select(&Expr::int(DType::I32, 1), &Expr::int(DType::I32, 0))
         });
         found = Some(match found {

@@ -80,9 +80,9 @@ fn sparse_weights(p: &mut Program, router: ValueId, choice: &Choice) -> ValueId 
         let best = p.load(router, &[at[0].clone(), choice.expert(p, &at[0], &at[1])]);
         let x = p.load(router, &[at[0].clone(), other[0].clone()]);
         let is_near = (&best - &x).at_most(x.abs().larger(&best) * NEAR);
-        let is_first = number(&at[1]).equals(Expr::int(DType::I32, 0));
+        let is_first = Expr::number(&at[1]).equals(Expr::int(DType::I32, 0));
         let first = p.load(choice.experts, &[at[0].clone(), Idx::from(0i64)]);
-        let is_left = is_first.or(number(&other[0]).equals(first).unary(Unary::Not));
+        let is_left = is_first.or(Expr::number(&other[0]).equals(first).unary(Unary::Not));
         is_near.and(is_left).select(&(x - best).exp(), &Expr::float(DType::F32, 0.0))
     });
     p.unary(sums, |sum| Expr::float(DType::F32, 1.0) / sum)
@@ -156,8 +156,8 @@ impl<'a> Tiles<'a> {
         let (experts, shape) = (self.experts, vec![self.blocks(), self.choice.count.clone()]);
         let counts = p.reduction(shape, vec![Idx::from(BLOCK)], Combine::Sum, |p, at, r| {
             let pair = in_block(&at[0], &r[0]);
-            let is_there = number(&pair).below(number(&self.pairs));
-            let is_of_it = p.load(experts, &[pair]).equals(number(&at[1]));
+            let is_there = Expr::number(&pair).below(Expr::number(&self.pairs));
+            let is_of_it = p.load(experts, &[pair]).equals(Expr::number(&at[1]));
             one_if(&is_there.select(&is_of_it, &Expr::bool(false)))
         });
         running(p, counts, 0, Combine::Sum)
@@ -168,9 +168,9 @@ impl<'a> Tiles<'a> {
         let (all, last) = (vec![self.choice.count.clone()], &self.blocks() - &Idx::from(1i64));
         p.reduction(all.clone(), all, Combine::Sum, |p, at, other| {
             let count = p.load(counts, &[last.clone(), other[0].clone()]);
-            let rows = number(&self.rows);
+            let rows = Expr::number(&self.rows);
             let tiles = (count + &rows - Expr::int(DType::I32, 1)).binary(Binary::Div, &rows);
-            number(&other[0]).below(number(&at[0])).select(&tiles, &Expr::int(DType::I32, 0))
+            Expr::number(&other[0]).below(Expr::number(&at[0])).select(&tiles, &Expr::int(DType::I32, 0))
         })
     }
 
@@ -180,17 +180,17 @@ impl<'a> Tiles<'a> {
         let block = |pair: &Idx| pair.div(&Idx::from(BLOCK));
         let in_own = p.reduction(shape.clone(), vec![Idx::from(BLOCK)], Combine::Sum, |p, at, r| {
             let other = in_block(&block(&at[0]), &r[0]);
-            let is_earlier = number(&other).below(number(&at[0]));
+            let is_earlier = Expr::number(&other).below(Expr::number(&at[0]));
             let is_same = p.load(experts, &[other]).equals(p.load(experts, at));
             one_if(&is_earlier.select(&is_same, &Expr::bool(false)))
         });
         let at = vars(0, &shape);
         let expert = p.load(experts, &at).to_position(&self.choice.count);
         let last = &block(&at[0]) - &Idx::from(1i64);
-        let is_in_first = number(&at[0]).below(Expr::int(DType::I32, BLOCK));
+        let is_in_first = Expr::number(&at[0]).below(Expr::int(DType::I32, BLOCK));
         let before = p.load(counts, &[last, expert.clone()]);
         let rank = is_in_first.select(&Expr::int(DType::I32, 0), &before) + p.load(in_own, &at);
-        let place = p.load(firsts, &[expert]) * number(&self.rows) + rank;
+        let place = p.load(firsts, &[expert]) * Expr::number(&self.rows) + rank;
         p.map(shape, place)
     }
 
@@ -200,21 +200,22 @@ impl<'a> Tiles<'a> {
         let (zero, blocks, expert_count) = (Expr::int(DType::I32, 0), self.blocks(), &self.choice.count);
         let tiles = vec![self.count.clone()];
         let of_tile = p.reduction(tiles, vec![expert_count.clone()], Combine::Max, |p, at, expert| {
-            let begins = p.load(firsts, expert).at_most(number(&at[0]));
-            begins.select(&number(&expert[0]), &zero)
+            let begins = p.load(firsts, expert).at_most(Expr::number(&at[0]));
+            begins.select(&Expr::number(&expert[0]), &zero)
         });
         let all = vec![&self.count * &self.rows];
         let block_of = p.reduction(all.clone(), vec![blocks.clone()], Combine::Sum, |p, at, block| {
             let expert = p.load(of_tile, &[at[0].div(&self.rows)]).to_position(expert_count);
-            let rank = number(&at[0]) - p.load(firsts, std::slice::from_ref(&expert)) * number(&self.rows);
+            let rank = Expr::number(&at[0])
+                - p.load(firsts, std::slice::from_ref(&expert)) * Expr::number(&self.rows);
             one_if(&p.load(counts, &[block[0].clone(), expert]).at_most(rank))
         });
         let most = &blocks + &Idx::from(1i64);
         p.reduction(all, vec![Idx::from(BLOCK)], Combine::Max, |p, at, r| {
             let pair = in_block(&p.load(block_of, at).to_position(&most), &r[0]);
-            let is_there = number(&pair).below(number(&self.pairs));
-            let is_here = p.load(places, std::slice::from_ref(&pair)).equals(number(&at[0]));
-            is_there.select(&is_here.select(&number(&pair), &zero), &zero)
+            let is_there = Expr::number(&pair).below(Expr::number(&self.pairs));
+            let is_here = p.load(places, std::slice::from_ref(&pair)).equals(Expr::number(&at[0]));
+            is_there.select(&is_here.select(&Expr::number(&pair), &zero), &zero)
         })
     }
 
@@ -255,10 +256,6 @@ impl<'a> Tiles<'a> {
         });
         Ok(p.cast(sum, dtype))
     }
-}
-
-fn number(idx: &Idx) -> Expr {
-    Expr::index(idx.clone(), DType::I32)
 }
 
 fn one_if(so: &Expr) -> Expr {

@@ -58,7 +58,7 @@ fn suppress(cx: &mut Cx) -> Lowering {
     let (taken, count) = ranked.take(p, most, &overlap_limit)?;
     let all = p.shape(taken).to_vec();
     let at = vars(0, &all);
-    let wanted = number(&at[2]).below(p.load(count, &at[..2]));
+    let wanted = Expr::number(&at[2]).below(p.load(count, &at[..2]));
     let wanted = p.map(all.clone(), wanted);
     let wanted = p.reshape(wanted, vec![numel(&all)])?;
     let selected = compact(p, wanted, 3, |p, place| {
@@ -68,10 +68,6 @@ fn suppress(cx: &mut Cx) -> Lowering {
         vec![at[0].clone(), at[1].clone(), place.to_position(&p.shape(scores)[2])]
     })?;
     Ok(vec![selected])
-}
-
-fn number(i: &Idx) -> Expr {
-    Expr::index(i.clone(), DType::I32)
 }
 
 /// The boxes of each class whose scores pass, the best first, equal ones by position.
@@ -106,7 +102,7 @@ impl Ranked {
         };
         let (zero, one) = (Expr::int(DType::I32, 0), Expr::int(DType::I32, 1));
         let (passing, len) = match &score_limit {
-            None => (p.map(rows.clone(), number(&all)), all.clone()),
+            None => (p.map(rows.clone(), Expr::number(&all)), all.clone()),
             Some(_) => {
                 let passing =
                     p.reduce(scores, &[2], false, Combine::Sum, |e| passes(e).select(&one, &zero))?;
@@ -127,7 +123,7 @@ impl Ranked {
         let coordinate = |i: usize| p.load(boxes, &[at[0].clone(), place.clone(), Idx::from(i)]);
         let [(top, bottom), (left, right)] = [0, 1].map(|axis| form(&coordinate, axis));
         let end = |i: i64, here: &Expr, other: &Expr| {
-            number(&at[3]).equals(Expr::int(DType::I32, i)).select(here, other)
+            Expr::number(&at[3]).equals(Expr::int(DType::I32, i)).select(here, other)
         };
         let body = end(0, &top, &end(1, &bottom, &end(2, &left, &right)));
         let ends = p.map(ends, body);
@@ -136,7 +132,7 @@ impl Ranked {
 
     /// Whether the box of class `at` at `rank` passes.
     fn passes(&self, p: &Program, at: &[Idx], rank: &Idx) -> Expr {
-        number(rank).below(p.load(self.passing, &at[..2]))
+        Expr::number(rank).below(p.load(self.passing, &at[..2]))
     }
 
     /// Whether two boxes of class `at` overlap by more than `limit`.
@@ -160,7 +156,7 @@ impl Ranked {
         let ranks = p.shape(self.ends)[2].clone();
         let covers = p.reduction(wide(&ranks), vec![block.clone()], Combine::Sum, |p, at, r| {
             let other = &(&at[2].div(&block) * &block) + &r[0];
-            let is_later = number(&at[2]).below(number(&other));
+            let is_later = Expr::number(&at[2]).below(Expr::number(&other));
             let counts = is_later.and(self.passes(p, at, &at[2]));
             let covers = counts.select(&self.overlap(p, at, &at[2], &other, limit), &no);
             covers.select(&bit(&r[0]), &bits(0))
@@ -173,7 +169,7 @@ impl Ranked {
             // As if by one that was taken, where it does not pass.
             let is_covered = p.reduction(wide(&block), vec![most.clone()], Combine::Max, |p, at, r| {
                 let other = p.load(taken, &[at[0].clone(), at[1].clone(), r[0].clone()]).to_position(&ranks);
-                let is_taken = number(&r[0]).below(p.load(count, &at[..2]));
+                let is_taken = Expr::number(&r[0]).below(p.load(count, &at[..2]));
                 let by_it = is_taken.select(&self.overlap(p, at, &other, &rank(&at[2]), limit), &no);
                 let is_covered = self.passes(p, at, &rank(&at[2])).select(&by_it, &Expr::bool(true));
                 is_covered.select(&one, &zero)
@@ -200,13 +196,13 @@ impl Ranked {
                 let (word, bit) = (p.load(stay, &at[..2]), bit(&r[0]));
                 let before = ones(&word.binary(Binary::BitAnd, &(&bit - bits(1))));
                 let stays = bits(0).below(word.binary(Binary::BitAnd, &bit));
-                stays.and(before.equals(number(&at[2]))).select(&number(&rank(&r[0])), &zero)
+                stays.and(before.equals(Expr::number(&at[2]))).select(&Expr::number(&rank(&r[0])), &zero)
             });
             let at = vars(0, &wide(&most));
             let (old, full) = (p.load(taken, &at), p.load(count, &at[..2]));
-            let place = (number(&at[2]) - &full).smaller(Expr::int(DType::I32, BLOCK as i64 - 1));
+            let place = (Expr::number(&at[2]) - &full).smaller(Expr::int(DType::I32, BLOCK as i64 - 1));
             let new = p.load(staying, &[at[0].clone(), at[1].clone(), place.to_position(&block)]);
-            let taken = p.map(wide(&most), number(&at[2]).below(&full).select(&old, &new));
+            let taken = p.map(wide(&most), Expr::number(&at[2]).below(&full).select(&old, &new));
             let at = vars(0, &rows);
             let body = p.load(count, &at) + ones(&p.load(stay, &at));
             let count = p.map(rows.clone(), body);

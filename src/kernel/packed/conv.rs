@@ -73,13 +73,12 @@ fn padded(axis: &ConvAxis) -> ConvAxis {
 
 /// The codes of the input at positions of padded axes.
 fn with_padding(x: Operand, body: &ConvBody, axes: &[ConvAxis; 3], byte: DType) -> Option<Operand> {
-    let number = |idx: &Idx| Expr::index(idx.clone(), DType::I32);
     let (mut places, mut inside) = (Vec::new(), Expr::bool(true));
     for (var, (old, new)) in (ConvVar::At as u32..).zip(body.axes.iter().zip(axes)) {
         let place = &Idx::var(var, &new.input) - &old.before;
         if old != new {
-            let low = Expr::int(DType::I32, 0).at_most(number(&place));
-            inside = inside.and(low).and(number(&place).below(number(&old.input)));
+            let low = Expr::int(DType::I32, 0).at_most(Expr::number(&place));
+            inside = inside.and(low).and(Expr::number(&place).below(Expr::number(&old.input)));
         }
         places.push((var, place));
     }
