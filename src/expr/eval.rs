@@ -1,5 +1,7 @@
 //! Evaluation on the CPU: constant folding, and the reference that tests compare the device with.
 
+use std::collections::HashMap;
+
 use super::index::{Atom, Idx};
 use super::minifloat;
 use super::scalar::{Binary, Expr, Node, Unary};
@@ -20,35 +22,67 @@ pub trait Env {
 
 /// The value of `expr`, or `None` when it reads something that `env` does not have.
 pub fn eval(expr: &Expr, env: &mut dyn Env) -> Option<Value> {
-    Some(match expr.node() {
-        Node::Const(c) => c.value,
-        Node::Index(idx, dtype) => apply_cast(*dtype, Value::I(eval_idx(idx, env)?)),
-        Node::Load { source, at, .. } => {
-            let at: Vec<i64> = at.iter().map(|i| eval_idx(i, env)).collect::<Option<_>>()?;
-            env.load(*source, &at)?
-        }
-        Node::Arg(number, _) => env.arg(*number)?,
-        Node::Unary(op, a) => apply_unary(*op, eval(a, env)?, a.dtype()),
-        Node::Binary(op, a, b) => apply_binary(*op, eval(a, env)?, eval(b, env)?, a.dtype()),
-        Node::Select(c, a, b) => eval(if eval(c, env)?.to_bool() { a } else { b }, env)?,
-        Node::Cast(dtype, a) => convert(*dtype, a.dtype(), eval(a, env)?),
-        Node::Bits(dtype, a) => reinterpret(*dtype, a.dtype(), eval(a, env)?)?,
-    })
+    Evaluation { env, shared: HashMap::new() }.expr(expr)
 }
 
 /// The value of an index under `env`.
 pub fn eval_idx(idx: &Idx, env: &mut dyn Env) -> Option<i64> {
-    idx.eval(&mut |atom| {
-        match atom {
-            Atom::Sym(name) => env.symbol(name),
-            Atom::Var(var) => env.var(var.id),
-            Atom::Data(value, extent) => eval_idx(extent, env)
-                .and_then(|extent| Some(eval(value, env)?.to_i64().clamp(0, (extent - 1).max(0)))),
-            Atom::Div(..) | Atom::Mod(..) | Atom::Min(..) | Atom::Max(..) => None,
+    Evaluation { env, shared: HashMap::new() }.idx(idx)
+}
+
+struct Evaluation<'a> {
+    env: &'a mut dyn Env,
+    /// The values of nodes that may be met again, by address.
+    shared: HashMap<usize, Value>,
+}
+
+impl Evaluation<'_> {
+    fn expr(&mut self, expr: &Expr) -> Option<Value> {
+        if !expr.is_shared() {
+            return self.node(expr);
         }
-        .ok_or(())
-    })
-    .ok()
+        if let Some(value) = self.shared.get(&expr.id()) {
+            return Some(*value);
+        }
+        let value = self.node(expr)?;
+        self.shared.insert(expr.id(), value);
+        Some(value)
+    }
+
+    fn node(&mut self, expr: &Expr) -> Option<Value> {
+        Some(match expr.node() {
+            Node::Const(c) => c.value,
+            Node::Index(idx, dtype) => apply_cast(*dtype, Value::I(self.idx(idx)?)),
+            Node::Load { source, at, .. } => {
+                let at: Vec<i64> = at.iter().map(|i| self.idx(i)).collect::<Option<_>>()?;
+                self.env.load(*source, &at)?
+            }
+            Node::Arg(number, _) => self.env.arg(*number)?,
+            Node::Unary(op, a) => apply_unary(*op, self.expr(a)?, a.dtype()),
+            Node::Binary(op, a, b) => apply_binary(*op, self.expr(a)?, self.expr(b)?, a.dtype()),
+            Node::Select(c, a, b) => {
+                let chosen = if self.expr(c)?.to_bool() { a } else { b };
+                self.expr(chosen)?
+            }
+            Node::Cast(dtype, a) => convert(*dtype, a.dtype(), self.expr(a)?),
+            Node::Bits(dtype, a) => reinterpret(*dtype, a.dtype(), self.expr(a)?)?,
+        })
+    }
+
+    fn idx(&mut self, idx: &Idx) -> Option<i64> {
+        idx.eval(&mut |atom| {
+            match atom {
+                Atom::Sym(name) => self.env.symbol(name),
+                Atom::Var(var) => self.env.var(var.id),
+                Atom::Data(value, extent) => self
+                    .idx(extent)
+                    .and_then(|extent| Some(self.expr(value)?.to_i64().clamp(0, (extent - 1).max(0)))),
+                Atom::Div(..) | Atom::Mod(..) | Atom::Min(..) | Atom::Max(..) => None,
+            }
+            .ok_or(())
+        })
+        .ok()
+    }
 }
 
 /// Round or wrap a value to what `dtype` can hold.
@@ -319,6 +353,31 @@ mod tests {
         ] {
             assert!((erf(x) - want).abs() < 1e-14, "erf({x}) = {}, want {want}", erf(x));
         }
+    }
+
+    /// Reads 1 everywhere.
+    struct Ones;
+
+    impl Env for Ones {
+        fn symbol(&mut self, _: &str) -> Option<i64> {
+            Some(1)
+        }
+        fn var(&mut self, _: u32) -> Option<i64> {
+            Some(1)
+        }
+        fn load(&mut self, _: u32, _: &[i64]) -> Option<Value> {
+            Some(Value::F(1.0))
+        }
+        fn arg(&mut self, _: u32) -> Option<Value> {
+            Some(Value::F(1.0))
+        }
+    }
+
+    #[test]
+    fn what_is_shared_is_evaluated_once() {
+        let x = Expr::load(0, DType::F64, vec![]);
+        let doubled = (0..100).fold(x, |x, _| &x + &x);
+        assert_eq!(eval(&doubled, &mut Ones), Some(Value::F(100f64.exp2())));
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod convert;
 mod eval;
 mod fold;
 mod index;
+mod listing;
 mod minifloat;
 mod operators;
 mod print;

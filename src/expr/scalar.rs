@@ -4,6 +4,7 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use super::index::Idx;
+use super::listing::Listing;
 use super::value::Value;
 use crate::tensor::DType;
 
@@ -211,6 +212,11 @@ impl Expr {
         Arc::as_ptr(&self.0) as usize
     }
 
+    /// Whether other expressions may hold it too, and it is worth remembering.
+    pub(super) fn is_shared(&self) -> bool {
+        Arc::strong_count(&self.0) > 1 && !matches!(self.node(), Node::Const(_) | Node::Arg(..))
+    }
+
     /// The value, when it is a constant.
     pub fn as_const(&self) -> Option<Value> {
         match self.node() {
@@ -260,8 +266,9 @@ impl std::fmt::Display for Expr {
     }
 }
 
+/// A canonical text, of which tuning keys are made.
 impl std::fmt::Debug for Expr {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{self}")
+        f.write_str(&Listing::of(self))
     }
 }

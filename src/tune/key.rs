@@ -95,22 +95,43 @@ mod tests {
         assert_eq!(fnv1a(b"a"), 0xd228cb696f1a8caf78912b704e4a8964);
     }
 
-    #[test]
-    fn what_sizes_nothing_makes_no_difference() {
-        // `out[i] = in[p1 * 8 + i]` for `i` below p0.
-        let (len, step) = (Idx::sym("p0"), Idx::sym("p1"));
-        let at = &(&step * &Idx::from(8i64)) + &Idx::var(0, &len);
-        let body = Body::Map { len, value: Expr::load(0, DType::F32, vec![at]) };
-        let spec = KernelSpec { inputs: vec![DType::F32], output: DType::F32, params: 2, body };
+    fn platform() -> Platform {
         let text = || "x".to_string();
-        let platform = Platform {
+        Platform {
             adapter: text(),
             kind: AdapterKind::Cpu,
             backend: text(),
             driver: text(),
             compiler: text(),
+        }
+    }
+
+    /// `out[i] = value(in[p1 * 8 + i])` for `i` below p0.
+    fn spec(value: impl FnOnce(Expr) -> Expr) -> KernelSpec {
+        let (len, step) = (Idx::sym("p0"), Idx::sym("p1"));
+        let at = &(&step * &Idx::from(8i64)) + &Idx::var(0, &len);
+        let body = Body::Map { len, value: value(Expr::load(0, DType::F32, vec![at])) };
+        KernelSpec { inputs: vec![DType::F32], output: DType::F32, params: 2, body }
+    }
+
+    #[test]
+    fn equal_kernels_have_one_key() {
+        let key = |value: fn(Expr) -> Expr| Key::new(&spec(value), &[1, 1], &platform()).kernel;
+        let shared: fn(Expr) -> Expr = |x| {
+            let e = x.exp();
+            &e * &e
         };
-        let key = |sizes: [i64; 2]| Key::new(&spec, &sizes, &platform);
+        assert_eq!(key(shared), key(|x| x.exp() * x.exp()));
+        assert_ne!(key(shared), key(|x| x.exp() * x.log()));
+        assert_ne!(key(shared), key(|x| x.exp() * x));
+        // As deep as this, a tree would not end.
+        assert_ne!(key(|x| (0..99).fold(x, |x, _| &x + &x)), key(|x| (0..98).fold(x, |x, _| &x + &x)));
+    }
+
+    #[test]
+    fn what_sizes_nothing_makes_no_difference() {
+        let spec = spec(|x| x);
+        let key = |sizes: [i64; 2]| Key::new(&spec, &sizes, &platform());
         assert_eq!(key([5, 0]).bucket, [8, 0]);
         assert_eq!(key([5, 0]), key([7, 100]));
         assert_ne!(key([5, 0]), key([9, 0]));

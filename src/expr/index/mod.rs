@@ -283,44 +283,61 @@ impl std::ops::Mul for &Idx {
     }
 }
 
+impl Idx {
+    /// The index as text, with what `data` makes of the values that it reads and their extents.
+    pub(super) fn written(&self, data: &mut dyn FnMut(&Expr, &Idx) -> String) -> String {
+        let mut text = String::new();
+        for (position, (atoms, c)) in self.0.iter().rev().enumerate() {
+            text += match (position, *c < 0) {
+                (0, false) => "",
+                (0, true) => "-",
+                (_, false) => " + ",
+                (_, true) => " - ",
+            };
+            let size = c.unsigned_abs();
+            let mut factors = Vec::new();
+            if size != 1 || atoms.is_empty() {
+                factors.push(size.to_string());
+            }
+            for atom in atoms {
+                let mut pair = |a: &Idx, b: &Idx| (a.written(data), b.written(data));
+                factors.push(match atom {
+                    Atom::Sym(name) => name.to_string(),
+                    Atom::Var(v) => format!("i{}", v.id),
+                    Atom::Div(a, b) => {
+                        let (a, b) = pair(a, b);
+                        format!("(({a}) / ({b}))")
+                    }
+                    Atom::Mod(a, b) => {
+                        let (a, b) = pair(a, b);
+                        format!("(({a}) % ({b}))")
+                    }
+                    Atom::Min(a, b) => {
+                        let (a, b) = pair(a, b);
+                        format!("min({a}, {b})")
+                    }
+                    Atom::Max(a, b) => {
+                        let (a, b) = pair(a, b);
+                        format!("max({a}, {b})")
+                    }
+                    Atom::Data(value, extent) => data(value, extent),
+                });
+            }
+            text += &factors.join("*");
+        }
+        if text.is_empty() { "0".into() } else { text }
+    }
+}
+
 impl std::fmt::Display for Idx {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        if self.0.is_empty() {
-            return f.write_str("0");
-        }
-        for (position, (atoms, c)) in self.0.iter().rev().enumerate() {
-            let sign = if *c < 0 { "-" } else { "+" };
-            match (position, *c < 0) {
-                (0, false) => {}
-                (0, true) => f.write_str("-")?,
-                _ => write!(f, " {sign} ")?,
-            }
-            let size = c.unsigned_abs();
-            if size != 1 || atoms.is_empty() {
-                write!(f, "{size}{}", if atoms.is_empty() { "" } else { "*" })?;
-            }
-            for (i, atom) in atoms.iter().enumerate() {
-                if i > 0 {
-                    f.write_str("*")?;
-                }
-                match atom {
-                    Atom::Sym(name) => f.write_str(name)?,
-                    Atom::Var(v) => write!(f, "i{}", v.id)?,
-                    Atom::Div(a, b) => write!(f, "(({a}) / ({b}))")?,
-                    Atom::Mod(a, b) => write!(f, "(({a}) % ({b}))")?,
-                    Atom::Min(a, b) => write!(f, "min({a}, {b})")?,
-                    Atom::Max(a, b) => write!(f, "max({a}, {b})")?,
-                    Atom::Data(e, _) => write!(f, "[{e}]")?,
-                }
-            }
-        }
-        Ok(())
+        f.write_str(&self.written(&mut |value, _| format!("[{value}]")))
     }
 }
 
 impl std::fmt::Debug for Idx {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{self}")
+        f.write_str(&self.written(&mut |value, extent| format!("[{value:?} < {extent:?}]")))
     }
 }
 
