@@ -5,7 +5,7 @@ mod support;
 use std::time::{Duration, Instant};
 
 use half::f16;
-use support::net::{Net, int, ints, made_up};
+use support::net::{Net, int, ints, made_up, text};
 use tilewright::{
     DType, DeviceTensor, Error, Session, SessionOptions, Tensor, TuneMode, TuneOptions, TuneStatus,
 };
@@ -299,14 +299,16 @@ fn a_cache_is_updated_in_place() {
     }
 }
 
-/// `present` is `past` with `new` written at `at`, by `op`; `also` reads `past`, too.
+/// `present` is `past` with `new` written at `at`, by `op`, which may name a reduction; `also` reads `past`, too.
 fn scattered(op: &str, [past, new, at]: [&str; 3], also: bool) -> Net {
-    let axis: &[_] = if op == "ScatterND" { &[] } else { &[int("axis", 1)] };
+    let (op, reduction) = op.split_once(' ').unwrap_or((op, ""));
+    let mut axis = if op == "ScatterND" { vec![] } else { vec![int("axis", 1)] };
+    axis.extend((!reduction.is_empty()).then(|| text("reduction", reduction)));
     let net = Net::new()
         .input("past", DType::F32, past)
         .input("new", DType::F32, new)
         .input("at", DType::I64, at)
-        .node(op, if op == "TensorScatter" { "past new at" } else { "past at new" }, "present", axis)
+        .node(op, if op == "TensorScatter" { "past new at" } else { "past at new" }, "present", &axis)
         .output("present", DType::F32);
     if also { net.node("Neg", "past", "also", &[]).output("also", DType::F32) } else { net }
 }
@@ -319,10 +321,13 @@ fn an_input_is_updated_in_place_only_where_nobody_else_has_it() {
     let past = made_up(&[2, 9, 2], 1);
     // Operator; shapes of past, new and at; sizes of new and at; at.
     type Row<'a> = (&'a str, [&'a str; 3], [&'a [usize]; 2], &'a [i64]);
-    let ops: [Row; 3] = [
+    let ops: [Row; 5] = [
         ("TensorScatter", ["batch room 2", "batch n 2", "batch"], [&[2, 3, 2], &[2]], &[1, 6]),
         ("ScatterND", ["batch room 2", "n 2", "n 2"], [&[3, 2], &[3, 2]], &[0, 8, -1, 3, 0, -8]),
         ("ScatterElements", ["batch room 2", "few n 2", "few n 2"], [&[1, 2, 2]; 2], &[8, -9, -3, 2]),
+        // Some have one place, and some none.
+        ("ScatterND add", ["2 9 2", "4 2", "4 2"], [&[4, 2], &[4, 2]], &[0, 8, -1, 3, 0, -1, 2, 0]),
+        ("ScatterElements mul", ["2 9 2", "1 4 2", "1 4 2"], [&[1, 4, 2]; 2], &[8, -9, -1, 2, 3, 9, 8, 2]),
     ];
     for ((op, shapes, [new, at], places), also) in ops.into_iter().flat_map(|op| [(op, false), (op, true)]) {
         let (new, at) = (made_up(new, 2), Tensor::from_slice(at, places).unwrap());
@@ -336,7 +341,8 @@ fn an_input_is_updated_in_place_only_where_nobody_else_has_it() {
         let given_up = session.upload(&past).unwrap();
         let mut outputs = request().input("past", given_up).keep("present").run().unwrap();
         assert_eq!(outputs.take_kept("present").unwrap().to_host().unwrap(), want["present"], "{op}");
-        assert_eq!(session.dispatches(), if also { whole } else { 1 }, "{op}");
+        let in_place = if op.contains(' ') { 2 } else { 1 };
+        assert_eq!(session.dispatches(), if also { whole } else { in_place }, "{op}");
         if also {
             assert_eq!(outputs["also"], want["also"], "{op}");
         }

@@ -144,7 +144,7 @@ pub struct Value {
 }
 
 /// A value that is `base` but for some elements: `out[at(i)] = value(i)` for those `i` within `extents` for which `when(i)`
-/// holds, no two of which have one place. Loop variables are those of `extents`. Where the memory of `base` may be taken
+/// holds; those that have one place have one value. Loop variables are those of `extents`. Where the memory of `base` may be taken
 /// over, only these elements need be written.
 #[derive(Clone, Debug)]
 pub struct Update {

@@ -1,11 +1,12 @@
 //! Writing at positions that a tensor names. A position finds its update by looking through all that may
 //! hit it, which needs no atomic operations and has one order; the cost is positions times updates. In place, an update
-//! finds its position; so it is done where the updates are not combined with anything, as then no two have one position.
+//! finds its position. Updates that are combined find each other first, where there are no more of them than positions:
+//! then each knows what becomes of the element that it reaches.
 
 use super::index::from_front;
 use super::math::{Lowering, op};
 use super::{Cx, OpDef};
-use crate::expr::{Binary, Expr, Idx, flatten, unflatten, vars};
+use crate::expr::{Binary, Expr, Idx, flatten, numel, unflatten, vars};
 use crate::ir::{Combine, Def, Stop, Update, ValueId};
 use crate::tensor::DType;
 
@@ -44,6 +45,8 @@ struct Scatter<'a> {
     updates: ValueId,
     /// Extents of what is looked through.
     extents: Vec<Idx>,
+    /// How many positions one set of them has to choose from.
+    line: Idx,
     /// The leading axes of `x` on which it depends whether an update hits.
     depth: usize,
     /// Whether update `r` hits the element at `i`.
@@ -56,44 +59,68 @@ struct Scatter<'a> {
 
 impl Scatter<'_> {
     fn lower(&self, cx: &mut Cx) -> Lowering {
-        let shape = cx.program.shape(self.x).to_vec();
-        let i = vars(0, &shape);
-        let here = cx.program.load(self.x, &i);
         match reduction(cx)? {
+            // To look through the updates for each of them costs less than for each position.
+            Some(combine) if numel(&self.extents).is_at_most(&self.line) => {
+                let merged = self.merged(cx, combine);
+                self.replaced(cx, merged)
+            }
             Some(combine) => {
-                let r = vars(shape.len() as u32, &self.extents);
-                let update = cx.program.load(self.updates, &(self.source)(&i, &r));
-                let dtype = update.dtype();
-                let body = (self.hits)(cx, &i, &r).select(&update, &combine.identity(dtype));
-                let extents = self.extents.clone();
-                let all = cx.program.add(dtype, shape.clone(), Def::Reduce { extents, combine, body });
-                let body = here.binary(combine.binary(), &cx.program.load(all, &i));
+                let shape = cx.program.shape(self.x).to_vec();
+                let i = vars(0, &shape);
+                let all = self.combined(cx, &shape, &i, combine);
+                let body = cx.program.load(self.x, &i).binary(combine.binary(), &cx.program.load(all, &i));
                 Ok(vec![cx.program.map(shape, body)])
             }
-            None => {
-                // The number of the last update that hits, counted from 1; 0 where none does.
-                let outer = &shape[..self.depth];
-                let r = vars(self.depth as u32, &self.extents);
-                let number = flatten(&r, &self.extents);
-                let hit = (self.hits)(cx, &i[..self.depth], &r);
-                let counted = Expr::index(&number + &Idx::from(1i64), DType::I32);
-                let body = hit.select(&counted, &Expr::int(DType::I32, 0));
-                let reduce = Def::Reduce { extents: self.extents.clone(), combine: Combine::Max, body };
-                let last = cx.program.add(DType::I32, outer.to_vec(), reduce);
-                let last = cx.program.load(last, &i[..self.depth]);
-                let one = Expr::int(DType::I32, 1);
-                let len = crate::expr::numel(&self.extents);
-                let r = unflatten(&last.binary(Binary::Sub, &one).to_position(&len), &self.extents);
-                let update = cx.program.load(self.updates, &(self.source)(&i, &r));
-                let body = one.binary(Binary::Le, &last).select(&update, &here);
-                let extents = cx.program.shape(self.updates).to_vec();
-                let own = vars(0, &extents);
-                let (at, when) = (self.place)(cx, &own);
-                let value = cx.program.load(self.updates, &own);
-                let update = Update { base: self.x, extents, at, when, value };
-                Ok(vec![cx.program.map_or_update(shape, body, update)])
-            }
+            None => self.replaced(cx, self.updates),
         }
+    }
+
+    /// For each element of a tensor of shape `shape`, all updates of the element at `place` of `x`.
+    fn combined(&self, cx: &mut Cx, shape: &[Idx], place: &[Idx], combine: Combine) -> ValueId {
+        let r = vars(shape.len() as u32, &self.extents);
+        let update = cx.program.load(self.updates, &(self.source)(place, &r));
+        let dtype = update.dtype();
+        let body = (self.hits)(cx, place, &r).select(&update, &combine.identity(dtype));
+        let extents = self.extents.clone();
+        cx.program.add(dtype, shape.to_vec(), Def::Reduce { extents, combine, body })
+    }
+
+    /// For each update, what the element that it reaches becomes: those of one place are equal.
+    fn merged(&self, cx: &mut Cx, combine: Combine) -> ValueId {
+        let shape = cx.program.shape(self.updates).to_vec();
+        let own = vars(0, &shape);
+        let (at, _) = (self.place)(cx, &own);
+        let all = self.combined(cx, &shape, &at, combine);
+        let body = cx.program.load(self.x, &at).binary(combine.binary(), &cx.program.load(all, &own));
+        cx.program.map(shape, body)
+    }
+
+    /// `x` with elements of `values`, which has the shape of the updates, in it; the last where several have one place.
+    fn replaced(&self, cx: &mut Cx, values: ValueId) -> Lowering {
+        let shape = cx.program.shape(self.x).to_vec();
+        let i = vars(0, &shape);
+        // The number of the last update that hits, counted from 1; 0 where none does.
+        let outer = &shape[..self.depth];
+        let r = vars(self.depth as u32, &self.extents);
+        let number = flatten(&r, &self.extents);
+        let hit = (self.hits)(cx, &i[..self.depth], &r);
+        let counted = Expr::index(&number + &Idx::from(1i64), DType::I32);
+        let body = hit.select(&counted, &Expr::int(DType::I32, 0));
+        let reduce = Def::Reduce { extents: self.extents.clone(), combine: Combine::Max, body };
+        let last = cx.program.add(DType::I32, outer.to_vec(), reduce);
+        let last = cx.program.load(last, &i[..self.depth]);
+        let one = Expr::int(DType::I32, 1);
+        let len = numel(&self.extents);
+        let r = unflatten(&last.binary(Binary::Sub, &one).to_position(&len), &self.extents);
+        let update = cx.program.load(values, &(self.source)(&i, &r));
+        let body = one.binary(Binary::Le, &last).select(&update, &cx.program.load(self.x, &i));
+        let extents = cx.program.shape(self.updates).to_vec();
+        let own = vars(0, &extents);
+        let (at, when) = (self.place)(cx, &own);
+        let value = cx.program.load(values, &own);
+        let update = Update { base: self.x, extents, at, when, value };
+        Ok(vec![cx.program.map_or_update(shape, body, update)])
     }
 }
 
@@ -141,8 +168,8 @@ fn scatter_elements(cx: &mut Cx) -> Lowering {
         at[axis] = to;
         (at, is_there)
     };
-    let extents = vec![given[axis].clone()];
-    Scatter { x, updates, extents, depth: shape.len(), hits: &hits, source: &source, place: &place }.lower(cx)
+    let (extents, line, depth) = (vec![given[axis].clone()], shape[axis].clone(), shape.len());
+    Scatter { x, updates, extents, line, depth, hits: &hits, source: &source, place: &place }.lower(cx)
 }
 
 fn scatter_nd(cx: &mut Cx) -> Lowering {
@@ -181,7 +208,8 @@ fn scatter_nd(cx: &mut Cx) -> Lowering {
         let is_there = there.into_iter().fold(Expr::bool(true), |all, one| all.and(one));
         ([at.as_slice(), rest].concat(), is_there)
     };
-    Scatter { x, updates, extents, depth, hits: &hits, source: &source, place: &place }.lower(cx)
+    let line = numel(&shape[..depth]);
+    Scatter { x, updates, extents, line, depth, hits: &hits, source: &source, place: &place }.lower(cx)
 }
 
 fn tensor_scatter(cx: &mut Cx) -> Lowering {

@@ -308,11 +308,12 @@ fn build(
         let Origin::Input(input) = builder.tensors[base].origin else { continue };
         let inputs = made.sources.iter().map(|&id| builder.source(id)).collect::<Result<Vec<_>>>()?;
         let output = steps[position].output;
-        let readers = steps.iter().filter(|step| step.inputs.contains(&base)).count();
+        // Until then, others may read what was there.
+        let is_read_later = steps[position + 1..].iter().any(|step| step.inputs.contains(&base));
         let is_repeated = repeats.iter().any(|repeat| repeat.steps.contains(&position));
         let is_output = outputs.iter().any(|o| matches!(o.source, Source::Device(t) if t == base));
         let same_dtype = builder.tensors[base].dtype == builder.tensors[output].dtype;
-        if readers == 1 && !is_repeated && !is_output && same_dtype && !inputs.contains(&base) {
+        if !is_read_later && !is_repeated && !is_output && same_dtype && !inputs.contains(&base) {
             let step = Step { kernel: number(made.spec), inputs, output, params: made.params };
             updates.insert(position, InPlace { input, base, step });
         }

@@ -100,6 +100,10 @@ def _(d):
     size[axis] = d.int(1, shape[axis])
     order = np.argsort(d.rng.random(shape), axis=axis)
     indices = np.take(order, np.arange(size[axis]), axis=axis).astype(I64)
+    if reduction != "none":
+        # Some reach one place.
+        size[axis] = d.int(1, 2 * shape[axis])
+        indices = d.rng.integers(-shape[axis], shape[axis], size)
     return [d.tensor(shape), indices, d.tensor(size)], {"axis": axis, "reduction": reduction}
 
 
@@ -107,7 +111,10 @@ def _(d):
 def _(d):
     shape = d.full(1, 3)
     rows = d.rng.permutation(shape[0])[: d.int(1, shape[0])].reshape(-1, 1).astype(I64)
-    return [d.tensor(shape), rows, d.tensor([len(rows), *shape[1:]])], {"reduction": d.of(["none", "add", "mul"])}
+    reduction = d.of(["none", "add", "mul", "max", "min"])
+    if reduction != "none":
+        rows = d.rng.integers(-shape[0], shape[0], [d.int(1, 2 * shape[0]), 1])
+    return [d.tensor(shape), rows, d.tensor([len(rows), *shape[1:]])], {"reduction": reduction}
 
 
 @op("OneHot")

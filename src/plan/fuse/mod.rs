@@ -14,7 +14,7 @@ pub use expanded::{Expanded, ExpandedStage, Scores};
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use self::uses::{after_reductions, epilogue_tails, users};
+use self::uses::{after_reductions, epilogue_tails, made_of_bases, users};
 use crate::ir::{Def, Program, ValueId};
 use crate::plan::attention::Attention;
 use crate::plan::chain::{Cost, chains};
@@ -71,7 +71,8 @@ pub struct Fusion<'a> {
 /// Decide for all values that `outputs` depend on. Values in `outputs`, none of which is a reshape, are stored.
 pub fn fuse<'a>(program: &'a Program, outputs: &BTreeSet<ValueId>, most_inputs: usize) -> Fusion<'a> {
     let users = users(program, outputs);
-    let tails = epilogue_tails(program, outputs, &users);
+    let mut tails = epilogue_tails(program, outputs, &users);
+    tails.extend(made_of_bases(program));
     let after_reductions = after_reductions(program, &users);
     let chains = chains(program, &users, |id| outputs.contains(&id) || tails.contains(&id));
     let (roles, drafts) = (HashMap::new(), BTreeMap::new());

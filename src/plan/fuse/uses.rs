@@ -68,6 +68,21 @@ fn sole_end(chain: &BTreeSet<ValueId>, users: &BTreeMap<ValueId, BTreeSet<ValueI
     chain.iter().all(|id| *id == end || within(id))
 }
 
+/// What updates write that is made of their bases: it is there before they begin, as a kernel cannot read what it writes.
+pub fn made_of_bases(program: &Program) -> BTreeSet<ValueId> {
+    let mut made = BTreeSet::new();
+    for update in program.values.iter().filter_map(|value| value.update.as_ref()) {
+        update.value.visit(&mut |e| {
+            if let Node::Load { source, .. } = e.node()
+                && program.value(*source).sources().contains(&update.base)
+            {
+                made.insert(*source);
+            }
+        });
+    }
+    made
+}
+
 /// The maps that a reduction leads to through maps alone: the results of row kernels.
 pub fn after_reductions(
     program: &Program,
