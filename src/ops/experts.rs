@@ -22,8 +22,8 @@ enum Form {
     Codes(Codes),
     /// float8, meant as `number * scale`.
     Float8(Scale),
-    /// float4, two in a byte, meant as `number * scale * scales[expert]`.
-    Float4 { packed: Packed, block: Idx, scales: ValueId, global: ValueId },
+    /// float4, two in a byte, meant as `number * scale * global[expert]`.
+    Float4 { packed: Packed, block: Idx, scales: ValueId, global: Option<ValueId> },
 }
 
 struct Codes {
@@ -75,7 +75,9 @@ impl Linear {
                     _ => Packed::Rows,
                 };
                 let block = Idx::from(if kind == "fp4" { 32i64 } else { 16 });
-                Form::Float4 { packed, block, scales: cx.input(i + 1)?, global: global_scale(cx, number)? }
+                // The third layer of MXFP4 has the scales of its blocks alone.
+                let global = if kind == "fp4" && number > 2 { None } else { Some(global_scale(cx, number)?) };
+                Form::Float4 { packed, block, scales: cx.input(i + 1)?, global }
             }
             other => return Err(cx.unsupported(format!("quant_type={other}"))),
         };
@@ -128,7 +130,8 @@ impl Linear {
                     Packed::Columns => (row, column),
                 };
                 let code = unpacked(p, self.weights, &[expert.clone(), line.clone()], place, 4);
-                float4(&code) * real(*scales, &[expert, row, &column.div(block)]) * real(*global, &[expert])
+                let scaled = float4(&code) * real(*scales, &[expert, row, &column.div(block)]);
+                global.map_or(scaled.clone(), |global| scaled * real(global, &[expert]))
             }
         }
     }
@@ -195,7 +198,7 @@ fn codes(cx: &Cx, i: usize, number: usize) -> Result<Codes, Stop> {
 /// The scale per expert of a layer of floats; the third layer has none.
 fn global_scale(cx: &Cx, number: usize) -> Result<ValueId, Stop> {
     if number > 2 {
-        return Err(cx.unsupported("fc3 of float8 or float4"));
+        return Err(cx.unsupported("fc3 with a scale per expert, which no input holds"));
     }
     cx.input(14 + number)
 }

@@ -101,14 +101,19 @@ fn group_norm(cx: &mut Cx, x: ValueId) -> Result<ValueId, Stop> {
 
 fn skip_group_norm(cx: &mut Cx) -> Lowering {
     let (x, mut skip) = (cx.input(0)?, cx.input(3)?);
-    let shape = cx.program.shape(x).to_vec();
+    let last = cx.int_or("channels_last", 1)? != 0;
+    // The other axes of what is given by channel.
+    let ones = vec![Idx::from(1i64); cx.program.rank(x).saturating_sub(2)];
+    let (before, behind) = if last { (ones, vec![]) } else { (vec![], ones) };
     if cx.program.rank(skip) == 2 {
         let flat = cx.program.shape(skip).to_vec();
-        let ones = vec![Idx::from(1i64); shape.len().saturating_sub(2)];
-        skip = cx.program.reshape(skip, [&flat[..1], &ones, &flat[1..]].concat())?;
+        skip = cx.program.reshape(skip, [&flat[..1], &before, &flat[1..], &behind].concat())?;
     }
     let mut operands = vec![x, skip];
-    operands.extend(cx.optional(4));
+    if let Some(bias) = cx.optional(4) {
+        let channels = cx.program.shape(bias).to_vec();
+        operands.push(cx.program.reshape(bias, [channels, behind].concat())?);
+    }
     let sum = cx.program.elementwise(&operands, |e| e[1..].iter().fold(e[0].clone(), |a, b| &a + b))?;
     Ok(vec![group_norm(cx, sum)?, sum])
 }

@@ -72,6 +72,16 @@ fn matmul(cx: &mut Cx) -> Lowering {
     cx.program.equate(last, &Idx::from(k), "inner axes of a matrix product")?;
     let (block, blocks) = (Idx::from(size), (k + size - 1) / size);
     let p = &mut *cx.program;
+    let biased = |p: &mut Program, y: ValueId| match bias {
+        Some(bias) => Ok(vec![p.elementwise(&[y, bias], |e| &e[0] + &e[1])?]),
+        None => Ok(vec![y]),
+    };
+    // A projection that is left out has weights without elements, and is 0.
+    if p.shape(b).iter().any(|d| d.is(0)) {
+        let zero = Expr::int(p.dtype(a), 0);
+        let y = p.map([rows, &[Idx::from(n)]].concat(), zero);
+        return biased(p, y);
+    }
     // Scales and unpacked zero points come as `[N, blocks]` or flat.
     let table = |p: &mut Program, x: ValueId| p.reshape(x, vec![Idx::from(n), Idx::from(blocks)]);
     let scales = table(p, scales)?;
@@ -105,10 +115,7 @@ fn matmul(cx: &mut Cx) -> Lowering {
         (element, weight.cast(dtype))
     });
     let y = p.reshape(product, [rows, &[Idx::from(n)]].concat())?;
-    Ok(vec![match bias {
-        Some(bias) => p.elementwise(&[y, bias], |e| &e[0] + &e[1])?,
-        None => y,
-    }])
+    biased(p, y)
 }
 
 fn gather(cx: &mut Cx) -> Lowering {

@@ -202,7 +202,9 @@ fn group(cx: &mut Cx) -> Lowering {
 fn layer(cx: &mut Cx, x: ValueId, scale: usize, bias: usize, centred: bool) -> Lowering {
     let rank = cx.program.rank(x);
     let axes: Vec<usize> = (cx.axis(cx.int_or("axis", -1)?, rank)?..rank).collect();
-    let epsilon = cx.float_or("epsilon", 1e-5)?;
+    // Those with a skip connection have another default.
+    let default = if cx.node.op.starts_with("Skip") { 1e-12 } else { 1e-5 };
+    let epsilon = cx.float_or("epsilon", default)?;
     let (scale, bias) = (cx.optional(scale), cx.optional(bias));
     let p = &mut *cx.program;
     let (y, mean, inverse) = if centred {
