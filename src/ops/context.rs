@@ -35,6 +35,11 @@ impl Cx<'_> {
         self.inputs.get(i).copied().flatten()
     }
 
+    /// Whether somebody may read output `i`.
+    pub fn gives(&self, i: usize) -> bool {
+        self.node.outputs.get(i).is_some_and(|name| !name.is_empty())
+    }
+
     /// All inputs, which must all be there.
     pub fn all_inputs(&self) -> Result<Vec<ValueId>, Stop> {
         (0..self.inputs.len()).map(|i| self.input(i)).collect()

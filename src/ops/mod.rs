@@ -4,6 +4,7 @@
 //! a new operator is a new row and nothing else.
 
 mod activation;
+mod attend;
 mod attention;
 #[cfg(test)]
 mod case;
@@ -22,10 +23,13 @@ mod filter;
 mod fourier;
 mod fused;
 mod fused_attention;
+mod group_query;
 mod index;
 mod join;
+mod kv_codes;
 mod linear_attention;
 mod loss;
+mod masks;
 mod math;
 mod matmul;
 mod moe;
@@ -117,6 +121,7 @@ pub const FAMILIES: &[(&str, &[OpDef])] = &[
     ("Deformable convolutions", deform::OPS),
     ("Fusions", fused::OPS),
     ("Fused attention", fused_attention::OPS),
+    ("Attention over caches", group_query::OPS),
     ("Weights in blocks", nbits::OPS),
     ("Mixtures of experts", moe::OPS),
     ("Quantized operators", qlinear::OPS),

@@ -2,9 +2,10 @@
 
 import math
 
+import ml_dtypes
 import numpy as np
 
-from draw import F32, I8, I32, I64, U8, op, window
+from draw import F32, F64, I8, I32, I64, U8, op, window
 
 
 @op("com.microsoft.FusedConv")
@@ -18,33 +19,114 @@ def _(d):
     return inputs, {"activation": activation[0], **attributes}
 
 
+def softmaxed(scores):
+    powers = np.exp(scores - scores.max(-1, keepdims=True))
+    return powers / powers.sum(-1, keepdims=True)
+
+
+def heads(x, count):
+    """`[batch, length, heads * size]` as `[batch, heads, length, size]`."""
+    return x.reshape(*x.shape[:2], count, -1).transpose(0, 2, 1, 3)
+
+
+def halves_turned(x, first, width):
+    """The first `width` elements of a head turned in halves, by angles of base 10000."""
+    half = width // 2
+    angle = (first + np.arange(x.shape[-2]))[:, None] / 10000.0 ** (np.arange(half) / half)
+    a, b = x[..., :half], x[..., half:width]
+    turned = [a * np.cos(angle) - b * np.sin(angle), a * np.sin(angle) + b * np.cos(angle)]
+    return np.concatenate([*turned, x[..., width:]], -1)
+
+
+def projected(inputs, attributes):
+    """com.microsoft.Attention with a mask per pair of positions, a shared buffer and rotary embeddings."""
+    x, w, bias, mask, past, _, held = (*inputs, *[None] * 7)[:7]
+    q, k, v = (heads(part, attributes["num_heads"]) for part in np.split(x @ w + bias, 3, -1))
+    new, before = x.shape[1], int(held.item()) if held is not None else 0
+    if attributes.get("do_rotary"):
+        width = attributes.get("rotary_embedding_dim", q.shape[-1])
+        q, k = halves_turned(q, before, width), halves_turned(k, before, width)
+    present = np.stack([k, v]) if past is None else past.copy()
+    present[:, :, :, before : before + new] = np.stack([k, v])
+    k, v = present[:, :, :, : before + new]
+    scores = q @ k.swapaxes(-1, -2) / np.sqrt(q.shape[-1])
+    if mask is not None:
+        scores = scores + np.where(mask[:, :, before : before + new, : before + new] > 0, 0, -10000.0)
+    if attributes["unidirectional"]:
+        scores = np.where(np.arange(before + new) <= before + np.arange(new)[:, None], scores, -np.inf)
+    return [(softmaxed(scores) @ v).swapaxes(1, 2).reshape(*x.shape[:2], -1), present]
+
+
 @op("com.microsoft.Attention")
 def _(d):
-    batch, length, heads, size, width = d.int(1, 2), d.int(1, 5), d.int(1, 3), d.int(1, 4), d.int(1, 6)
-    hidden = heads * size
+    batch, length, count, size, width = d.int(1, 2), d.int(1, 5), d.int(1, 3), 2 * d.int(1, 3), d.int(1, 6)
+    hidden = count * size
     x, w = d.tensor([batch, length, width], low=-1, high=1), d.tensor([width, 3 * hidden], low=-1, high=1)
+    attributes = {"num_heads": count, "unidirectional": d.int(0, 1)}
+    inputs = [x, w, d.tensor([3 * hidden])]
+    if d.bool():
+        # ONNX Runtime has these on no CPU.
+        d.formula, attributes["do_rotary"] = projected, d.int(0, 1)
+        if d.bool():
+            attributes["rotary_embedding_dim"] = 2 * d.int(1, size // 2)
+        before, room = d.int(0, 3), d.int(0, 2)
+        total = before + length + room
+        mask = d.rng.integers(0, 2, [batch, 1, total + 1, total + 1]).astype(I32) if d.bool() else None
+        if mask is not None:
+            mask[..., 0] = 1
+        attributes["past_present_share_buffer"] = 1
+        past = d.tensor([2, batch, count, total, size], low=-1, high=1)
+        return [*inputs, mask, past, None, np.array([before], I32)], attributes, 2
     keys = d.rng.integers(0, 2, [batch, length]).astype(I32)
     keys[:, 0] = 1
     ends = d.rng.integers(1, length + 1, [batch]).astype(I32)
     begins = (d.rng.random(batch) * ends).astype(I32)
-    masks = [ends, np.concatenate([ends, begins]), keys]
+    masks = [ends, np.concatenate([ends, begins]), keys, np.zeros([batch, 1], I32)]
     mask = [d.of(masks)] if d.bool() else []
-    return [x, w, d.tensor([3 * hidden]), *mask], {"num_heads": heads, "unidirectional": 0 if mask else d.int(0, 1)}
+    attributes["unidirectional"] *= not mask
+    return [*inputs, *mask], attributes
 
 
 @op("com.microsoft.MultiHeadAttention")
 def _(d):
-    batch, heads, size = d.int(1, 2), d.int(1, 3), d.int(1, 4)
-    queries, keys = d.int(1, 5), d.int(1, 5)
-    shapes = [[batch, n, heads * size] for n in (queries, keys, keys)]
-    return [d.tensor(s, low=-1, high=1) for s in shapes], {"num_heads": heads}
+    width, count, size = d.int(1, 2), d.int(1, 3), d.int(1, 4)
+    batch, queries, past = width * d.int(1, 2), d.int(1, 5), d.int(0, 3)
+    cached = d.int(0, 2)
+    if cached == 2:
+        queries = 1
+    keys = queries if cached else d.int(1, 5)
+    shapes = [[batch, n, count * size] for n in (queries, keys, keys)]
+    total = keys + (past if cached else 0)
+    # Of beams, ONNX Runtime takes the bias of another batch than the schema says.
+    biases = 1 if cached == 2 else d.of([1, batch])
+    bias = d.tensor([biases, d.of([1, count]), queries, total], low=-1, high=1) if d.bool() else None
+    mask = d.rng.integers(0, 2, [batch, total]).astype(I32) if cached < 2 and d.bool() else None
+    inputs = [*(d.tensor(s, low=-1, high=1) for s in shapes), d.tensor([3 * count * size]), mask, bias]
+    attributes = {"num_heads": count, "unidirectional": d.int(0, 1) if cached else 0}
+    if cached:
+        room = total + d.int(0, 2)
+        inputs += [d.tensor([batch, count, room, size], low=-1, high=1) for _ in range(2)]
+        inputs.append(np.array([past], I32))
+    if cached == 2:
+        inputs.append(d.rng.integers(0, width, [batch // width, width, room]).astype(I32))
+    return inputs, attributes, 3 if cached else 1
 
 
 @op("com.microsoft.SkipLayerNormalization", "com.microsoft.SkipSimplifiedLayerNormalization")
 def _(d):
     shape = d.full(3, 3)
     vectors = [d.tensor(shape[-1:]) for _ in range(2 if "Simplified" not in d.name else 1)]
-    return [d.tensor(shape), d.tensor(shape), *vectors], {"epsilon": 1e-2}
+    skip = d.of([shape, shape[1:], [1, *shape[1:]]]) if "Simplified" not in d.name else shape
+    bias = [d.tensor(shape[-1:])] if d.bool() else []
+    if d.bool() and shape[-1] > 2:
+        # Small enough to show the default epsilon.
+        inputs = [d.tensor(shape, low=1, high=2) / F32(1024), d.tensor(skip, low=1, high=2) / F32(1024)]
+        return [*inputs, *vectors], {}
+    inputs = [d.tensor(shape), d.tensor(skip), *vectors, *bias]
+    if d.bool():
+        return inputs, {"epsilon": 1e-2}
+    d.compared = [0, 3]
+    return inputs, {"epsilon": 1e-2}, 4
 
 
 @op("com.microsoft.BiasGelu", "com.microsoft.FastGelu")
@@ -79,6 +161,10 @@ def _(d):
     blocks = -(-k // block)
     x, b = d.tensor([d.int(1, 4), k]), d.rng.integers(0, 256, [n, blocks, block // 2]).astype(U8)
     zeros = [d.rng.integers(0, 256, [n * -(-blocks // 2)]).astype(U8)] if d.bool() else []
+    if d.int(0, 7) == 0:
+        # A projection that is left out.
+        empty = [b[:0], d.tensor([0, blocks]), None, None, d.tensor([n])]
+        return [x, *empty], {"K": k, "N": n, "bits": 4, "block_size": block}
     scales = d.tensor([n * blocks], low=0.1, high=1)
     return [x, b, scales, *zeros], {"K": k, "N": n, "bits": 4, "block_size": block}
 
@@ -92,8 +178,13 @@ def _(d):
 def _(d):
     batch, heads, length, half = d.int(1, 2), d.int(1, 3), d.int(1, 4), d.int(1, 3)
     caches = [d.tensor([8, half], low=-1, high=1) for _ in range(2)]
-    positions = d.rng.integers(0, 8, [batch, length]).astype(I64)
-    return [d.tensor([batch, heads, length, 2 * half]), positions, *caches], {"interleaved": d.int(0, 1)}
+    positions = d.rng.integers(0, 8, [batch, length]).astype(I64) if d.bool() else np.array([d.int(0, 4)], I64)
+    attributes = {"interleaved": d.int(0, 1), "scale": 2.0}
+    if d.bool():
+        # A part of each head, which lie side by side.
+        attributes.update(num_heads=heads, rotary_embedding_dim=2 * half)
+        return [d.tensor([batch, length, heads * (2 * half + d.int(1, 3))]), positions, *caches], attributes
+    return [d.tensor([batch, heads, length, 2 * half]), positions, *caches], attributes
 
 
 @op("com.microsoft.EmbedLayerNormalization")
@@ -105,37 +196,114 @@ def _(d):
     return [ids, segments, *tables, d.tensor([size]), d.tensor([size]), *mask], {"epsilon": 1e-2}, 2
 
 
+def grouped(inputs, attributes):
+    """com.microsoft.GroupQueryAttention, causal, of one batch or a prompt, with norms of heads or a cache of float8."""
+    count, groups = attributes["kv_num_heads"], attributes["num_heads"] // attributes["kv_num_heads"]
+    q, k, v = (heads(x, n) for x, n in zip(inputs, [groups * count, count, count]))
+    options = [*inputs, *[None] * 10]
+
+    def norm(x, weight, epsilon):
+        return x / np.sqrt((x * x).mean(-1, keepdims=True) + epsilon) * weight
+
+    if options[14] is not None:
+        shared = attributes["qk_norm_epsilon"]
+        q = norm(q, options[14], attributes.get("q_norm_epsilon", shared))
+        k = norm(k, options[15], shared)
+
+    def cached(past, new, scale):
+        if past is None:
+            return new
+        rounded = (new / scale).astype(F32).astype(ml_dtypes.float8_e4m3fn).astype(F64)
+        before = int(inputs[6]) - new.shape[2]
+        return np.concatenate([past[:, :, :before], rounded], 2) * scale
+
+    k, v = cached(options[3], k, options[12]), cached(options[4], v, options[13])
+    each = q @ np.repeat(k, groups, 1).swapaxes(-1, -2) / np.sqrt(q.shape[-1])
+    own = k.shape[2] - q.shape[2] + np.arange(q.shape[2])
+    y = softmaxed(np.where(np.arange(k.shape[2]) <= own[:, None], each, -np.inf)) @ np.repeat(v, groups, 1)
+    return [y.swapaxes(1, 2).reshape(inputs[0].shape), k, v]
+
+
 @op("com.microsoft.GroupQueryAttention")
 def _(d):
     # ONNX Runtime wants head sizes that are multiples of 8, and of 16 with rotary embeddings.
     batch, kv, group, size = d.int(1, 2), d.int(1, 2), d.int(1, 2), 16
-    past = d.int(0, 4)
-    new = 1 if past else d.int(1, 4)
-    lengths = d.rng.integers(0, past + 1, [batch]) if past else np.full(batch, new - 1)
+    past, new = d.int(0, 6), d.int(1, 4)
+    kind = d.of(["plain", "plain", "codes", "window", "chunks", "norms", "float8"])
+    if kind == "norms":
+        past = 0
+    if kind == "float8":
+        batch = 1
+    if past and kind != "chunks" and new > 1:
+        batch = 1
+    lengths = d.rng.integers(0, past + 1, [batch]) if past and kind != "chunks" else np.full(batch, 0)
+    lengths += new - 1
     lengths[0] = past + new - 1
+    if past == 0:
+        lengths[:] = new - 1
+    total = past + new
     shapes = [[batch, new, h * size] for h in (kv * group, kv, kv)]
-    q, k, v = (d.tensor(shape, low=-1, high=1) for shape in shapes)
+    inputs = [d.tensor(shape, low=-1, high=1) for shape in shapes]
+    if d.int(0, 3) == 0 and kind not in ["norms", "float8"]:
+        inputs = [np.concatenate(inputs, -1), None, None]
     # Sometimes the caches have room for what is to come.
-    room = past + new + d.int(0, 2) if d.bool() else past
-    caches = [d.tensor([batch, kv, room, size], low=-1, high=1) for _ in range(2)]
-    rotary = d.int(0, 1)
-    tables = [d.tensor([8, size // 2], low=-1, high=1) for _ in range(2)] if rotary else []
-    attributes = {"num_heads": kv * group, "kv_num_heads": kv, "do_rotary": rotary}
-    if rotary:
-        attributes["rotary_interleaved"] = d.int(0, 1)
-    if d.bool():
+    room = total + d.int(0, 2) if d.bool() or kind == "chunks" else past
+    attributes = {"num_heads": kv * group, "kv_num_heads": kv, "do_rotary": d.int(0, 1)}
+    options = [None] * 10
+    if kind == "window":
+        attributes.update(sliding_window_cache=1, local_window_size=d.int(1, 4))
+        room = attributes["local_window_size"] + d.int(0, 2)
+    elif d.bool():
         attributes["local_window_size"] = d.int(1, 4)
+    elif d.int(0, 3) == 0 and kind != "chunks":
+        attributes["causal"] = 0
+    if kind == "codes":
+        few, each = d.int(0, 1), d.int(0, 1)
+        shape = [batch, kv, room, size // 2 if few else size]
+        caches = [d.codes(shape, U8 if few else I8) for _ in range(2)]
+        for i in (5, 6):
+            options[i] = d.tensor([1, kv, 1, size] if each else [1], low=0.1, high=0.2) / F32(1 if few else 8)
+        name = "PER_CHANNEL" if each else "PER_TENSOR"
+        attributes.update(k_quant_type=name, v_quant_type=name, kv_cache_bit_width=4 if few else 8)
+    else:
+        caches = [d.tensor([batch, kv, room, size], low=-1, high=1) for _ in range(2)]
+    if attributes["do_rotary"]:
+        options[0:2] = [d.tensor([16, size // 2], low=-1, high=1) for _ in range(2)]
+        attributes["rotary_interleaved"] = d.int(0, 1)
+        if d.bool():
+            options[2] = d.rng.integers(0, 12, [batch, new]).astype(I64)
+    if d.int(0, 2) == 0:
+        options[3] = d.tensor([d.of([1, batch]), d.of([1, kv * group]), new, total], low=-1, high=1)
     if d.bool():
         attributes["softcap"] = 2.0
-    total = np.array(past + new, I32)
     sinks = d.int(0, 3)
     if sinks == 1:
         attributes["smooth_softmax"] = 1
     if sinks == 2:
-        tables += [None] * (4 - len(tables)) + [d.tensor([kv * group])]
+        options[4] = d.tensor([kv * group])
+    if kind == "chunks":
+        # Without padding: what comes out for it is left open.
+        options[9] = np.full(batch, new, I32)
+        lengths = d.rng.integers(0, past + 1, [batch]) + new - 1
+    if kind == "norms":
+        attributes = {"num_heads": kv * group, "kv_num_heads": kv, "qk_norm_epsilon": 1e-2}
+        attributes.update({"q_norm_epsilon": 0.25} if d.bool() else {})
+        options = [None] * 7 + [d.tensor([size]) for _ in range(2)]
+        caches, d.formula = [None, None], grouped
+    if kind == "float8":
+        attributes = {"num_heads": kv * group, "kv_num_heads": kv}
+        attributes.update(k_quant_type="PER_TENSOR", v_quant_type="PER_CHANNEL")
+        options = [None] * 5 + [d.tensor([1], low=0.1, high=0.2), d.tensor([1, kv, 1, size], low=0.1, high=0.2)]
+        caches, d.formula = [(x * 8).astype(ml_dtypes.float8_e4m3fn) for x in caches], grouped
     # What lies behind a row's own keys in the new caches is left open.
-    d.compared = 3 if batch == 1 and room == past else 1
-    return [q, k, v, *caches, lengths.astype(I32), total, *tables], attributes, 3
+    whole = batch == 1 and (room == past or kind == "norms") and not (kind == "codes" and attributes["do_rotary"])
+    d.compared = 3 if whole and kind not in ["window", "float8"] else 1
+    outputs = 3
+    if d.compared == 3 and kind != "norms" and d.bool():
+        attributes["qk_output"], outputs, d.compared = d.int(1, 2), 4, 4
+    while options and options[-1] is None:
+        options.pop()
+    return [*inputs, *caches, lengths.astype(I32), np.array(total, I32), *options], attributes, outputs
 
 
 @op("com.microsoft.GatherBlockQuantized")
@@ -242,23 +410,27 @@ def _(d):
 
 
 def group_norm(x, attributes):
-    """`[batch, height, width, channels]`, normalised over the positions and channels of each group."""
+    """`[batch, height, width, channels]`, or channels second, normalised over the positions and channels of each group."""
+    last = attributes["channels_last"]
+    x = [np.moveaxis(a, 1, -1) if a.ndim == 4 and not last else a for a in x]
     added = x[0] + sum((a if a.ndim == 4 else a.reshape(-1, 1, 1, a.shape[-1]) for a in x[3:]), 0.0)
     grouped = added.reshape(*added.shape[:3], attributes["groups"], -1)
     mean, deviation = (f(grouped, axis=(1, 2, 4), keepdims=True) for f in (np.mean, np.var))
     y = ((grouped - mean) / np.sqrt(deviation + attributes["epsilon"])).reshape(added.shape) * x[1] + x[2]
-    return [y / (1 + np.exp(-y)) if attributes["activation"] else y, added]
+    y = y / (1 + np.exp(-y)) if attributes["activation"] else y
+    return [a if last else np.moveaxis(a, -1, 1) for a in (y, added)]
 
 
 @op("com.microsoft.GroupNorm", "com.microsoft.SkipGroupNorm", formula=group_norm)
 def _(d):
-    groups = d.int(1, 3)
-    channels = groups * d.int(1, 3)
-    shape = [d.int(1, 2), d.int(1, d.limit), d.int(1, d.limit), channels]
+    groups, batch = d.int(1, 3), d.int(1, 2)
+    channels, last = groups * d.int(1, 3), d.int(0, 1)
+    area = [d.int(1, d.limit), d.int(1, d.limit)]
+    shape = [batch, *area, channels] if last else [batch, channels, *area]
     inputs = [d.tensor(shape), d.tensor([channels]), d.tensor([channels])]
-    attributes = {"groups": groups, "epsilon": 1e-2, "activation": d.int(0, 1)}
+    attributes = {"groups": groups, "epsilon": 1e-2, "activation": d.int(0, 1), "channels_last": last}
     if d.name.endswith("SkipGroupNorm"):
-        return [*inputs, d.tensor(shape), d.tensor([channels])], attributes, 2
+        return [*inputs, d.tensor(d.of([shape, [batch, channels]])), d.tensor([channels])], attributes, 2
     return inputs, attributes
 
 
