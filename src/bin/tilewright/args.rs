@@ -30,7 +30,8 @@ uint8. Input files for such dtypes are converted back.
 
 Times are in milliseconds. A run ends when the outputs are in host memory; the
 first one also compiles the kernels. Kernels that `tilewright tune` measured on
-this adapter use what it found.
+this adapter use what it found; what takes longer to compile than it saves in a
+run is compiled after the first run, and the next ones wait for it.
 
 Examples:
   tilewright run resnet18.onnx --dim batch=4 --repeat 20 --json
