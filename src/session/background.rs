@@ -273,9 +273,11 @@ impl Worker {
             Ok(kernels) => {
                 let run = self.with(plan, |prepared| Ok(prepared.record_as(device, symbols, &wish)))?;
                 run.and_then(|run| {
-                    let is_new =
-                        |dispatch: &Dispatch| kernels.iter().any(|k| Arc::ptr_eq(k, &dispatch.kernel));
-                    let dispatches = run.recording.dispatches.into_iter().filter(is_new).collect();
+                    let all = &run.recording.dispatches;
+                    let first = |kernel| {
+                        all.iter().find(|dispatch: &&Dispatch| Arc::ptr_eq(kernel, &dispatch.kernel)).cloned()
+                    };
+                    let dispatches = kernels.iter().filter_map(first).collect();
                     device.run(&Recording { dispatches, readbacks: Vec::new() })
                 })
             }
