@@ -267,7 +267,7 @@ impl Worker {
         };
         let label = texts.first().map_or("", |text| &text.label);
         // Drivers that compile here do so while runs go on.
-        let compiled = texts.iter().map(|text| device.kernel(text)).collect::<Result<Vec<_>>>();
+        let compiled = texts.iter().map(|text| device.rendered(text)).collect::<Result<Vec<_>>>();
         let _alone = self.shared.pauses.alone()?;
         let works = match compiled {
             Ok(kernels) => {

@@ -32,7 +32,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::error::{Error, Result};
-use crate::gpu::{AdapterChoice, AdapterInfo, Device};
+use crate::gpu::{AdapterChoice, AdapterInfo, Checks, Device};
 use crate::graph::{Graph, ValueInfo};
 use crate::ir::Stop;
 use crate::model::{Model, Precision};
@@ -73,6 +73,9 @@ pub struct SessionOptions {
     pub records: Option<PathBuf>,
     /// When kernels are tuned without [`Session::tune`] being called.
     pub tune: TuneMode,
+    /// Whether kernels check that they stay within their memory, as they do unless told otherwise; see [`Checks::off`].
+    /// Records of one kind say nothing of the other.
+    pub checks: Checks,
     /// Called as long work advances: weights uploaded, kernels compiled, kernels tuned before a first run.
     pub progress: Option<Arc<dyn Fn(Progress) + Send + Sync>>,
 }
@@ -86,6 +89,7 @@ impl std::fmt::Debug for SessionOptions {
             .field("f16_sums", &self.f16_sums)
             .field("records", &self.records)
             .field("tune", &self.tune)
+            .field("checks", &self.checks)
             .finish_non_exhaustive()
     }
 }
@@ -197,7 +201,7 @@ impl Session {
         };
         let precision = Precision { f64_as_f32: options.allow_f64_as_f32, f16_sums: options.f16_sums };
         let model = Model::new(graph, options.dims.clone(), precision)?;
-        let device = Device::open_async(&options.adapter).await?;
+        let device = Device::open_with_async(&options.adapter, options.checks).await?;
         let store = options.records.as_deref().map(Store::open).transpose()?.unwrap_or_default();
         let store = Arc::new(Mutex::new(store));
         let graph = model.graph.clone();

@@ -331,7 +331,7 @@ impl Prepared {
             let kernel = match self.compiled.get(&dispatch.kernel) {
                 Some(kernel) => kernel.clone(),
                 None => {
-                    let kernel = device.kernel(&self.kernels.texts()[dispatch.kernel].rendered.shader)?;
+                    let kernel = device.rendered(&self.kernels.texts()[dispatch.kernel].rendered.shader)?;
                     self.compiled.insert(dispatch.kernel, kernel.clone());
                     kernel
                 }

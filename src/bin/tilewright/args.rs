@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tilewright::AdapterChoice;
+use tilewright::gpu::Checks;
 use tilewright::ops::Precision;
 
 use crate::tuning_args::{BenchArgs, EmitArgs, ExplainArgs, RecordsFlags, StoreArgs, TuneArgs};
@@ -127,6 +128,9 @@ pub struct RunArgs {
     /// What may be computed less exactly
     #[command(flatten)]
     pub precision: PrecisionFlags,
+    /// What kernels check
+    #[command(flatten)]
+    pub checks: ChecksFlags,
     /// Seed of the random inputs
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub seed: u64,
@@ -161,6 +165,25 @@ pub struct InspectArgs {
     /// What may be computed less exactly
     #[command(flatten)]
     pub precision: PrecisionFlags,
+}
+
+/// What kernels check.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct ChecksFlags {
+    /// Compile kernels without checks that they stay within their memory: you vouch for the model and its inputs
+    #[arg(long)]
+    pub unchecked: bool,
+}
+
+impl From<ChecksFlags> for Checks {
+    fn from(flags: ChecksFlags) -> Checks {
+        if flags.unchecked {
+            // SAFETY: it is the user's word.
+            unsafe { Checks::off() }
+        } else {
+            Checks::default()
+        }
+    }
 }
 
 /// What may be computed less exactly than the model says.

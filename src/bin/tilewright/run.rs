@@ -58,6 +58,7 @@ pub fn run(args: &RunArgs) -> Result<()> {
             Tune::Background => TuneMode::Background(TuneOptions::default()),
             Tune::Full => TuneMode::Full(TuneOptions::default()),
         },
+        checks: args.checks.into(),
         progress: progress::on_progress(),
     };
     let start = Instant::now();
@@ -176,6 +177,7 @@ fn to_json(session: &Session, measured: &Measured, filled: &[Input], args: &RunA
     let mut value = json!({
         "model": args.model.display().to_string(),
         "adapter": devices::short_json(session.adapter()),
+        "unchecked": session.adapter().checks.are_off(),
         "seed": args.seed,
         "inputs": filled.iter().map(input).collect::<Vec<_>>(),
         "outputs": measured.outputs.iter().map(output).collect::<Vec<_>>(),
