@@ -85,6 +85,7 @@ fn a_model_is_tuned_explained_and_run_with_what_was_found() {
         ran["outputs"].clone()
     };
     assert_eq!(outputs(&["--records", &records]), outputs(&["--no-records"]));
+    assert_eq!(outputs(&["--no-records", "--unchecked"]), outputs(&["--no-records"]));
     let table = on_device("tune", &[&model[..], &["--budget", "0"]].concat());
     for part in ["speed-up", "whole run", "not tried", "--exhaustive", "records.jsonl"] {
         assert!(table.stdout.contains(part), "want {part:?} in {table:?}");
