@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use support::corpus;
 use support::net::{Net, int, ints, made_up};
+use tilewright::gpu::Checks;
 use tilewright::{AdapterChoice, DType, Error, Session, SessionOptions, Tensor};
 
 /// Whether tests on a device are to be passed over.
@@ -43,6 +44,39 @@ fn only(session: &Session, inputs: &[(&str, &Tensor)]) -> tilewright::Result<Ten
     let (_, tensor) = all.next().unwrap();
     assert!(all.next().is_none(), "more than one output");
     Ok(tensor.clone())
+}
+
+/// Without checks a whole model computes the same, and positions that are read from data stay in their axis.
+#[test]
+fn kernels_without_checks_compute_the_same() {
+    if skip() {
+        return;
+    }
+    // SAFETY: the models keep within their tensors, and no axis is empty.
+    let options = SessionOptions { checks: unsafe { Checks::off() }, ..support::options() };
+    let path = support::test_data("models/minilm.onnx");
+    let (checked, free) = (support::load(&path).unwrap(), Session::load(&path, &options).unwrap());
+    let compiler = |session: &Session| tilewright::tune::Platform::from(session.adapter()).compiler;
+    assert_ne!(compiler(&checked), compiler(&free), "records of one are none of the other");
+    let ids: Vec<i64> = (0..16).map(|i| 37 * i + 101).collect();
+    let shape = |values: &[i64]| i64s(&[1, 16], values);
+    let (ids, mask, types) = (shape(&ids), shape(&[1; 16]), shape(&[0; 16]));
+    let all = [("input_ids", &ids), ("attention_mask", &mask), ("token_type_ids", &types)];
+    let has = |name: &str| checked.inputs().iter().any(|input| input.name == name);
+    let given: Vec<(&str, &Tensor)> = all.into_iter().filter(|(name, _)| has(name)).collect();
+    assert_eq!(given.len(), checked.inputs().len());
+    let (want, got) = (only(&checked, &given).unwrap(), only(&free, &given).unwrap());
+    assert!(support::compare::relative_error(&got, &want).unwrap() < 1e-6);
+
+    let net = Net::new()
+        .input("x", DType::F32, "rows 2")
+        .input("i", DType::I64, "n")
+        .node("Gather", "x i", "y", &[])
+        .output("y", DType::F32);
+    let (x, i) = (f32s(&[3, 2], &[0., 1., 2., 3., 4., 5.]), i64s(&[4], &[-100, 3, 1, 1_000_000]));
+    let free = Session::load(net.bytes(), &options).unwrap();
+    let got = only(&free, &[("x", &x), ("i", &i)]).unwrap();
+    assert_eq!(floats(&got), [0., 1., 4., 5., 2., 3., 4., 5.]);
 }
 
 #[test]

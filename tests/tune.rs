@@ -197,9 +197,10 @@ fn winners_are_stored_used_by_the_next_session_and_change_no_result() {
     assert_eq!((store.records().count(), store.damaged().len()), (2, 0));
     assert_eq!(std::fs::read_to_string(&path).unwrap().matches("\"trials\"").count(), 4);
     let next = session(Some(&path));
+    next.run(&[("x", &x)]).unwrap();
+    next.wait_for_winners();
     let tuned = next.run(&[("x", &x)]).unwrap();
     let used = schedules(&next);
-    assert_eq!(used.len(), 2);
     for record in store.records() {
         let won = &winner(&record.trials).unwrap().schedule;
         let (label, _) = record.label.split_once(' ').unwrap();
@@ -259,6 +260,94 @@ fn a_planted_winner_is_used_and_one_that_is_not_legal_is_not() {
         // Sizes of one bucket share a record.
         session.run(&[("x", &support::net::made_up(&[64, 48], 7))]).unwrap();
         assert_eq!(schedules(&session), used);
+    }
+}
+
+/// A file in which `winner` won the product of [`net`] in half the default's 200 ns, and took `compile_ns` to compile.
+fn planted(path: &std::path::Path, winner: &Schedule, compile_ns: u64) -> String {
+    let plain = session(None);
+    plain.run(&[("x", &x())]).unwrap();
+    let plan = plain.plan().unwrap();
+    let kernel = plan.kernels.iter().find(|k| k.spec.family() == "gemm").unwrap();
+    let default = candidates(&kernel.spec, &[40], &plain.adapter().caps).swap_remove(0);
+    let trial = |schedule: &Schedule, ns| Trial {
+        status: Status::Measured,
+        samples_ns: vec![ns],
+        compile_ns,
+        ..Trial::new(schedule.clone())
+    };
+    let record = Record {
+        format: FORMAT,
+        key: Key::new(&kernel.spec, &[40], &plain.adapter().into()),
+        kind: plain.adapter().kind,
+        label: kernel.label.clone(),
+        trials: vec![trial(&default, 200), trial(winner, 100)],
+        in_model_ns: None,
+        unix_seconds: 0,
+    };
+    Store::open(path).unwrap().add(Line::Kernel(record)).unwrap();
+    kernel.label.clone()
+}
+
+/// The legal schedules of the product of [`net`].
+fn products() -> Vec<Schedule> {
+    let plain = session(None);
+    let plan = plain.plan().unwrap();
+    let kernel = plan.kernels.iter().find(|k| k.spec.family() == "gemm").unwrap();
+    candidates(&kernel.spec, &[40], &plain.adapter().caps)
+}
+
+/// In no mode but `full` does a first answer wait for a winner that saves 100 ns and takes a second to compile.
+#[test]
+fn winners_that_compile_slowly_are_used_after_the_first_answer() {
+    if support::skip_gpu("winners_that_compile_slowly_are_used_after_the_first_answer") {
+        return;
+    }
+    let x = x();
+    let want = session(None).run(&[("x", &x)]).unwrap();
+    let legal = products();
+    let folder = tempfile::tempdir().unwrap();
+    for (mode, compile_ns, is_late) in [
+        (TuneMode::Off, 1_000_000_000, true),
+        (TuneMode::Off, 100, false),
+        (TuneMode::Background(quick()), 1_000_000_000, true),
+        (TuneMode::Full(quick()), 1_000_000_000, false),
+    ] {
+        let path = folder.path().join(format!("{mode:?} {compile_ns}"));
+        let label = planted(&path, &legal[1], compile_ns);
+        let session = tuning(mode, Some(&path));
+        close(&want["y"], &session.run(&[("x", &x)]).unwrap()["y"]);
+        let first = if is_late { &legal[0] } else { &legal[1] };
+        let used = |schedule: &Schedule| schedules(&session).contains(&(label.clone(), schedule.clone()));
+        assert!(used(first), "{:?}", schedules(&session));
+        session.wait_for_winners();
+        // Another size of the bucket, and a run that does not block, have it too.
+        for rows in [40, 64] {
+            let x = support::net::made_up(&[rows, 48], 7);
+            let outputs = pollster::block_on(session.run_async(&[("x", &x)])).unwrap();
+            assert_eq!(outputs["y"].shape(), [rows, 64]);
+        }
+        close(&want["y"], &session.run(&[("x", &x)]).unwrap()["y"]);
+        assert!(used(&legal[1]), "{:?}", schedules(&session));
+    }
+}
+
+/// Runs that follow each other without a pause come to the winners, and cancelling tuning does not keep them from it.
+#[test]
+fn winners_come_without_pauses() {
+    if support::skip_gpu("winners_come_without_pauses") {
+        return;
+    }
+    let (x, legal) = (x(), products());
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("records.jsonl");
+    let label = planted(&path, &legal[1], 1_000_000_000);
+    let session = tuning(TuneMode::Background(quick()), Some(&path));
+    session.cancel_tuning();
+    let start = Instant::now();
+    while !schedules(&session).contains(&(label.clone(), legal[1].clone())) {
+        session.run(&[("x", &x)]).unwrap();
+        assert!(start.elapsed() < Duration::from_secs(60));
     }
 }
 
@@ -395,6 +484,8 @@ fn full_tunes_before_the_first_run_of_each_size_and_tells() {
     assert!(told.lock().unwrap().len() > first.len());
     // A session with these records uses what won.
     let next = session(Some(&path));
+    close(&want["y"], &next.run(&[("x", &x())]).unwrap()["y"]);
+    next.wait_for_winners();
     close(&want["y"], &next.run(&[("x", &x())]).unwrap()["y"]);
     for record in store.records() {
         let won = &winner(&record.trials).unwrap().schedule;

@@ -5,6 +5,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::OnceLock;
 
+use super::checks::Checks;
 use super::limits;
 use crate::error::{Error, Result};
 use crate::kernel::{AdapterKind, Caps};
@@ -59,6 +60,8 @@ pub struct AdapterInfo {
     pub kind: AdapterKind,
     /// Its limits and features.
     pub caps: Caps,
+    /// What kernels check on a device that is open on it; all where none is.
+    pub checks: Checks,
     /// The optional features a device is opened with, as `shader-f16`.
     pub feature_names: Vec<String>,
 }
@@ -213,6 +216,7 @@ fn describe(index: usize, adapter: &wgpu::Adapter) -> AdapterInfo {
         driver: driver(&info),
         kind: kind(&info),
         caps: limits::caps(adapter),
+        checks: Checks::default(),
         feature_names: limits::features(adapter)
             .iter_names()
             .map(|(name, _)| name.to_lowercase().replace('_', "-"))

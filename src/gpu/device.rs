@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::adapter::{self, AdapterChoice, AdapterInfo, AdapterKey, Found};
 use super::buffer::Uploads;
+use super::checks::Checks;
 use super::fault::{Faults, scoped};
 use super::kernel::Kernels;
 use super::locked;
@@ -15,8 +16,8 @@ use super::staging::Staging;
 use crate::error::{Error, Result};
 use crate::kernel::Caps;
 
-/// An open device. Clones are the same device, and so is a second [`Device::open`] of the same adapter while the
-/// first is alive; dropping all of them closes it. Any number of threads may use it at the same time.
+/// An open device. Clones are the same device, and so is a second [`Device::open`] of the same adapter, with the same
+/// checks, while the first is alive; dropping all of them closes it. Any number of threads may use it at the same time.
 #[derive(Clone)]
 pub struct Device(pub(super) Arc<Inner>);
 
@@ -27,6 +28,8 @@ pub(super) struct Inner {
     pub(super) max_uniform_binding_bytes: u64,
     pub(super) faults: Arc<Faults>,
     pub(super) kernels: Kernels,
+    /// Those without checks.
+    pub(super) unchecked: Kernels,
     pub(super) staging: Staging,
     pub(super) pool: Pool,
     pub(super) uploads: Uploads,
@@ -44,18 +47,33 @@ impl Device {
     /// # Errors
     /// [`Error::Adapter`] where there is no adapter, none of that name or index, or it cannot be opened.
     pub fn open(choice: &AdapterChoice) -> Result<Self> {
-        pollster::block_on(Self::open_async(choice))
+        Self::open_with(choice, Checks::default())
+    }
+
+    /// [`Device::open`] with other checks in the kernels that this crate writes.
+    ///
+    /// # Errors
+    /// As [`Device::open`].
+    pub fn open_with(choice: &AdapterChoice, checks: Checks) -> Result<Self> {
+        pollster::block_on(Self::open_with_async(choice, checks))
     }
 
     /// [`Device::open`] for an executor.
     pub async fn open_async(choice: &AdapterChoice) -> Result<Self> {
-        let found = adapter::choose(choice).await?;
-        match shared(&found.key) {
+        Self::open_with_async(choice, Checks::default()).await
+    }
+
+    /// [`Device::open_with`] for an executor.
+    ///
+    /// # Errors
+    /// As [`Device::open`].
+    pub async fn open_with_async(choice: &AdapterChoice, checks: Checks) -> Result<Self> {
+        let mut found = adapter::choose(choice).await?;
+        found.info.checks = checks;
+        let key = (found.key.clone(), checks);
+        match shared(&key) {
             Some(open) => Ok(open),
-            None => {
-                let key = found.key.clone();
-                Ok(share(key, Device(Arc::new(Inner::connect(found).await?))))
-            }
+            None => Ok(share(key, Device(Arc::new(Inner::connect(found).await?)))),
         }
     }
 
@@ -66,7 +84,8 @@ impl Device {
     /// As [`Device::open`].
     pub fn apart(&self) -> Result<Self> {
         let opened = async {
-            let found = adapter::choose(&AdapterChoice::Index(self.info().index)).await?;
+            let mut found = adapter::choose(&AdapterChoice::Index(self.info().index)).await?;
+            found.info.checks = self.info().checks;
             Inner::connect(found).await
         };
         Ok(Device(Arc::new(pollster::block_on(opened)?)))
@@ -153,6 +172,7 @@ impl Inner {
             max_uniform_binding_bytes,
             faults,
             kernels: Kernels::default(),
+            unchecked: Kernels::default(),
             staging: Staging::default(),
             pool: Pool::default(),
             uploads: Uploads::default(),
@@ -165,7 +185,7 @@ impl Inner {
     }
 }
 
-type Open = Mutex<HashMap<AdapterKey, Weak<Inner>>>;
+type Open = Mutex<HashMap<(AdapterKey, Checks), Weak<Inner>>>;
 
 /// The open devices of the process.
 fn open() -> &'static Open {
@@ -173,14 +193,14 @@ fn open() -> &'static Open {
     OPEN.get_or_init(Open::default)
 }
 
-/// The device of this adapter, if it is open and was not lost.
-fn shared(key: &AdapterKey) -> Option<Device> {
+/// The device of this adapter with these checks, if it is open and was not lost.
+fn shared(key: &(AdapterKey, Checks)) -> Option<Device> {
     let inner = locked(open()).get(key)?.upgrade()?;
     (!inner.faults.is_lost()).then_some(Device(inner))
 }
 
 /// Enters a device that was just opened, or returns the one another thread entered in the meantime.
-fn share(key: AdapterKey, device: Device) -> Device {
+fn share(key: (AdapterKey, Checks), device: Device) -> Device {
     let mut open = locked(open());
     open.retain(|_, inner| inner.strong_count() > 0);
     if let Some(first) = open.get(&key).and_then(Weak::upgrade)
@@ -224,6 +244,34 @@ mod tests {
             assert!(error.to_string().contains("device lost"), "{error}");
         }
         assert!(device.0.faults.is_lost());
+    }
+
+    /// What a caller gives is checked on any device.
+    #[test]
+    fn the_renderer_s_texts_alone_go_without_checks() {
+        use crate::wgsl::{BindingKind, Shader};
+        if std::env::var_os("TILEWRIGHT_SKIP_GPU").is_some_and(|value| value == "1") {
+            return;
+        }
+        let shader = Shader {
+            label: "first".into(),
+            source: "@group(0) @binding(0) var<storage, read_write> x: array<u32>;
+                     @compute @workgroup_size(1) fn main() { x[0] = 1u; }"
+                .into(),
+            bindings: vec![BindingKind::ReadWrite],
+        };
+        // SAFETY: the shader stays within any buffer.
+        let off = unsafe { Checks::off() };
+        for (checks, is_same) in [(Checks::default(), true), (off, false)] {
+            let device = Device::open_with(&AdapterChoice::Best, checks).unwrap();
+            assert_eq!(device.info().checks, checks);
+            assert_eq!(device.apart().unwrap().info().checks, checks);
+            let (given, rendered) = (device.kernel(&shader).unwrap(), device.rendered(&shader).unwrap());
+            assert_eq!(Arc::ptr_eq(&given, &rendered), is_same);
+        }
+        let [one, other] =
+            [Checks::default(), off].map(|c| Device::open_with(&AdapterChoice::Best, c).unwrap());
+        assert!(!one.is_same(&other));
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, Weak};
 
 use super::buffer::Buffer;
+use super::checks::Checks;
 use super::device::{Device, Inner};
 use super::{locked, padded};
 use crate::error::{Error, Result};
@@ -89,10 +90,14 @@ impl Device {
     /// # Errors
     /// [`Error::Device`] with the compiler's message and the source line.
     pub fn kernel(&self, shader: &Shader) -> Result<Arc<Kernel>> {
-        match self.0.kernels.find(shader) {
-            Some(kernel) => Ok(kernel),
-            None => Ok(self.0.kernels.enter(shader, self.0.compile(shader)?)),
-        }
+        self.0.kernel(&self.0.kernels, shader, Checks::default())
+    }
+
+    /// [`Device::kernel`] for a text of the renderer's: checked as the device is.
+    pub(crate) fn rendered(&self, shader: &Shader) -> Result<Arc<Kernel>> {
+        let checks = self.0.info.checks;
+        let kernels = if checks.are_off() { &self.0.unchecked } else { &self.0.kernels };
+        self.0.kernel(kernels, shader, checks)
     }
 
     /// Binds buffers to a kernel.
@@ -109,7 +114,14 @@ impl Device {
 }
 
 impl Inner {
-    fn compile(&self, shader: &Shader) -> Result<Kernel> {
+    fn kernel(&self, known: &Kernels, shader: &Shader, checks: Checks) -> Result<Arc<Kernel>> {
+        match known.find(shader) {
+            Some(kernel) => Ok(kernel),
+            None => Ok(known.enter(shader, self.compile(shader, checks)?)),
+        }
+    }
+
+    fn compile(&self, shader: &Shader, checks: Checks) -> Result<Kernel> {
         let place = format!("kernel {:?}", shader.label);
         let label = Some(shader.label.as_str());
         let storage = shader.bindings.iter().filter(|kind| **kind != BindingKind::Uniform).count();
@@ -122,10 +134,21 @@ impl Inner {
         }
         let mut text = None;
         let module = self.scoped(&place, || {
-            let module = self.raw.create_shader_module(wgpu::ShaderModuleDescriptor {
+            let described = wgpu::ShaderModuleDescriptor {
                 label,
                 source: wgpu::ShaderSource::Wgsl(shader.source.as_str().into()),
-            });
+            };
+            let module = if checks.are_off() {
+                let are = wgpu::ShaderRuntimeChecks {
+                    bounds_checks: false,
+                    force_loop_bounding: false,
+                    ..wgpu::ShaderRuntimeChecks::checked()
+                };
+                // SAFETY: only the renderer's texts come here, and who made these checks vouches for them: `Checks::off`.
+                unsafe { self.raw.create_shader_module_trusted(described, are) }
+            } else {
+                self.raw.create_shader_module(described)
+            };
             text = compiler_text(&module);
             module
         });

@@ -35,6 +35,7 @@
 mod adapter;
 mod background;
 mod buffer;
+mod checks;
 mod device;
 mod fault;
 mod kernel;
@@ -47,6 +48,7 @@ mod staging;
 pub use crate::kernel::AdapterKind;
 pub use adapter::{AdapterChoice, AdapterInfo, adapters};
 pub use buffer::Buffer;
+pub use checks::Checks;
 pub use device::Device;
 pub use kernel::{BindGroup, Binding, Kernel};
 pub use run::{Dispatch, Readback, Recording};

@@ -1,27 +1,24 @@
-//! Tuning in the time between runs, on a thread of its own.
-//!
-//! Runs go first. The tuner's thread begins a step, a check or a sample of one candidate, only when no run is going on
-//! and none has been for a moment; a run that begins meanwhile does not wait for more than that step, and the step is
-//! done again if it was a measurement.
+//! What a session does in the pauses of its runs, on a thread of its own: it compiles the stored winners that runs did
+//! not wait for, and tunes. A step that a run disturbed is done again if it was a measurement.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::State;
 use super::finals::Playing;
 use super::jobs::Job;
+use super::pauses::{Pauses, Turn, cancelled};
 use super::prepared::Prepared;
 use super::rig::{Pace, Rig};
 use super::tuning::{TuneOptions, Tuning};
+use super::winners::{Waiting, Winners};
 use crate::error::{Error, Result};
-use crate::gpu::Device;
+use crate::gpu::{Device, Dispatch, Recording};
+use crate::kernel::KernelSpec;
 use crate::plan::{Plan, SymbolValues};
 use crate::tune::{Bench, Finals, Store};
-
-/// Runs that follow each other faster than this leave no idle time.
-const QUIET: Duration = Duration::from_millis(20);
 
 /// What a session's own tuning is at.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,201 +38,186 @@ pub enum TuneStatus {
     Failed(String),
 }
 
-/// The kernels of a run that was just answered.
+/// What a run that was just answered leaves to do.
 pub struct Offer {
     pub plan: Arc<Plan>,
     pub symbols: SymbolValues,
+    /// Winners to compile.
+    pub waiting: Vec<Waiting>,
+    /// Kernels to tune.
     pub jobs: Vec<Job>,
 }
 
-struct Gate {
-    /// Runs going on.
-    running: usize,
-    /// Runs that began so far.
-    runs: u64,
-    /// `runs` when the step at hand began.
-    runs_at_step: u64,
-    idle_since: Instant,
+struct Desk {
     offers: VecDeque<Offer>,
-    cancelled: bool,
+    /// Winners offered and not dealt with.
+    waiting: usize,
     status: TuneStatus,
+    closed: bool,
 }
 
-/// What runs and the tuner's thread share.
+/// What the session and its thread share.
 struct Shared {
-    gate: Mutex<Gate>,
+    pauses: Pauses,
+    desk: Mutex<Desk>,
     changed: Condvar,
 }
 
 impl Shared {
-    fn gate(&self) -> MutexGuard<'_, Gate> {
-        // Every change is a single assignment: a panic leaves nothing half done.
-        self.gate.lock().unwrap_or_else(PoisonError::into_inner)
+    fn desk(&self) -> MutexGuard<'_, Desk> {
+        // A panic leaves an offer behind at the worst.
+        self.desk.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// An offer is dealt with.
-    fn rest(&self) {
-        let mut gate = self.gate();
-        if gate.offers.is_empty() && !gate.cancelled {
-            gate.status = TuneStatus::Idle;
-        }
+    fn woken<'a>(&'a self, desk: MutexGuard<'a, Desk>) -> MutexGuard<'a, Desk> {
+        self.changed.wait(desk).unwrap_or_else(PoisonError::into_inner)
     }
-}
 
-/// The error that ends the thread's work.
-fn cancelled() -> Error {
-    Error::Device { place: "tuning".into(), message: "cancelled".into() }
-}
-
-/// In the pauses of the runs.
-struct Pauses<'a>(&'a Shared);
-
-impl Pace for Pauses<'_> {
-    fn wait(&self) -> Result<()> {
-        let mut gate = self.0.gate();
-        loop {
-            if gate.cancelled {
-                return Err(cancelled());
-            }
-            let quiet = gate.idle_since.elapsed();
-            if gate.running == 0 && quiet >= QUIET {
-                gate.runs_at_step = gate.runs;
-                return Ok(());
-            }
-            let rest = if gate.running > 0 { QUIET } else { QUIET - quiet };
-            let woken = self.0.changed.wait_timeout(gate, rest);
-            gate = woken.unwrap_or_else(PoisonError::into_inner).0;
+    /// Unless tuning was cancelled.
+    fn tell(&self, status: TuneStatus) {
+        let mut desk = self.desk();
+        if desk.status != TuneStatus::Cancelled {
+            desk.status = status;
         }
     }
 
-    fn undisturbed(&self) -> bool {
-        let gate = self.0.gate();
-        gate.runs == gate.runs_at_step
+    /// No more offers are dealt with.
+    fn close(&self) {
+        let mut desk = self.desk();
+        desk.closed = true;
+        desk.offers.clear();
+        desk.waiting = 0;
+        drop(desk);
+        self.pauses.close();
+        self.changed.notify_all();
     }
 }
 
-/// A run that is going on.
-pub struct Turn<'a>(&'a Shared);
-
-impl Drop for Turn<'_> {
-    fn drop(&mut self) {
-        let mut gate = self.0.gate();
-        gate.running -= 1;
-        gate.idle_since = Instant::now();
-        drop(gate);
-        self.0.changed.notify_all();
-    }
-}
-
-/// A session's tuner. Dropping it stops the thread after the step at hand.
+/// A session's thread. Dropping it stops the thread after the step at hand.
 pub struct Background {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Background {
-    /// A thread that tunes what it is offered.
+    /// A thread that deals with what it is offered.
     ///
     /// # Errors
     /// [`Error::Device`] where the system gives no thread.
     pub fn new(
         device: &Device,
         store: &Arc<Mutex<Store>>,
+        winners: &Arc<Winners>,
         state: &Arc<Mutex<State>>,
-        options: &TuneOptions,
+        options: TuneOptions,
     ) -> Result<Background> {
-        let gate = Gate {
-            running: 0,
-            runs: 0,
-            runs_at_step: 0,
-            idle_since: Instant::now(),
-            offers: VecDeque::new(),
-            cancelled: false,
-            status: TuneStatus::Idle,
-        };
-        let shared = Arc::new(Shared { gate: Mutex::new(gate), changed: Condvar::new() });
+        let desk = Desk { offers: VecDeque::new(), waiting: 0, status: TuneStatus::Idle, closed: false };
+        let shared = Shared { pauses: Pauses::new(), desk: Mutex::new(desk), changed: Condvar::new() };
+        let shared = Arc::new(shared);
         let mut worker = Worker {
             shared: shared.clone(),
             device: device.clone(),
             store: store.clone(),
+            winners: winners.clone(),
             state: Arc::downgrade(state),
-            options: options.clone(),
+            options,
             rig: None,
         };
         let thread = std::thread::Builder::new().name("tilewright-tune".into()).spawn(move || worker.work());
         let thread = thread.map_err(|error| Error::Device {
-            place: "tuning".into(),
-            message: format!("no thread to tune on: {error}"),
+            place: "session".into(),
+            message: format!("no thread to tune and compile on: {error}"),
         })?;
         Ok(Background { shared, thread: Some(thread) })
     }
 
     /// A run begins; it ends when the turn is dropped.
     pub fn turn(&self) -> Turn<'_> {
-        let mut gate = self.shared.gate();
-        gate.running += 1;
-        gate.runs += 1;
-        Turn(&self.shared)
+        self.shared.pauses.turn()
     }
 
-    /// Kernels to tune.
+    /// Winners to compile and kernels to tune.
     pub fn offer(&self, offer: Offer) {
-        let mut gate = self.shared.gate();
-        if !gate.cancelled {
-            gate.status = TuneStatus::Tuning { done: 0, kernels: offer.jobs.len() };
-            gate.offers.push_back(offer);
+        let mut desk = self.shared.desk();
+        if desk.closed {
+            return;
         }
-        drop(gate);
+        if !offer.jobs.is_empty() && desk.status != TuneStatus::Cancelled {
+            desk.status = TuneStatus::Tuning { done: 0, kernels: offer.jobs.len() };
+        }
+        desk.waiting += offer.waiting.len();
+        desk.offers.push_back(offer);
+        drop(desk);
         self.shared.changed.notify_all();
     }
 
     pub fn status(&self) -> TuneStatus {
-        self.shared.gate().status.clone()
+        self.shared.desk().status.clone()
     }
 
-    /// Stop after the step at hand, for good. What is not finished is not kept.
+    /// Stop tuning after the step at hand, for good. What is not finished is not kept.
     pub fn cancel(&self) {
-        let mut gate = self.shared.gate();
-        gate.cancelled = true;
-        gate.offers.clear();
-        gate.status = TuneStatus::Cancelled;
-        drop(gate);
-        self.shared.changed.notify_all();
+        self.shared.desk().status = TuneStatus::Cancelled;
+        self.shared.pauses.cancel();
+    }
+
+    /// Wait until all winners offered so far were dealt with.
+    pub fn wait_for_winners(&self) {
+        let mut desk = self.shared.desk();
+        while desk.waiting > 0 {
+            desk = self.shared.woken(desk);
+        }
     }
 }
 
 impl Drop for Background {
     fn drop(&mut self) {
-        self.cancel();
+        self.shared.close();
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
-            tracing::warn!("the tuner's thread panicked");
+            tracing::warn!("the session's thread panicked");
         }
     }
 }
 
-/// The tuner's thread.
+/// The session's thread.
 struct Worker {
     shared: Arc<Shared>,
     device: Device,
     store: Arc<Mutex<Store>>,
+    winners: Arc<Winners>,
     state: Weak<Mutex<State>>,
     options: TuneOptions,
     rig: Option<Rig>,
 }
 
+impl Drop for Worker {
+    fn drop(&mut self) {
+        // After a panic, too: nobody is to wait for what will not come.
+        self.shared.close();
+    }
+}
+
 impl Worker {
     fn work(&mut self) {
         while let Some(offer) = self.next() {
-            match self.tune(offer) {
-                Ok(()) => self.shared.rest(),
+            self.compile(&offer);
+            let was_tuned = self.tune(offer);
+            let desk = self.shared.desk();
+            if desk.closed {
+                return;
+            }
+            let is_last = desk.offers.is_empty();
+            drop(desk);
+            match was_tuned {
+                Ok(()) if is_last => self.shared.tell(TuneStatus::Idle),
+                Ok(()) => {}
                 Err(error) => {
-                    if self.shared.gate().cancelled {
-                        return;
+                    if self.shared.desk().status != TuneStatus::Cancelled {
+                        tracing::warn!(%error, "tuning stopped; runs go on with what was known");
                     }
-                    tracing::warn!(%error, "tuning stopped; runs go on with what was known");
-                    self.shared.gate().status = TuneStatus::Failed(error.to_string());
+                    self.shared.tell(TuneStatus::Failed(error.to_string()));
                     self.rig = None;
                 }
             }
@@ -243,38 +225,95 @@ impl Worker {
     }
 
     fn next(&self) -> Option<Offer> {
-        let mut gate = self.shared.gate();
+        let mut desk = self.shared.desk();
         loop {
-            if gate.cancelled {
+            if desk.closed {
                 return None;
             }
-            if let Some(offer) = gate.offers.pop_front() {
+            if let Some(offer) = desk.offers.pop_front() {
                 return Some(offer);
             }
-            gate = self.shared.changed.wait(gate).unwrap_or_else(PoisonError::into_inner);
+            desk = self.shared.woken(desk);
         }
     }
 
+    /// Compile the winners that wait, each in a pause, and have runs use them.
+    fn compile(&self, offer: &Offer) {
+        for one in &offer.waiting {
+            if let Err(error) = self.compile_one(offer, one) {
+                // The plan is gone, the session ends or the device is lost: another run may offer it again.
+                tracing::debug!(schedule = %one.schedule, %error, "a stored winner was not compiled");
+                self.winners.give_back(&one.key);
+            }
+            let mut desk = self.shared.desk();
+            desk.waiting = desk.waiting.saturating_sub(1);
+            drop(desk);
+            self.shared.changed.notify_all();
+        }
+    }
+
+    /// Compile what a winner wants, and run it once: some drivers compile at the first dispatch.
+    ///
+    /// # Errors
+    /// When it cannot be tried. What is tried and does not work is told to the store.
+    fn compile_one(&self, Offer { plan, symbols, .. }: &Offer, one: &Waiting) -> Result<()> {
+        let device = &self.device;
+        let wish = |spec: &KernelSpec, sizes: &[i64]| {
+            (self.winners.key(spec, sizes) == one.key).then(|| one.schedule.clone())
+        };
+        let texts = {
+            let _alone = self.shared.pauses.alone()?;
+            self.with(plan, |prepared| prepared.new_texts(device, symbols, &wish))?
+        };
+        let label = texts.first().map_or("", |text| &text.label);
+        // Drivers that compile here do so while runs go on.
+        let compiled = texts.iter().map(|text| device.rendered(text)).collect::<Result<Vec<_>>>();
+        let _alone = self.shared.pauses.alone()?;
+        let works = match compiled {
+            Ok(kernels) => {
+                let run = self.with(plan, |prepared| Ok(prepared.record_as(device, symbols, &wish)))?;
+                run.and_then(|run| {
+                    let all = &run.recording.dispatches;
+                    let first = |kernel| {
+                        all.iter().find(|dispatch: &&Dispatch| Arc::ptr_eq(kernel, &dispatch.kernel)).cloned()
+                    };
+                    let dispatches = kernels.iter().filter_map(first).collect();
+                    device.run(&Recording { dispatches, readbacks: Vec::new() })
+                })
+            }
+            Err(error) => Err(error),
+        };
+        match works {
+            Ok(_) => self.winners.ready(&one.key),
+            Err(error) if device.is_lost() => return Err(error),
+            Err(error) => self.winners.fail(&one.key, &one.schedule, label, &error)?,
+        }
+        // Runs choose anew.
+        let state = self.state.upgrade().ok_or_else(cancelled)?;
+        let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.model.plans_mut().iter_mut().for_each(|planned| planned.kept.forget_runs());
+        Ok(())
+    }
+
     fn tune(&mut self, offer: Offer) -> Result<()> {
-        let Offer { plan, symbols, mut jobs } = offer;
+        let Offer { plan, symbols, mut jobs, .. } = offer;
         let shared = self.shared.clone();
-        let pace = Pauses(&shared);
+        let pace = &shared.pauses;
         let (device, store, options) = (self.device.clone(), self.store.clone(), self.options.clone());
-        let tuning = Tuning { device: &device, store: &store, options: &options, all: false };
+        let winners = self.winners.clone();
+        let tuning =
+            Tuning { device: &device, store: &store, winners: &winners, options: &options, all: false };
         jobs.retain(|job| !tuning.is_known(job));
         if jobs.is_empty() {
             return Ok(());
         }
         let rig = match &mut self.rig {
             Some(rig) => rig,
-            none => none.insert(Rig::new(&device, &store, &pace)?),
+            none => none.insert(Rig::new(&device, &store, pace)?),
         };
         let kernels = jobs.len();
-        let trials = tuning.measure(rig, &jobs, Duration::ZERO, &pace, &mut |progress| {
-            let mut gate = shared.gate();
-            if !gate.cancelled {
-                gate.status = TuneStatus::Tuning { done: progress.kernel, kernels };
-            }
+        let trials = tuning.measure(rig, &jobs, Duration::ZERO, pace, &mut |progress| {
+            shared.tell(TuneStatus::Tuning { done: progress.kernel, kernels });
         })?;
         let finals = Finals::new(&trials, device.caps().timestamps.then_some(0));
         // Compiled before the lock is taken that runs take too.
@@ -291,10 +330,13 @@ impl Worker {
         }
         let rig = self.rig.as_ref().ok_or_else(cancelled)?;
         let playing = Playing { device: &device, plan: &plan, jobs: &jobs, deadline: None };
-        tuning.confirm(rig, &playing, finals, trials, &pace, &mut |finals, heat| {
+        tuning.confirm(rig, &playing, finals, trials, pace, &mut |finals, heat| {
+            pace.wait()?;
+            let _alone = pace.alone()?;
             self.with(&plan, |prepared| playing.commands(prepared, &symbols, finals, heat))
         })?;
         drop(kept);
+        let _alone = pace.alone()?;
         self.with(&plan, |prepared| {
             prepared.forget_runs();
             Ok(())
@@ -303,10 +345,9 @@ impl Worker {
 
     /// What the session keeps with a plan, between two runs.
     fn with<T>(&self, plan: &Arc<Plan>, work: impl FnOnce(&mut Prepared) -> Result<T>) -> Result<T> {
-        Pauses(&self.shared).wait()?;
         let state = self.state.upgrade().ok_or_else(cancelled)?;
         let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
-        let gone = || Error::model("tuning", "the plan is no longer in use");
+        let gone = || Error::model("session", "the plan is no longer in use");
         work(state.model.kept(plan).ok_or_else(gone)?)
     }
 }

@@ -6,13 +6,15 @@
 //! | `run` | a run, stage by stage (`stages`) |
 //! | `prepared`, `weights`, `recorded` | a plan, its constants, its commands, with the device's objects |
 //! | `tuning`, `jobs`, `rig`, `finals` | tuning at once |
-//! | `background` | tuning between runs |
+//! | `winners` | the schedules that runs use |
+//! | `background`, `pauses` | between runs: compiling winners, tuning |
 //! | `trace` | times of a run for who listens |
 
 mod background;
 mod device_tensor;
 mod finals;
 mod jobs;
+mod pauses;
 mod prepared;
 mod recorded;
 mod request;
@@ -22,6 +24,7 @@ mod stages;
 mod trace;
 mod tuning;
 mod weights;
+mod winners;
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,7 +32,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::error::{Error, Result};
-use crate::gpu::{AdapterChoice, AdapterInfo, Device};
+use crate::gpu::{AdapterChoice, AdapterInfo, Checks, Device};
 use crate::graph::{Graph, ValueInfo};
 use crate::ir::Stop;
 use crate::model::{Model, Precision};
@@ -39,8 +42,9 @@ use crate::tensor::Tensor;
 use crate::tune::Store;
 
 pub use background::TuneStatus;
-use background::{Background, Offer, Turn};
+use background::{Background, Offer};
 pub use device_tensor::DeviceTensor;
+use pauses::Turn;
 use prepared::Prepared;
 pub use prepared::{KernelText, StepTime};
 use recorded::Run;
@@ -49,6 +53,7 @@ use stages::Earlier;
 use tuning::Tuning;
 pub use tuning::{TuneMode, TuneOptions, TuneProgress, TuneReport, TunedKernel};
 use weights::Weights;
+use winners::Winners;
 
 /// How a session is made.
 #[derive(Clone, Default)]
@@ -68,6 +73,9 @@ pub struct SessionOptions {
     pub records: Option<PathBuf>,
     /// When kernels are tuned without [`Session::tune`] being called.
     pub tune: TuneMode,
+    /// Whether kernels check that they stay within their memory, as they do unless told otherwise; see [`Checks::off`].
+    /// Records of one kind say nothing of the other.
+    pub checks: Checks,
     /// Called as long work advances: weights uploaded, kernels compiled, kernels tuned before a first run.
     pub progress: Option<Arc<dyn Fn(Progress) + Send + Sync>>,
 }
@@ -81,6 +89,7 @@ impl std::fmt::Debug for SessionOptions {
             .field("f16_sums", &self.f16_sums)
             .field("records", &self.records)
             .field("tune", &self.tune)
+            .field("checks", &self.checks)
             .finish_non_exhaustive()
     }
 }
@@ -149,8 +158,9 @@ pub struct Session {
     options: SessionOptions,
     store: Arc<Mutex<Store>>,
     state: Arc<Mutex<State>>,
-    /// In [`TuneMode::Background`].
-    tuner: Option<Background>,
+    winners: Arc<Winners>,
+    /// Where there is something to do between runs.
+    background: Option<Background>,
 }
 
 impl std::fmt::Debug for Session {
@@ -191,16 +201,20 @@ impl Session {
         };
         let precision = Precision { f64_as_f32: options.allow_f64_as_f32, f16_sums: options.f16_sums };
         let model = Model::new(graph, options.dims.clone(), precision)?;
-        let device = Device::open_async(&options.adapter).await?;
+        let device = Device::open_with_async(&options.adapter, options.checks).await?;
         let store = options.records.as_deref().map(Store::open).transpose()?.unwrap_or_default();
         let store = Arc::new(Mutex::new(store));
         let graph = model.graph.clone();
         let state = Arc::new(Mutex::new(State { model, weights: Weights::default(), last_dispatches: 0 }));
-        let tuner = match &options.tune {
-            TuneMode::Background(options) => Some(Background::new(&device, &store, &state, options)?),
+        let (tunes, is_empty) = (options.tune.clone(), store.lock().is_ok_and(|store| store.is_empty()));
+        let winners = Arc::new(Winners::new(&store, &device, matches!(tunes, TuneMode::Full(_))));
+        let works = |options| Background::new(&device, &store, &winners, &state, options).map(Some);
+        let background = match tunes {
+            TuneMode::Background(options) => works(options)?,
+            TuneMode::Off if !is_empty => works(TuneOptions::default())?,
             TuneMode::Off | TuneMode::Full(_) => None,
         };
-        let session = Session { device, graph, options: options.clone(), store, state, tuner };
+        let session = Session { device, graph, options: options.clone(), store, winners, state, background };
         {
             let State { model, weights, .. } = &mut *session.lock();
             model.plan_ahead(session.device.caps(), &mut |plan| session.prepared(plan, weights))?;
@@ -249,20 +263,28 @@ impl Session {
 
     /// What the session's own tuning is at; [`TuneStatus::Idle`] where it does none in the background.
     pub fn tune_status(&self) -> TuneStatus {
-        self.tuner.as_ref().map_or(TuneStatus::Idle, Background::status)
+        self.background.as_ref().map_or(TuneStatus::Idle, Background::status)
     }
 
     /// Stop tuning in the background, for good, after the sample at hand. Kernels whose tuning was not finished keep their
     /// schedules.
     pub fn cancel_tuning(&self) {
-        if let Some(tuner) = &self.tuner {
-            tuner.cancel();
+        if let Some(background) = &self.background {
+            background.cancel();
         }
     }
 
-    /// A run begins, and goes before the tuner's steps.
+    /// Wait until the stored winners that the runs so far did without are compiled: the next run uses them. They are
+    /// compiled all the same where nobody waits.
+    pub fn wait_for_winners(&self) {
+        if let Some(background) = &self.background {
+            background.wait_for_winners();
+        }
+    }
+
+    /// A run begins, and goes before what is done between runs.
     fn turn(&self) -> Option<Turn<'_>> {
-        self.tuner.as_ref().map(Background::turn)
+        self.background.as_ref().map(Background::turn)
     }
 
     /// Before a first run in [`TuneMode::Full`].
@@ -271,7 +293,8 @@ impl Session {
         if !prepared.is_new(feeds) {
             return Ok(());
         }
-        let tuning = Tuning { device: &self.device, store: &self.store, options, all: false };
+        let (device, store, winners) = (&self.device, &self.store, &self.winners);
+        let tuning = Tuning { device, store, winners, options, all: false };
         let run = prepared.start(&self.device, feeds, &BTreeSet::new(), self.progress())?;
         let jobs = prepared.jobs(&run, None, self.device.caps(), &self.adapter().into());
         if jobs.iter().all(|job| tuning.is_known(job)) {
@@ -287,14 +310,18 @@ impl Session {
         Ok(())
     }
 
-    /// After a run: the tuner gets its kernels, if it has not seen them.
+    /// After a run: what there is to do because of it.
     fn offer(&self, prepared: &mut Prepared, run: &Run, feeds: &[Input]) {
-        if let Some(tuner) = &self.tuner
-            && prepared.is_new(feeds)
-        {
-            let jobs = prepared.jobs(run, None, self.device.caps(), &self.adapter().into());
-            let symbols = run.recorded.symbols.clone();
-            tuner.offer(Offer { plan: prepared.plan.clone(), symbols, jobs });
+        let Some(background) = &self.background else { return };
+        let waiting = self.winners.take(&run.recorded.waiting);
+        let tunes = matches!(self.options.tune, TuneMode::Background(_));
+        let jobs = match tunes && prepared.is_new(feeds) {
+            true => prepared.jobs(run, None, self.device.caps(), &self.adapter().into()),
+            false => Vec::new(),
+        };
+        if !(waiting.is_empty() && jobs.is_empty()) {
+            let (plan, symbols) = (prepared.plan.clone(), run.recorded.symbols.clone());
+            background.offer(Offer { plan, symbols, waiting, jobs });
         }
     }
 
@@ -309,7 +336,7 @@ impl Session {
 
     fn prepared(&self, plan: &Arc<Plan>, weights: &mut Weights) -> Result<Prepared> {
         tracing::debug!(target: "tilewright::plan", "{plan}");
-        Prepared::new(&self.device, plan.clone(), weights, self.store.clone(), self.progress())
+        Prepared::new(&self.device, plan.clone(), weights, self.winners.clone(), self.progress())
     }
 
     /// The plan of the first stage of a run, with its device resources.

@@ -1,23 +1,24 @@
 //! A plan with its device resources: weights, kernels, arenas, and the recorded commands per shape.
 
+use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use super::device_tensor::DeviceTensor;
 use super::recorded::{Bound, Lent, Recorded, Run};
 use super::request::{Input, Outputs};
 use super::stages::{Earlier, Resident};
 use super::weights::{Place, Weights};
+use super::winners::{Waiting, Winners};
 use super::{Progress, Stage};
 use crate::commands::{
     self, Commands, Keep, Kernels, Memory, Produced, Range, Recorder, from_device, to_device,
 };
 use crate::error::{Error, Result};
 use crate::gpu::{Device, Kernel, Recording};
-use crate::kernel::{Caps, KernelSpec, Schedule, broken_rule, default_schedule};
+use crate::kernel::{KernelSpec, Schedule, default_schedule};
 use crate::plan::{Plan, Step, SymbolValues};
-use crate::tune::{Key, Platform, Store};
-use crate::wgsl::{Dialect, Target};
+use crate::wgsl::{Dialect, Shader, Target};
 
 pub type OnProgress<'a> = Option<&'a (dyn Fn(Progress) + Send + Sync)>;
 
@@ -60,7 +61,7 @@ pub struct Prepared {
     tuned: HashSet<SymbolValues>,
     /// What the run at hand computed before this plan.
     pub earlier: Earlier,
-    store: Arc<Mutex<Store>>,
+    winners: Arc<Winners>,
 }
 
 /// Shapes whose recorded commands are kept.
@@ -72,16 +73,16 @@ impl Prepared {
         device: &Device,
         plan: Arc<Plan>,
         weights: &mut Weights,
-        store: Arc<Mutex<Store>>,
+        winners: Arc<Winners>,
         progress: OnProgress,
     ) -> Result<Prepared> {
         let memory = weights.of(&plan, device, progress)?;
         let (kernels, compiled, recorded) = (Kernels::default(), HashMap::new(), Vec::new());
         let (tuned, earlier) = (HashSet::new(), Earlier::default());
-        let mut prepared = Prepared { plan, memory, kernels, compiled, recorded, tuned, earlier, store };
+        let mut prepared = Prepared { plan, memory, kernels, compiled, recorded, tuned, earlier, winners };
         let (symbols, keep) = (SymbolValues::new(), Keep::default());
         let once = |recorder: &mut Recorder| Ok((recorder.once()?, ()));
-        let (bound, commands, ()) =
+        let (bound, commands, _, ()) =
             prepared.realised(device, &symbols, &|_, _| None, &once, &keep, progress)?;
         let recording = prepared.recording(device, &commands, &bound, &Lent::new())?;
         if !recording.dispatches.is_empty() {
@@ -189,10 +190,11 @@ impl Prepared {
         progress: OnProgress,
     ) -> Result<Recorded> {
         let run = |recorder: &mut Recorder| recorder.run(symbols, keep);
-        let (bound, commands, layout) = self.realised(device, symbols, wish, &run, keep, progress)?;
+        let (bound, commands, waiting, layout) =
+            self.realised(device, symbols, wish, &run, keep, progress)?;
         let steps = commands.dispatches.iter().map(|dispatch| dispatch.step).collect();
         let (symbols, keep) = (symbols.clone(), keep.clone());
-        Ok(Recorded { symbols, keep, layout, steps, commands, bound })
+        Ok(Recorded { symbols, keep, layout, steps, waiting, commands, bound })
     }
 
     /// Record and realise. A stored winner that does not compile makes way for the next best.
@@ -204,11 +206,11 @@ impl Prepared {
         record: &dyn Fn(&mut Recorder) -> Result<(Commands, T)>,
         keep: &Keep,
         progress: OnProgress,
-    ) -> Result<(Bound, Commands, T)> {
+    ) -> Result<(Bound, Commands, Vec<Waiting>, T)> {
         loop {
-            let (commands, more) = self.recorded(device, wish, |recorder| record(recorder))?;
+            let (waiting, (commands, more)) = self.recorded(device, wish, |recorder| record(recorder))?;
             match self.realise(device, &commands, keep, progress) {
-                Ok(bound) => return Ok((bound, commands, more)),
+                Ok(bound) => return Ok((bound, commands, waiting, more)),
                 Err((Some(step), error)) if !device.is_lost() => {
                     if !self.disown(device, self.plan.step(step, &keep.in_place), symbols, &error)? {
                         return Err(error);
@@ -222,17 +224,11 @@ impl Prepared {
     /// A step's stored winner cannot be compiled or run: the store is told. Whether it was one, other than the default.
     fn disown(&self, device: &Device, step: &Step, symbols: &SymbolValues, error: &Error) -> Result<bool> {
         let (kernel, sizes) = (&self.plan.kernels[step.kernel], commands::sizes(step, symbols));
-        let key = Key::new(&kernel.spec, &sizes, &Platform::from(device.info()));
-        let mut store = self.store.lock().unwrap_or_else(PoisonError::into_inner);
-        let used = schedule(&kernel.spec, &sizes, device.caps(), &store, device);
+        let (used, _) = self.winners.choose(&kernel.spec, &sizes, device.caps());
         if used == default_schedule(&kernel.spec, &sizes, device.caps()) {
             return Ok(false);
         }
-        tracing::warn!(
-            kernel = kernel.label, schedule = %used, %error,
-            "a stored winner does not work here; the next best takes its place"
-        );
-        store.fail(&key, &used, &error.to_string())?;
+        self.winners.fail(&self.winners.key(&kernel.spec, &sizes), &used, &kernel.label, error)?;
         Ok(true)
     }
 
@@ -259,27 +255,42 @@ impl Prepared {
         Ok(mended)
     }
 
-    /// What `record` makes of this plan on this device.
+    /// What `record` makes of this plan on this device, and the winners that wait.
     fn recorded<T>(
         &mut self,
         device: &Device,
         wish: Wish,
         record: impl FnOnce(&mut Recorder) -> Result<T>,
-    ) -> Result<T> {
-        let (caps, store) = (device.caps(), &self.store);
+    ) -> Result<(Vec<Waiting>, T)> {
+        let (caps, winners) = (device.caps(), &self.winners);
+        let waiting = RefCell::new(Vec::new());
         let choose = |spec: &KernelSpec, sizes: &[i64]| {
             wish(spec, sizes).unwrap_or_else(|| {
-                let store = store.lock().unwrap_or_else(PoisonError::into_inner);
-                schedule(spec, sizes, caps, &store, device)
+                let (schedule, waits) = winners.choose(spec, sizes, caps);
+                let mut waiting = waiting.borrow_mut();
+                if let Some(one) = waits.filter(|one| !waiting.contains(one)) {
+                    waiting.push(one);
+                }
+                schedule
             })
         };
-        record(&mut Recorder {
+        let recorded = record(&mut Recorder {
             plan: &self.plan,
             caps,
             target: Target::new(caps, Dialect::Naga),
             choose: &choose,
             kernels: &mut self.kernels,
-        })
+        })?;
+        Ok((waiting.into_inner(), recorded))
+    }
+
+    /// The texts of a run of these sizes, with schedules as wished, that no run of this plan had.
+    pub fn new_texts(&mut self, device: &Device, symbols: &SymbolValues, wish: Wish) -> Result<Vec<Shader>> {
+        let (_, (commands, _)) =
+            self.recorded(device, wish, |recorder| recorder.run(symbols, &Keep::default()))?;
+        let numbers: BTreeSet<usize> = commands.dispatches.iter().map(|dispatch| dispatch.kernel).collect();
+        let new = numbers.into_iter().filter(|number| !self.compiled.contains_key(number));
+        Ok(new.map(|number| self.kernels.texts()[number].rendered.shader.clone()).collect())
     }
 
     /// The device's objects for `commands`: memory, kernels, and the bindings in which nothing is lent. Where a kernel
@@ -320,7 +331,7 @@ impl Prepared {
             let kernel = match self.compiled.get(&dispatch.kernel) {
                 Some(kernel) => kernel.clone(),
                 None => {
-                    let kernel = device.kernel(&self.kernels.texts()[dispatch.kernel].rendered.shader)?;
+                    let kernel = device.rendered(&self.kernels.texts()[dispatch.kernel].rendered.shader)?;
                     self.compiled.insert(dispatch.kernel, kernel.clone());
                     kernel
                 }
@@ -419,15 +430,4 @@ impl Prepared {
         texts.sort_by(|a, b| a.label.cmp(&b.label));
         texts
     }
-}
-
-/// The schedule that was measured to be the fastest, where there is one and it is legal here, else the default.
-fn schedule(spec: &KernelSpec, sizes: &[i64], caps: &Caps, store: &Store, device: &Device) -> Schedule {
-    if !store.is_empty()
-        && let Some(winner) = store.winner(&Key::new(spec, sizes, &Platform::from(device.info())))
-        && broken_rule(spec, winner, sizes, caps).is_none()
-    {
-        return winner.clone();
-    }
-    default_schedule(spec, sizes, caps)
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::prepared::Prepared;
 use super::weights::Place;
+use super::winners::Waiting;
 use crate::commands::{self, Commands, Keep, Kept, Memory, Range};
 use crate::error::{Error, Result};
 use crate::gpu::{BindGroup, Binding, Buffer, Device, Dispatch, Kernel, Readback, Recording};
@@ -28,6 +29,8 @@ pub struct Recorded {
     pub layout: Layout,
     /// The plan's step behind each dispatch.
     pub steps: Vec<usize>,
+    /// Stored winners in whose place these commands have defaults.
+    pub waiting: Vec<Waiting>,
     pub commands: Commands,
     pub bound: Bound,
 }

@@ -120,6 +120,7 @@ impl Session {
     /// # Errors
     /// As [`Session::run`].
     pub fn profile(&self, inputs: &[(&str, &Tensor)]) -> Result<Option<Vec<StepTime>>> {
+        let _turn = self.turn();
         let mut state = self.lock();
         let feeds = self.feeds(&state, self.all_of(inputs))?;
         let (mut earlier, mut all) = (Earlier::default(), Vec::new());

@@ -11,6 +11,7 @@ use super::prepared::Prepared;
 use super::recorded::Run;
 use super::request::Input;
 use super::rig::{AtOnce, Pace, Rig};
+use super::winners::Winners;
 use crate::error::Result;
 use crate::gpu::Device;
 use crate::kernel::{Peaks, Work};
@@ -20,13 +21,16 @@ use crate::tune::{Finals, Key, Platform, Store, Trial, winner};
 /// When a session tunes its kernels.
 #[derive(Clone, Debug, Default)]
 pub enum TuneMode {
-    /// Never by itself: kernels run with stored winners, or with their defaults.
+    /// Never by itself: kernels run with stored winners, or with their defaults. A winner that takes longer to compile
+    /// than it saves in a run is compiled after the first answer, between runs, and used from then on; see
+    /// [`Session::wait_for_winners`].
     #[default]
     Off,
     /// After the first answer, on a thread of its own, in the time between runs. A run goes on at once, while at most
-    /// one sample of the tuner's is still on the device; winners are swapped in between runs.
+    /// one sample of the tuner's is still on the device; winners are swapped in between runs, stored ones as in
+    /// [`TuneMode::Off`].
     Background(TuneOptions),
-    /// Before the first run of each plan and size.
+    /// Before the first run of each plan and size, which uses all stored winners.
     Full(TuneOptions),
 }
 
@@ -130,7 +134,8 @@ impl Session {
         let feeds = self.feeds(&state, self.all_of(inputs))?;
         // Where a run has several stages, the first is tuned.
         let prepared = self.first(&mut state, &feeds)?;
-        let tuning = Tuning { device: &self.device, store: &self.store, options, all: true };
+        let (device, store, winners) = (&self.device, &self.store, &self.winners);
+        let tuning = Tuning { device, store, winners, options, all: true };
         tuning.tune(prepared, &feeds, progress)
     }
 }
@@ -139,6 +144,7 @@ impl Session {
 pub struct Tuning<'a> {
     pub device: &'a Device,
     pub store: &'a Arc<Mutex<Store>>,
+    pub winners: &'a Winners,
     pub options: &'a TuneOptions,
     /// Whether kernels that have a record are measured again.
     pub all: bool,
@@ -244,6 +250,8 @@ impl Tuning<'_> {
         for ((job, trials), pair) in playing.jobs.iter().zip(&trials).zip(&in_model_ns) {
             if !trials.is_empty() {
                 rig.keep(job, trials, *pair)?;
+                // Compiled for the finals.
+                self.winners.ready(&job.key);
             }
         }
         Ok(Confirmed { trials, in_model_ns, whole_ns: finals.whole_ns() })

@@ -143,7 +143,7 @@ impl<'a> Bench<'a> {
         for (pass, rendered) in
             wgsl::render_passes(self.label, self.spec, schedule, self.sizes, caps, target)?
         {
-            let kernel = self.device.kernel(&rendered.shader)?;
+            let kernel = self.device.rendered(&rendered.shader)?;
             if let Slot::Scratch(number) = pass.output {
                 let len = size(&pass.len, self.sizes) as usize;
                 let bytes = crate::plan::bound_bytes(len, storage_bytes(pass.spec.output, caps.floats()));

@@ -30,7 +30,7 @@ impl From<&crate::gpu::AdapterInfo> for Platform {
             kind: info.kind,
             backend: info.backend.clone(),
             driver: info.driver.clone(),
-            compiler: "naga 30".into(),
+            compiler: if info.checks.are_off() { "naga 30 unchecked" } else { "naga 30" }.into(),
         }
     }
 }

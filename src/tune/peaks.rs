@@ -27,7 +27,7 @@ impl Sweep {
 }
 
 fn bound(device: &Device, probe: &Probe) -> Result<Dispatch> {
-    let kernel = device.kernel(&probe.shader)?;
+    let kernel = device.rendered(&probe.shader)?;
     let buffers = probe.buffer_bytes.iter().map(|&bytes| device.buffer("probe", bytes));
     let buffers = buffers.collect::<Result<Vec<Buffer>>>()?;
     let bindings: Vec<Binding> = buffers.iter().map(Binding::whole).collect();

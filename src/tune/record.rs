@@ -44,6 +44,22 @@ pub struct Record {
     pub unix_seconds: u64,
 }
 
+impl Record {
+    /// The fastest trial.
+    pub fn winner(&self) -> Option<&Trial> {
+        winner(&self.trials)
+    }
+
+    /// Whether the winner is worth compiling before a first run: whether it saves more there than its compiling takes.
+    /// The default's compiling does not count, as kernels that differ in sizes alone share it.
+    pub fn pays_at_once(&self) -> bool {
+        let Some(winner) = self.winner() else { return false };
+        let alone = || Some([self.trials.first()?.best_ns()?, winner.best_ns()?]);
+        let saved = |[default, winner]: [u64; 2]| default.saturating_sub(winner);
+        self.in_model_ns.or_else(alone).is_some_and(|pair| saved(pair) >= winner.compile_ns)
+    }
+}
+
 /// What an adapter can do at best, as measured.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PeaksRecord {
@@ -137,7 +153,7 @@ impl Records {
 
     /// The fastest schedule measured for a key.
     pub fn winner(&self, key: &Key) -> Option<&Schedule> {
-        winner(&self.get(key)?.trials).map(|trial| &trial.schedule)
+        self.get(key)?.winner().map(|trial| &trial.schedule)
     }
 
     /// The measured peaks of an adapter.
@@ -179,7 +195,7 @@ impl Records {
         near.sort_by(|a, b| a.0.cmp(&b.0).then_with(|| a.1.key.cmp(&b.1.key)));
         let mut schedules: Vec<&Schedule> = Vec::new();
         for (_, record) in near {
-            match winner(&record.trials) {
+            match record.winner() {
                 Some(trial) if !schedules.contains(&&trial.schedule) => schedules.push(&trial.schedule),
                 Some(_) | None => {}
             }
@@ -298,6 +314,22 @@ mod tests {
         assert!(records.fail(&key, &schedule(1), "lost").is_some());
         assert_eq!(records.winner(&key), Some(&schedule(2)));
         assert!(records.fail(&key, &schedule(7), "lost").is_none());
+    }
+
+    #[test]
+    fn a_winner_that_saves_less_than_its_compiling_takes_can_wait() {
+        let mut record = record("a", AdapterKind::Cpu, "1", 64, 1);
+        // Alone 100 and 50, in a run of the whole model `pair`.
+        for (compile_ns, pair, want) in [
+            (50, None, true),
+            (51, None, false),
+            (300, Some([900, 600]), true),
+            (301, Some([900, 600]), false),
+        ] {
+            record.trials[1].compile_ns = compile_ns;
+            record.in_model_ns = pair;
+            assert_eq!(record.pays_at_once(), want, "{compile_ns} {pair:?}");
+        }
     }
 
     #[test]

@@ -81,9 +81,11 @@ fn a_model_is_tuned_explained_and_run_with_what_was_found() {
 
     let outputs = |flags: &[&str]| {
         let ran = run(&[&[path.as_str(), "--input", &x, "--json"], flags].concat()).json();
+        assert!(ran["winners_ms"].is_f64(), "{ran}");
         ran["outputs"].clone()
     };
     assert_eq!(outputs(&["--records", &records]), outputs(&["--no-records"]));
+    assert_eq!(outputs(&["--no-records", "--unchecked"]), outputs(&["--no-records"]));
     let table = on_device("tune", &[&model[..], &["--budget", "0"]].concat());
     for part in ["speed-up", "whole run", "not tried", "--exhaustive", "records.jsonl"] {
         assert!(table.stdout.contains(part), "want {part:?} in {table:?}");

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tilewright::AdapterChoice;
+use tilewright::gpu::Checks;
 use tilewright::ops::Precision;
 
 use crate::tuning_args::{BenchArgs, EmitArgs, ExplainArgs, RecordsFlags, StoreArgs, TuneArgs};
@@ -30,7 +31,8 @@ uint8. Input files for such dtypes are converted back.
 
 Times are in milliseconds. A run ends when the outputs are in host memory; the
 first one also compiles the kernels. Kernels that `tilewright tune` measured on
-this adapter use what it found.
+this adapter use what it found; what takes longer to compile than it saves in a
+run is compiled after the first run, and the next ones wait for it.
 
 Examples:
   tilewright run resnet18.onnx --dim batch=4 --repeat 20 --json
@@ -126,6 +128,9 @@ pub struct RunArgs {
     /// What may be computed less exactly
     #[command(flatten)]
     pub precision: PrecisionFlags,
+    /// What kernels check
+    #[command(flatten)]
+    pub checks: ChecksFlags,
     /// Seed of the random inputs
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub seed: u64,
@@ -160,6 +165,25 @@ pub struct InspectArgs {
     /// What may be computed less exactly
     #[command(flatten)]
     pub precision: PrecisionFlags,
+}
+
+/// What kernels check.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct ChecksFlags {
+    /// Compile kernels without checks that they stay within their memory: you vouch for the model and its inputs
+    #[arg(long)]
+    pub unchecked: bool,
+}
+
+impl From<ChecksFlags> for Checks {
+    fn from(flags: ChecksFlags) -> Checks {
+        if flags.unchecked {
+            // SAFETY: it is the user's word.
+            unsafe { Checks::off() }
+        } else {
+            Checks::default()
+        }
+    }
 }
 
 /// What may be computed less exactly than the model says.

@@ -66,7 +66,7 @@ pub fn bench(args: &BenchArgs) -> Result<()> {
     if let Some([old, new]) = args.compare.as_deref() {
         return compare(old, new, args.json);
     }
-    let device = Device::open(&args.adapter.clone().unwrap_or_default())?;
+    let device = Device::open_with(&args.adapter.clone().unwrap_or_default(), args.checks.into())?;
     let store = args.records.open()?;
     let peaks = match store.peaks(&device.info().into()) {
         Some(peaks) => peaks.clone(),
@@ -84,7 +84,10 @@ pub fn bench(args: &BenchArgs) -> Result<()> {
     bar.finish_and_clear();
     if args.json {
         let adapter = devices::short_json(device.info());
-        return print_json(&json!({ "adapter": adapter, "peaks": peaks, "entries": entries }));
+        let unchecked = device.info().checks.are_off();
+        return print_json(
+            &json!({ "adapter": adapter, "unchecked": unchecked, "peaks": peaks, "entries": entries }),
+        );
     }
     let peak = crate::tune::peaks_text(&peaks);
     print(&format!("{}\npeak: {peak}\n\n{}", device.info(), to_text(&entries)))

@@ -19,6 +19,8 @@ use crate::{devices, npy, progress};
 struct Measured {
     load_ms: f64,
     first_ms: f64,
+    /// Compiling the stored winners that the first run did without.
+    winners_ms: f64,
     runs_ms: Vec<f64>,
     /// Of the last run.
     outputs: Outputs,
@@ -56,6 +58,7 @@ pub fn run(args: &RunArgs) -> Result<()> {
             Tune::Background => TuneMode::Background(TuneOptions::default()),
             Tune::Full => TuneMode::Full(TuneOptions::default()),
         },
+        checks: args.checks.into(),
         progress: progress::on_progress(),
     };
     let start = Instant::now();
@@ -83,6 +86,11 @@ fn measure(session: &Session, filled: &[Input], args: &RunArgs, load_ms: f64) ->
     let start = Instant::now();
     let mut outputs = session.run(&feeds)?;
     let first_ms = elapsed_ms(start);
+    let start = Instant::now();
+    if args.repeat > 0 {
+        session.wait_for_winners();
+    }
+    let winners_ms = elapsed_ms(start);
     let mut runs_ms = Vec::new();
     for _ in 0..args.repeat {
         let start = Instant::now();
@@ -90,7 +98,7 @@ fn measure(session: &Session, filled: &[Input], args: &RunArgs, load_ms: f64) ->
         runs_ms.push(elapsed_ms(start));
     }
     let profile = if args.profile { session.profile(&feeds)?.map(by_kernel) } else { None };
-    Ok(Measured { load_ms, first_ms, runs_ms, outputs, profile })
+    Ok(Measured { load_ms, first_ms, winners_ms, runs_ms, outputs, profile })
 }
 
 fn by_kernel(steps: Vec<StepTime>) -> Vec<KernelTime> {
@@ -169,11 +177,13 @@ fn to_json(session: &Session, measured: &Measured, filled: &[Input], args: &RunA
     let mut value = json!({
         "model": args.model.display().to_string(),
         "adapter": devices::short_json(session.adapter()),
+        "unchecked": session.adapter().checks.are_off(),
         "seed": args.seed,
         "inputs": filled.iter().map(input).collect::<Vec<_>>(),
         "outputs": measured.outputs.iter().map(output).collect::<Vec<_>>(),
         "load_ms": measured.load_ms,
         "first_ms": measured.first_ms,
+        "winners_ms": measured.winners_ms,
         "runs_ms": measured.runs_ms,
         "min_ms": least(&measured.runs_ms),
         "median_ms": median(&measured.runs_ms),
@@ -193,6 +203,9 @@ fn to_text(session: &Session, measured: &Measured) -> String {
         row("load", format!("{:.2} ms", measured.load_ms)),
         row("first run", format!("{:.2} ms", measured.first_ms)),
     ];
+    if measured.winners_ms >= 1.0 {
+        rows.push(row("winners", format!("compiled in {:.2} ms", measured.winners_ms)));
+    }
     if let (Some(min), Some(median)) = (least(&measured.runs_ms), median(&measured.runs_ms)) {
         let count = measured.runs_ms.len();
         rows.push(row("next runs", format!("min {min:.2} ms, median {median:.2} ms of {count}")));

@@ -69,6 +69,7 @@ pub fn tune(args: &TuneArgs) -> Result<()> {
         f16_sums: args.precision.f16_sums,
         records: args.records.to_write()?,
         tune: TuneMode::Off,
+        checks: args.checks.into(),
         progress: progress::on_progress(),
     };
     let session = Session::load(subject.source, &options)?;

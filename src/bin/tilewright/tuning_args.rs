@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand, ValueEnum};
 use tilewright::{AdapterChoice, DType};
 
-use crate::args::{PrecisionFlags, named_file, named_size};
+use crate::args::{ChecksFlags, PrecisionFlags, named_file, named_size};
 use crate::one_op::{Op, Shape};
 
 /// After the help of `tune`.
@@ -123,6 +123,9 @@ pub struct TuneArgs {
     /// What may be computed less exactly
     #[command(flatten)]
     pub precision: PrecisionFlags,
+    /// What kernels check
+    #[command(flatten)]
+    pub checks: ChecksFlags,
     /// Seed of the random inputs
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub seed: u64,
@@ -251,6 +254,9 @@ pub struct BenchArgs {
     /// The adapter: a part of its name, or its number in `tilewright devices` [default: the best]
     #[arg(long, value_name = "NAME|INDEX")]
     pub adapter: Option<AdapterChoice>,
+    /// What kernels check
+    #[command(flatten)]
+    pub checks: ChecksFlags,
     /// Which records
     #[command(flatten)]
     pub records: RecordsFlags,
