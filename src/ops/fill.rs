@@ -75,7 +75,8 @@ fn range(cx: &mut Cx) -> Lowering {
             _ => (&limit - &start).larger(&zero).div_ceil(&step),
         }
     } else {
-        return Err(cx.unsupported("a length of sizes in steps that are no integer"));
+        // Sizes in steps that are no integer.
+        return Err(Stop::NeedsShapes);
     };
     let i = Expr::index(Idx::var(0, &len), start.dtype());
     let body = start.binary(Binary::Add, &i.binary(Binary::Mul, delta));
