@@ -13,16 +13,16 @@ import arithmetic, control, microsoft, networks, shapes  # noqa: F401: their mak
 import numpy as np
 import onnx
 import onnxruntime as ort
-from draw import FORMULAS, MAKERS, OPSETS, Draw
+from draw import MAKERS, Draw
 from onnx import helper, numpy_helper
 
 OUT = Path(__file__).resolve().parent.parent.parent / "target" / "test-data" / "differential"
 
 
-def results_of(model, name, inputs, attributes, feeds):
+def results_of(model, formula, inputs, attributes, feeds):
     """What ONNX Runtime, or the operator's formula in float64, gives."""
-    if FORMULAS[name]:
-        results = FORMULAS[name]([x.astype(np.float64) for x in inputs], attributes)
+    if formula:
+        results = formula([x.astype(np.float64) for x in inputs], attributes)
         return [y.astype(np.float32) for y in results]
     options = ort.SessionOptions()
     options.log_severity_level = 4
@@ -43,11 +43,11 @@ def make(name, seed, limit):
     # ONNX Runtime works out the outputs' dtypes itself, and says what they are.
     compared = outputs[: draw.compared]
     graph = helper.make_graph([node], "case", infos, [onnx.ValueInfoProto(name=y) for y in compared])
-    domains = {"": OPSETS[name], **({domain: 1} if domain else {})}
+    domains = {"": draw.opset, **({domain: 1} if domain else {})}
     opsets = [helper.make_opsetid(*item) for item in domains.items()]
     model = helper.make_model(graph, opset_imports=opsets, ir_version=9)
     try:
-        results = results_of(model, name, inputs, attributes, feeds)
+        results = results_of(model, draw.formula, inputs, attributes, feeds)
     except Exception as error:  # whatever it is, ONNX Runtime has no answer
         return "skip " + str(error).replace("\n", " ")[:200]
     del model.graph.output[:]

@@ -33,6 +33,8 @@ class Draw:
         self.name, self.limit = name, limit
         # How many inputs at the end only the node's subgraphs read, and how many outputs are compared, if not all.
         self.captured, self.compared = 0, None
+        # What the operator is registered with, unless its maker chooses.
+        self.opset, self.formula = OPSETS[name], FORMULAS[name]
         self.rng = np.random.default_rng([sum(name.encode()) * 7919 + len(name), seed])
 
     def int(self, low, high):
