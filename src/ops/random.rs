@@ -205,6 +205,16 @@ mod tests {
     }
 
     #[test]
+    fn like_an_input_is_like_its_shape() {
+        let seed = || ("seed", Attribute::Float(7.0));
+        for op in ["RandomUniform", "RandomNormal"] {
+            let (name, input) = (format!("{op}Like"), t(&[100, 100], &[0f32; 10_000]));
+            let outputs = Case::new(&name, &[seed()], [input]).run_with_known_sizes();
+            assert_eq!(outputs[0].to_vec::<f32>().unwrap(), drawn(op, &[seed()]), "{name}");
+        }
+    }
+
+    #[test]
     fn chances_are_kept() {
         let p = t(&[4000], &[0.25f32; 4000]);
         let y = Case::new("Bernoulli", &[("dtype", int(6))], [p]).run_with_known_sizes()[0]

@@ -119,6 +119,27 @@ fn one_operation_is_tuned_with_its_rates() {
 }
 
 #[test]
+fn one_operation_is_explained() {
+    if skip_gpu() {
+        return;
+    }
+    let folder = Folder::new();
+    let records = text(&folder.path("records.jsonl"));
+    let op = ["--op", "softmax", "--shape", "ROWS=16,COLS=40", "--records", &records];
+    let why = |explained: &Json| explained["kernels"][0]["why"].as_str().expect("a reason").to_owned();
+    assert!(
+        why(&on_device("explain", &[&op[..], &["--json"]].concat()).json()).contains("no record applies")
+    );
+    let tuned = on_device("tune", &[&op[..], &["--json"]].concat()).json();
+    let explained = on_device("explain", &[&op[..], &["--json"]].concat()).json();
+    assert_eq!(explained["subject"], tuned["subject"]);
+    assert!(why(&explained).contains("the stored winner of 20"), "{explained}");
+    assert_eq!(explained["kernels"][0]["trials"], tuned["kernels"][0]["trials"]);
+    call(&["explain", "model.onnx", "--op", "softmax", "--shape", "ROWS=1,COLS=1"]).fails(2, &["--op"]);
+    call(&["explain"]).fails(2, &["MODEL"]);
+}
+
+#[test]
 fn every_candidate_of_a_space_has_a_text() {
     for (op, shape) in [("gemm", "M=24,N=36,K=48"), ("softmax", "ROWS=16,COLS=400"), ("map", "N=9")] {
         let space = call(&["tune", "--op", op, "--shape", shape, "--space", "--json"]).json();

@@ -70,7 +70,7 @@ pub enum Command {
     /// Measure the candidates of every kernel of a model on the device, and keep the fastest
     #[command(after_help = crate::tuning_args::TUNE_EXAMPLES)]
     Tune(TuneArgs),
-    /// Show what is known of each kernel of a model, and which schedule a run uses
+    /// Show what is known of each kernel of a model or an operation, and which schedule a run uses
     Explain(ExplainArgs),
     /// Look at the records of tuning, merge, move and clear them
     Store(StoreArgs),

@@ -1,17 +1,18 @@
-//! `tilewright explain`: what is known of each kernel of a model, and which schedule a run uses.
+//! `tilewright explain`: what is known of each kernel of a model or an operation, and which schedule a run uses.
 
 use serde_json::{Value as Json, json};
+use tilewright::AdapterInfo;
 use tilewright::kernel::{Peaks, Schedule, Work};
 use tilewright::tune::{Key, Record, Store, winner};
-use tilewright::{AdapterInfo, Error, onnx, ops};
 
 use crate::failure::{Failure, Result, print, print_json};
-use crate::planned::{self, Machine, Outcome, Space};
+use crate::planned::{Machine, Space};
 use crate::roofline::{limit_name, percent};
 use crate::store::{date, short_hash};
-use crate::table::{quoted, shape};
+use crate::subject::Subject;
+use crate::table::shape;
 use crate::tuning_args::ExplainArgs;
-use crate::{devices, fill, trials};
+use crate::{devices, trials};
 
 /// A kernel, its record, and what follows for a run.
 struct Explained<'a> {
@@ -36,29 +37,11 @@ impl Explained<'_> {
 
 /// Explain every kernel, or the one asked for.
 pub fn explain(args: &ExplainArgs) -> Result<()> {
-    let graph = onnx::open(&args.model)?;
-    let dims = fill::sizes(&graph.inputs, &args.dims)?;
-    let files = fill::files(&graph.inputs, &args.inputs)?;
-    let mut shapes = Vec::new();
-    if !files.is_empty() {
-        let filled = fill::fill(&graph.inputs, &files, &dims, 0, &mut |_| {})?;
-        shapes.extend(filled.iter().map(|input| input.tensor.shape().to_vec()));
-    }
-    let unsupported = ops::unsupported(&graph);
-    if !unsupported.is_empty() {
-        return Err(Error::Unsupported { items: unsupported }.into());
-    }
+    let subject = Subject::open(&args.subject)?;
     let machine = Machine::of(Some(&args.adapter.clone().unwrap_or_default()))?;
     let no_adapter = || Failure::Failed("records are by adapter, and this machine has none".into());
     let adapter = machine.adapter.as_ref().ok_or_else(no_adapter)?;
-    let planned = match planned::make_at(&graph, &dims, &shapes, args.precision.into(), &machine.caps) {
-        Outcome::Planned(planned) => planned,
-        Outcome::Failed(error) => return Err(error.into()),
-        Outcome::NeedsInputs(names) => {
-            let message = format!("no plan: it depends on what a run gives as {}", quoted(&names));
-            return Err(Failure::Failed(message));
-        }
-    };
+    let planned = subject.plan(args.precision, &machine)?;
     let store = args.records.open()?;
     let mut spaces = planned.spaces(&machine.caps);
     if let Some(wanted) = &args.kernel {
@@ -75,7 +58,7 @@ pub fn explain(args: &ExplainArgs) -> Result<()> {
     if args.json {
         let list: Vec<Json> = explained.iter().map(to_json).collect();
         return print_json(&json!({
-            "model": args.model.display().to_string(),
+            "subject": subject.name,
             "adapter": devices::short_json(adapter),
             "kernels": list,
         }));

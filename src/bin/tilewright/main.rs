@@ -25,6 +25,7 @@ mod run;
 mod space;
 mod stats;
 mod store;
+mod subject;
 mod table;
 mod trace;
 mod trials;

@@ -1,26 +1,24 @@
 //! `tilewright tune`: measure the candidates of every kernel, keep and show what was found.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use indicatif::ProgressBar;
 use serde_json::{Value as Json, json};
-use tilewright::graph::Graph;
 use tilewright::kernel::Peaks;
 use tilewright::tune::{Trial, winner};
 use tilewright::{
-    Error, ModelSource, Session, SessionOptions, Tensor, TuneMode, TuneOptions, TuneProgress, TuneReport,
-    TunedKernel, onnx,
+    Error, Session, SessionOptions, Tensor, TuneMode, TuneOptions, TuneProgress, TuneReport, TunedKernel,
 };
 
 use crate::bench::NOISE;
-use crate::failure::{Failure, Result, print, print_json, say};
+use crate::failure::{Result, print, print_json, say};
 use crate::one_op::OneOp;
-use crate::planned::{self, Machine, Outcome};
+use crate::planned::Machine;
 use crate::rate::Rate;
 use crate::roofline::{limit_name, percent};
-use crate::table::{Align, quoted, table};
+use crate::subject::Subject;
+use crate::table::{Align, table};
 use crate::trials::{self, ms, ms_text, ratio_text};
 use crate::tuning_args::TuneArgs;
 use crate::{devices, fill, html, progress, space};
@@ -48,44 +46,32 @@ pub struct Tuned<'a> {
 
 /// Tune a model or an operation.
 pub fn tune(args: &TuneArgs) -> Result<()> {
-    let op = match (args.op, &args.shape) {
-        (Some(op), Some(shape)) => Some(OneOp::new(op, shape, args.dtype.into())?),
-        _ => None,
-    };
-    let (source, graph, subject) = match (&op, &args.model) {
-        (Some(op), _) => {
-            let bytes = op.model();
-            let graph = onnx::parse_bytes(bytes.clone().into())?;
-            (ModelSource::from(bytes), graph, op.describe())
-        }
-        (None, Some(path)) => (ModelSource::from(path), onnx::open(path)?, path.display().to_string()),
-        (None, None) => return Err(Failure::Usage("give a MODEL, or --op and --shape".into())),
-    };
-    let dims = fill::sizes(&graph.inputs, &args.dims)?;
-    let files = fill::files(&graph.inputs, &args.inputs)?;
+    let subject = Subject::open(&args.subject)?;
     if args.space {
-        return spaces(args, &graph, &dims, &files, &subject);
+        let machine = Machine::of(args.adapter.as_ref())?;
+        let planned = subject.plan(args.precision, &machine)?;
+        return space::list(&subject.name, &planned, &machine, args.json);
     }
     // What an operation computes on is of no interest.
     let mut note = |text: &str| {
-        if op.is_none() {
+        if subject.op.is_none() {
             say(text)
         }
     };
-    let filled = fill::fill(&graph.inputs, &files, &dims, args.seed, &mut note)?;
+    let filled = subject.fill(args.seed, &mut note)?;
     if let Some(path) = &args.report {
         html_writable(path)?;
     }
     let options = SessionOptions {
         adapter: args.adapter.clone().unwrap_or_default(),
-        dims,
+        dims: subject.dims,
         allow_f64_as_f32: args.precision.allow_f64_as_f32,
         f16_sums: args.precision.f16_sums,
         records: args.records.to_write()?,
         tune: TuneMode::Off,
         progress: progress::on_progress(),
     };
-    let session = Session::load(source, &options)?;
+    let session = Session::load(subject.source, &options)?;
     let feeds: Vec<(&str, &Tensor)> = filled.iter().map(|i| (i.name.as_str(), &i.tensor)).collect();
     let mut tune_options = TuneOptions::default();
     if args.exhaustive {
@@ -105,8 +91,8 @@ pub fn tune(args: &TuneArgs) -> Result<()> {
         format!("{} {} {}", i.name, i.tensor.dtype(), crate::table::shape(i.tensor.shape()))
     };
     let tuned = Tuned {
-        subject,
-        op: op.as_ref(),
+        subject: subject.name,
+        op: subject.op.as_ref(),
         session: &session,
         report: &report,
         records: options.records.clone(),
@@ -118,30 +104,6 @@ pub fn tune(args: &TuneArgs) -> Result<()> {
             .map_err(|source| Error::Io { path: path.clone(), source })?;
     }
     if args.json { print_json(&to_json(&tuned)) } else { print(&to_text(&tuned)) }
-}
-
-/// The spaces of what would be tuned.
-fn spaces(
-    args: &TuneArgs,
-    graph: &Graph,
-    dims: &BTreeMap<String, usize>,
-    files: &BTreeMap<&str, &PathBuf>,
-    subject: &str,
-) -> Result<()> {
-    let machine = Machine::of(args.adapter.as_ref())?;
-    let mut shapes = Vec::new();
-    if !files.is_empty() {
-        let filled = fill::fill(&graph.inputs, files, dims, args.seed, &mut |_| {})?;
-        shapes.extend(filled.iter().map(|input| input.tensor.shape().to_vec()));
-    }
-    match planned::make_at(graph, dims, &shapes, args.precision.into(), &machine.caps) {
-        Outcome::Planned(planned) => space::list(subject, &planned, &machine, args.json),
-        Outcome::Failed(error) => Err(error.into()),
-        Outcome::NeedsInputs(names) => {
-            let message = format!("no plan: it depends on what a run gives as {}", quoted(&names));
-            Err(Failure::Failed(message))
-        }
-    }
 }
 
 fn html_writable(path: &PathBuf) -> Result<()> {

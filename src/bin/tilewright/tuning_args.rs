@@ -70,9 +70,9 @@ impl From<ElementType> for DType {
     }
 }
 
-/// Flags of `tune`.
+/// A model with its sizes, or one operation.
 #[derive(Args, Debug)]
-pub struct TuneArgs {
+pub struct SubjectFlags {
     /// The ONNX file
     #[arg(required_unless_present = "op")]
     pub model: Option<PathBuf>,
@@ -82,7 +82,7 @@ pub struct TuneArgs {
     /// The size of a symbolic dimension; may be given again for others
     #[arg(long = "dim", value_name = "NAME=N", value_parser = named_size)]
     pub dims: Vec<(String, usize)>,
-    /// Tune one operation instead of a model
+    /// One operation instead of a model
     #[arg(long, requires = "shape", conflicts_with_all = ["model", "inputs", "dims"])]
     pub op: Option<Op>,
     #[arg(long, value_name = "NAME=N,...", requires = "op", help = SHAPE_HELP)]
@@ -91,6 +91,14 @@ pub struct TuneArgs {
     /// The operation's element type
     #[arg(long, requires = "op", default_value = "f32")]
     pub dtype: ElementType,
+}
+
+/// Flags of `tune`.
+#[derive(Args, Debug)]
+pub struct TuneArgs {
+    /// What is tuned.
+    #[command(flatten)]
+    pub subject: SubjectFlags,
     /// List the legal candidates of every kernel and the rules that removed the others, and measure nothing
     #[arg(long)]
     pub space: bool,
@@ -123,14 +131,9 @@ pub struct TuneArgs {
 /// Flags of `explain`.
 #[derive(Args, Debug)]
 pub struct ExplainArgs {
-    /// The ONNX file
-    pub model: PathBuf,
-    /// A NumPy file whose shape an input has; may be given again for other inputs
-    #[arg(long = "input", value_name = "NAME=FILE.npy", value_parser = named_file)]
-    pub inputs: Vec<(String, PathBuf)>,
-    /// The size of a symbolic dimension; may be given again for others
-    #[arg(long = "dim", value_name = "NAME=N", value_parser = named_size)]
-    pub dims: Vec<(String, usize)>,
+    /// What is explained.
+    #[command(flatten)]
+    pub subject: SubjectFlags,
     /// Of this kernel alone
     #[arg(long, value_name = "LABEL")]
     pub kernel: Option<String>,
