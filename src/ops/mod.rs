@@ -42,6 +42,7 @@ mod recurrent;
 mod reduce;
 mod resize;
 mod roi;
+mod roi_pool;
 mod rotary;
 mod rounds;
 mod routing;

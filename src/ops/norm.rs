@@ -25,7 +25,7 @@ pub const OPS: &[OpDef] = &[
         "(x - mean) / sqrt(var + e) * scale + bias by channel; in training mode with the batch's own statistics",
         batch,
     ),
-    op("InstanceNormalization", 6, "normalised over the spatial axes, by channel scale and bias", |cx| {
+    op("InstanceNormalization", 1, "normalised over the spatial axes, by channel scale and bias", |cx| {
         let x = cx.input(0)?;
         let axes: Vec<usize> = (2..cx.program.rank(x)).collect();
         let epsilon = cx.float_or("epsilon", 1e-5)?;

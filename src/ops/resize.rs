@@ -15,7 +15,7 @@ pub const OPS: &[OpDef] = &[
         "nearest, linear or cubic interpolation; planned for each size of a symbolic axis, but by whole factors, nearest",
         resize,
     ),
-    op("Upsample", 7, "nearest or linear interpolation by constant factors", resize),
+    op("Upsample", 1, "nearest or linear interpolation by constant factors", resize),
 ];
 
 /// At most this many source positions are written out; more are a loop.
@@ -48,7 +48,7 @@ fn resize(cx: &mut Cx) -> Lowering {
         if modern { cx.string_or(name, modern_default) } else { Ok(old.to_string()) }
     };
     let style = Style {
-        mode: cx.string_or("mode", "nearest")?,
+        mode: cx.string_or("mode", "nearest")?.replace("bilinear", "linear"),
         transform: text("coordinate_transformation_mode", "half_pixel", "asymmetric")?,
         nearest: text("nearest_mode", "round_prefer_floor", "floor")?,
         cubic_a: cx.float_or("cubic_coeff_a", -0.75)?,
@@ -93,6 +93,10 @@ fn targets(cx: &Cx, x: ValueId, modern: bool, style: &Style) -> Result<Vec<Axis>
     let mut scales = match (given(if modern { 2 } else { 1 }), cx.floats("scales")?) {
         (Some(id), _) => numbers(id)?,
         (None, Some(scales)) => scales.into_iter().map(f64::from).collect(),
+        // Of images, before opset 7.
+        (None, None) if cx.opset < 7 => {
+            vec![1.0, 1.0, cx.float_or("height_scale", 1.0)?, cx.float_or("width_scale", 1.0)?]
+        }
         (None, None) => vec![],
     };
     let have: Vec<Idx> = axes.iter().map(|&axis| shape[axis].clone()).collect();
@@ -308,6 +312,17 @@ mod tests {
         let scales = Attribute::Floats(vec![1.0, 2.0]);
         let case = Case { opset: 7, ..Case::new("Upsample", &[("scales", scales)], [count(&[1, 2])]) };
         case.gives([t(&[1, 4], &[0f32, 0., 1., 1.])]);
+    }
+
+    #[test]
+    fn of_images_by_two_factors() {
+        let attributes = [
+            ("mode", text("bilinear")),
+            ("height_scale", Attribute::Float(1.0)),
+            ("width_scale", Attribute::Float(2.0)),
+        ];
+        let case = Case { opset: 1, ..Case::new("Upsample", &attributes, [count(&[1, 1, 1, 2])]) };
+        case.gives([t(&[1, 1, 1, 4], &[0f32, 0.5, 1., 1.])]);
     }
 
     #[test]

@@ -1,14 +1,17 @@
 //! Pooling over regions of interest.
 
 use super::math::{Lowering, op};
+use super::roi_pool::max_roi_pool;
 use super::{Cx, OpDef};
 use crate::expr::{Expr, Idx, Unary, vars};
 use crate::ir::{Combine, Program, ValueId};
 use crate::tensor::DType;
 
 /// The family.
-pub const OPS: &[OpDef] =
-    &[op("RoiAlign", 10, "the mean or largest of sampling points in the bins of regions", roi_align)];
+pub const OPS: &[OpDef] = &[
+    op("RoiAlign", 10, "the mean or largest of sampling points in the bins of regions", roi_align),
+    op("MaxRoiPool", 1, "the largest elements of the bins of regions", max_roi_pool),
+];
 
 /// A coordinate along one axis: between which elements it is, with what weights, and whether it counts.
 struct Point {

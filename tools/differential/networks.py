@@ -349,6 +349,17 @@ def _(d):
     return [d.tensor(shape), boxes, batch], {"mode": d.of(["avg", "max"]), "spatial_scale": 0.5, **attributes}
 
 
+@op("MaxRoiPool")
+def _(d):
+    shape, count = [d.int(1, 2), d.int(1, 2), 8, 8], d.int(1, 3)
+    # Some reach beyond the image.
+    corners = d.tensor([count, 2], low=-2, high=12)
+    boxes = np.concatenate([corners, corners + d.tensor([count, 2], low=0, high=12)], axis=1)
+    batch = d.rng.integers(0, shape[0], [count, 1]).astype(F32)
+    attributes = {"pooled_shape": [d.int(1, 3), d.int(1, 3)], "spatial_scale": d.of([0.5, 1.0])}
+    return [d.tensor(shape), np.concatenate([batch, boxes], axis=1)], attributes
+
+
 @op("MaxUnpool")
 def _(d):
     count, size = d.int(1, 2), [d.int(1, d.limit), d.int(1, d.limit)]
