@@ -5,6 +5,7 @@
 
 mod activation;
 mod attention;
+mod batch_norm;
 #[cfg(test)]
 mod case;
 mod cast;
