@@ -181,21 +181,46 @@ fn offset(at: &[usize], shape: &[usize]) -> usize {
     at.iter().zip(shape).fold(0, |offset, (i, n)| offset * n + i)
 }
 
+/// More terms than lavapipe does turns of a loop.
+const LONG_SUM: Case = Case {
+    name: "a long sum",
+    channels: [33_000, 2],
+    size: &[2, 3],
+    kernel: &[2, 1],
+    before: &[0, 0],
+    after: &[0, 0],
+    ..PLAIN
+};
+
+fn error_of(case: &Case) -> f64 {
+    let [x, w, y] = case.shapes();
+    let inputs = [(x, 1), (w, 2), (vec![case.channels[1]], 3), (y, 4)];
+    let inputs = inputs.map(|(shape, seed)| made_up(&shape, seed));
+    let feeds: Vec<(&str, &Tensor)> = ["x", "w", "b", "r"].into_iter().zip(&inputs).collect();
+    let session = case.net().session().unwrap();
+    let got = session.run(&feeds).unwrap();
+    compare::relative_error(got.get("y").unwrap(), &case.expected(&inputs)).unwrap()
+}
+
 #[test]
 fn convolutions_are_sums_over_windows() {
     if skip_gpu("convolutions_are_sums_over_windows") {
         return;
     }
     for case in CASES {
-        let [x, w, y] = case.shapes();
-        let inputs = [(x, 1), (w, 2), (vec![case.channels[1]], 3), (y, 4)];
-        let inputs = inputs.map(|(shape, seed)| made_up(&shape, seed));
-        let feeds: Vec<(&str, &Tensor)> = ["x", "w", "b", "r"].into_iter().zip(&inputs).collect();
-        let session = case.net().session().unwrap();
-        let got = session.run(&feeds).unwrap();
-        let error = compare::relative_error(got.get("y").unwrap(), &case.expected(&inputs)).unwrap();
+        let error = error_of(case);
         assert!(error < 1e-6, "{}: error {error:.1e}", case.name);
     }
+}
+
+#[test]
+fn sums_may_be_longer_than_a_driver_loops() {
+    if skip_gpu("sums_may_be_longer_than_a_driver_loops") {
+        return;
+    }
+    // Rounding adds up as a random walk does: to eps * sqrt(66,000).
+    let (error, terms) = (error_of(&LONG_SUM), 66_000f64);
+    assert!(error < f64::from(f32::EPSILON) * terms.sqrt(), "error {error:.1e}");
 }
 
 #[test]

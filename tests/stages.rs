@@ -4,6 +4,7 @@
 mod support;
 
 use support::net::{Attribute, Net, graph, int, made_up};
+use tilewright::kernel::Caps;
 use tilewright::{DType, Session, Tensor};
 
 fn skip() -> bool {
@@ -192,4 +193,18 @@ fn ranges_end_where_a_sum_says() {
     assert_eq!(y.to_vec::<f32>().unwrap(), [1.0, 2.5, 4.0, 5.5]);
     let few = Tensor::from_slice(&[1], &[3.0f32]).unwrap();
     assert_eq!(run(&session, &[("x", &few)], "y").to_vec::<f32>().unwrap(), [1.0, 2.5]);
+}
+
+/// As many points as the largest region is long: counted when the plan is made where the regions are constants.
+#[test]
+fn only_computed_regions_need_a_stage() {
+    let rois: Vec<f32> = (0..100).flat_map(|i| [0.0, 0.0, 2.0, 1.0 + i as f32 / 20.0]).collect();
+    let rois = Tensor::from_slice(&[100, 4], &rois).unwrap();
+    let net = || Net::new().input("x", DType::F32, "1 1 8 8").list("batch", &[0; 100]);
+    let pooled = |net: Net| {
+        let net = net.node("RoiAlign", "x rois batch", "y", &[]).output("y", DType::F32);
+        net.plan(&Caps::default()).next.is_some()
+    };
+    assert!(!pooled(net().weight("rois", &rois)));
+    assert!(pooled(net().input("rois", DType::F32, "100 4")));
 }

@@ -33,6 +33,7 @@ mod functions;
 pub mod proto;
 mod read;
 mod sniff;
+mod sparse;
 mod tensor;
 mod types;
 
@@ -81,8 +82,7 @@ pub fn parse_bytes(bytes: Bytes) -> Result<Graph> {
 /// - [`Error::Parse`]: not an ONNX model, cut off, or damaged.
 /// - [`Error::Model`]: no graph, an opset outside [`OPSET_MIN`]..=[`OPSET_MAX`], a name that exists
 ///   nowhere or twice, a cycle, a tensor without data or of another size than its shape says.
-/// - [`Error::Unsupported`]: sparse or string tensors, inputs and outputs that are no tensors; all of
-///   them at once.
+/// - [`Error::Unsupported`]: string tensors, inputs and outputs that are no tensors; all of them at once.
 ///
 /// ```
 /// use tilewright::onnx;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use super::External;
 use super::proto::{AttributeProto, GraphProto, NodeProto, TensorProto, ValueInfoProto};
+use super::sparse;
 use super::tensor::{self, Fault};
 use super::types;
 use crate::error::{Error, Result};
@@ -58,9 +59,13 @@ impl<'a> Reader<'a> {
             let name = tensor.name.clone();
             self.initializer(&mut graph, place, name, tensor)?;
         }
-        for sparse in proto.sparse_initializer {
-            let name = sparse.values.map(|v| v.name).unwrap_or_default();
-            self.unsupported.push(format!("initializer {name:?} is sparse"));
+        for proto in proto.sparse_initializer {
+            let name = proto.values.as_ref().map(|values| values.name.clone()).unwrap_or_default();
+            let place = format!("initializer {name:?}");
+            let found = sparse::read(&place, proto, self.external);
+            if let Some(tensor) = self.collect(found)? {
+                insert(&mut graph, &place, name, tensor)?;
+            }
         }
         let declared: BTreeMap<_, _> = proto.value_info.into_iter().map(|v| (v.name, v.r#type)).collect();
         let with_type = |value: ValueInfoProto| match &value.r#type {
@@ -191,7 +196,10 @@ impl<'a> Reader<'a> {
             "value_string" | "value_strings" => {
                 Err(Fault::Unsupported(format!("{place} is a tensor of strings")))
             }
-            "sparse_value" => Err(Fault::Unsupported(format!("{place} is sparse"))),
+            "sparse_value" => match attribute.sparse_tensor {
+                Some(proto) => sparse::read(place, *proto, self.external),
+                None => Err(wrong("attribute \"sparse_value\" holds no sparse tensor")),
+            },
             other => Err(wrong(&format!("has no attribute {other:?}"))),
         }
     }

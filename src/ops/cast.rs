@@ -8,8 +8,9 @@ use crate::tensor::DType;
 
 /// The family.
 pub const OPS: &[OpDef] = &[
-    op("Cast", 6, "conversion; floats to integers truncate", |cx| {
-        let to = cx.dtype_attribute("to")?.ok_or_else(|| cx.error("attribute \"to\" is missing"))?;
+    op("Cast", 1, "conversion; floats to integers truncate", |cx| {
+        let to = if cx.opset < 6 { named(cx)? } else { cx.dtype_attribute("to")? };
+        let to = to.ok_or_else(|| cx.error("attribute \"to\" is missing"))?;
         convert(cx, to)
     }),
     op("CastLike", 15, "conversion to the second input's dtype", |cx| {
@@ -18,6 +19,27 @@ pub const OPS: &[OpDef] = &[
     }),
     op("BitCast", 26, "the same bits as another dtype; of float8 and float4 for constants only", bit_cast),
 ];
+
+/// The dtype whose name attribute "to" is, as before opset 6.
+fn named(cx: &Cx) -> Result<Option<DType>, Stop> {
+    let name = cx.string_or("to", "")?;
+    Ok(match name.as_str() {
+        "FLOAT" => Some(DType::F32),
+        "DOUBLE" => Some(DType::F64),
+        "FLOAT16" => Some(DType::F16),
+        "UINT8" => Some(DType::U8),
+        "UINT16" => Some(DType::U16),
+        "UINT32" => Some(DType::U32),
+        "UINT64" => Some(DType::U64),
+        "INT8" => Some(DType::I8),
+        "INT16" => Some(DType::I16),
+        "INT32" => Some(DType::I32),
+        "INT64" => Some(DType::I64),
+        "BOOL" => Some(DType::Bool),
+        "" => None,
+        _ => return Err(cx.unsupported(format!("conversion to {name}"))),
+    })
+}
 
 fn is_numeric(dtype: DType) -> bool {
     dtype == DType::Bool || dtype.is_float() || dtype.is_int()
@@ -136,6 +158,13 @@ mod tests {
             let attributes = [("to", int(24)), ("round_mode", text(mode))];
             Case::new("Cast", &attributes, [x.clone()]).gives([bytes(DType::F8E8M0, 4, &want)]);
         }
+    }
+
+    #[test]
+    fn a_dtype_by_its_name() {
+        let case =
+            Case { opset: 1, ..Case::new("Cast", &[("to", text("INT32"))], [t(&[2], &[1.5f32, -2.5])]) };
+        case.gives([t(&[2], &[1i32, -2])]);
     }
 
     #[test]

@@ -26,7 +26,7 @@ pub const OPS: &[OpDef] = &[
     op(
         "Scan",
         8,
-        "a body repeated over slices of its inputs; at most 4096 where a shape depends on the slice; sequence_lens is not supported",
+        "a body repeated over slices of its inputs; at most 4096 where a shape depends on the slice",
         scan,
     ),
 ];
@@ -113,20 +113,24 @@ fn trips(cx: &mut Cx, count: ValueId) -> Result<Idx, Stop> {
 
 /// Before opset 9 every input has a batch axis in front, and a sequence runs on its own: a round for each.
 fn batched_scan(cx: &mut Cx) -> Lowering {
-    if cx.optional(0).is_some() {
-        return Err(cx.unsupported("sequence_lens"));
-    }
+    let lens = cx.optional(0);
     let inputs = (1..cx.inputs.len()).map(|i| cx.input(i)).collect::<Result<Vec<_>, _>>()?;
     let first = inputs.first().ok_or_else(|| cx.error("too few inputs"))?;
     let batch =
         cx.program.shape(*first).first().cloned().ok_or_else(|| cx.error("an input has no batch axis"))?;
+    if let Some(lens) = lens {
+        let [len] = cx.program.shape(lens) else { return Err(cx.error("sequence_lens wants one axis")) };
+        let len = len.clone();
+        cx.program.equate(&batch, &len, "sequences and their lengths")?;
+    }
     let round = |cx: &mut Cx, number: &Idx, going: ValueId, _: &[ValueId]| {
         let row = |&x: &ValueId| {
             let shape = cx.program.shape(x)[1..].to_vec();
             cx.program.view(x, shape, |i| [std::slice::from_ref(number), i].concat())
         };
         let inputs = inputs.iter().map(row).collect();
-        Ok(Round { going, states: vec![], slices: scan_over(cx, inputs, "directions")? })
+        let len = lens.map(|lens| cx.program.load(lens, std::slice::from_ref(number)).cast(DType::I32));
+        Ok(Round { going, states: vec![], slices: scan_over(cx, inputs, "directions", len)? })
     };
     let (going, slices) = (cx.program.scalar(Expr::bool(true)), graph(cx, "body")?.outputs.len());
     let rounds = Rounds { count: Some(batch), going, states: vec![], slices, round: &round };
@@ -138,10 +142,12 @@ fn scan(cx: &mut Cx) -> Lowering {
         return batched_scan(cx);
     }
     let inputs = cx.all_inputs()?;
-    scan_over(cx, inputs, "scan_input_directions")
+    scan_over(cx, inputs, "scan_input_directions", None)
 }
 
-fn scan_over(cx: &mut Cx, inputs: Vec<ValueId>, directions: &str) -> Lowering {
+/// A scan over the slices of `inputs`. Where it runs over the first `own` of them only, the states stay what they are after
+/// these, and what would be collected is 0.
+fn scan_over(cx: &mut Cx, inputs: Vec<ValueId>, directions: &str, own: Option<Expr>) -> Lowering {
     let step = graph(cx, "body")?;
     let scanned = cx.int_or("num_scan_inputs", 0)? as usize;
     let states = inputs.len().checked_sub(scanned).ok_or_else(|| cx.error("too few inputs"))?;
@@ -163,12 +169,18 @@ fn scan_over(cx: &mut Cx, inputs: Vec<ValueId>, directions: &str) -> Lowering {
         cx.program.equate(len, other, "lengths of scanned inputs")?;
     }
     let mirrored = |number: &Idx| &(len - number) - &Idx::from(1i64);
+    let own = own.map(|own| own.smaller(Expr::number(len)));
+    // A sequence backwards begins at its own end.
+    let backwards = |number: &Idx| match &own {
+        Some(own) => (own - Expr::number(number) - 1.0).larger(0.0).to_position(len),
+        None => mirrored(number),
+    };
     let round = |cx: &mut Cx, number: &Idx, going: ValueId, carried: &[ValueId]| {
         let mut values = carried.to_vec();
         for ((&x, &axis), &reversed) in scanned.iter().zip(&axes).zip(&reversed) {
             let mut shape = cx.program.shape(x).to_vec();
             shape.remove(axis);
-            let place = if reversed != 0 { mirrored(number) } else { number.clone() };
+            let place = if reversed != 0 { backwards(number) } else { number.clone() };
             values.push(cx.program.view(x, shape, |i| {
                 let mut at = i.to_vec();
                 at.insert(axis, place);
@@ -176,7 +188,17 @@ fn scan_over(cx: &mut Cx, inputs: Vec<ValueId>, directions: &str) -> Lowering {
             }));
         }
         let mut states = body(cx, step, &values)?;
-        let slices = states.split_off(carried.len());
+        let mut slices = states.split_off(carried.len());
+        if let Some(own) = &own {
+            let runs = Expr::number(number).below(own);
+            for (new, &old) in states.iter_mut().zip(carried) {
+                *new = cx.program.elementwise(&[*new, old], |e| runs.select(&e[0], &e[1]))?;
+            }
+            for slice in &mut slices {
+                let none = cx.number(*slice, 0.0);
+                *slice = cx.program.unary(*slice, |e| runs.select(e, &none));
+            }
+        }
         Ok(Round { going, states, slices })
     };
     let going = cx.program.scalar(Expr::bool(true));
@@ -315,6 +337,23 @@ mod tests {
             f32s(&[2], &[17.0, 73.0]),
         ];
         Case::new("Scan", &attributes, inputs).outputs(3).gives(want);
+    }
+
+    /// Sums of two sequences, of two and of three elements, the second input backwards.
+    #[test]
+    fn sequences_of_their_own_lengths() {
+        let nodes: &[(&str, &[&str], &str)] =
+            &[("Add", &["s", "x"], "sum"), ("Mul", &["sum", "y"], "product")];
+        let attributes = [
+            ("body", body(&["s", "x", "y"], nodes, &["sum", "product"])),
+            ("num_scan_inputs", Attribute::Int(2)),
+            ("directions", Attribute::Ints(vec![0, 1])),
+        ];
+        let x = f32s(&[2, 3], &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
+        let inputs = [t(&[2], &[2i64, 3]), f32s(&[2], &[0.0, 10.0]), x.clone(), x];
+        let want = [f32s(&[2], &[3.0, 25.0]), f32s(&[2, 3], &[2.0, 3.0, 0.0, 84.0, 95.0, 100.0])];
+        let case = Case { opset: 8, ..Case::new("Scan", &attributes, inputs) };
+        case.outputs(2).gives(want);
     }
 
     #[test]

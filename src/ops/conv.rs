@@ -3,7 +3,7 @@
 use super::activation::sigmoid;
 use super::window::{Window, pads, per_axis, taps, windows};
 use super::{Cx, OpDef};
-use crate::expr::{Expr, Idx, vars};
+use crate::expr::{Expr, Idx, numel, vars};
 use crate::ir::{Axes, Combine, ConvAxis, ConvVar, Convolution, Program, Stop, ValueId};
 use crate::tensor::DType;
 
@@ -103,8 +103,12 @@ pub(super) fn convolve(cx: &mut Cx, x: ValueId, w: ValueId) -> Result<ValueId, S
     cx.program.reshape(y, [x_shape[0].clone(), w_shape[0].clone()].into_iter().chain(outputs).collect())
 }
 
-/// The convolution by its windows, where it is more than a product of matrices, has at most three axes, and taps that
-/// can be counted.
+/// Terms of a sum from which on a convolution is computed as any contraction is, which may split its sum: lavapipe leaves
+/// the loops of an invocation after 65,535 turns.
+const LONG_SUM: i64 = 60_000;
+
+/// The convolution by its windows, where it is more than a product of matrices, has at most three axes, taps that can be
+/// counted, and sums that are not too long.
 fn structure(
     p: &Program,
     x: ValueId,
@@ -124,6 +128,7 @@ fn structure(
             before: window.before.clone(),
         };
     }
+    numel(&p.shape(w)[1..]).as_const().filter(|&terms| terms < LONG_SUM)?;
     let count = Idx::from(groups.count);
     let batch = [ConvVar::Batch.over(&p.shape(x)[0]), ConvVar::Group.over(&count)];
     let m = Groups::channel(&batch, &groups.out_channels, &ConvVar::Out.over(&groups.out_channels));

@@ -9,46 +9,43 @@ use crate::ir::{Axes, Program, ValueId};
 use crate::tensor::DType;
 
 /// The family.
-pub const OPS: &[OpDef] = &[op(
-    "DeformConv",
-    19,
-    "convolution in two dimensions at offset positions, interpolated linearly",
-    deform,
-)];
+pub const OPS: &[OpDef] =
+    &[op("DeformConv", 19, "convolution at offset positions, interpolated linearly", deform)];
 
-/// The element of plane `at` of `x` at the position `(y, x)`, 0 outside.
-fn bilinear(p: &Program, x: ValueId, plane: &[Idx], position: [Expr; 2]) -> Expr {
-    let size = |axis: usize| p.shape(x)[axis + 2].clone();
+/// The element of plane `at` of `x` at a position, one number for each spatial axis, 0 outside; in their dtype.
+fn interpolated(p: &Program, x: ValueId, plane: &[Idx], position: &[Expr], dtype: DType) -> Expr {
     let mut taps: Vec<(Expr, Vec<Idx>, Expr)> =
-        vec![(Expr::float(DType::F32, 1.0), plane.to_vec(), Expr::bool(true))];
-    for (axis, at) in position.into_iter().enumerate() {
+        vec![(Expr::float(dtype, 1.0), plane.to_vec(), Expr::bool(true))];
+    for (at, size) in position.iter().zip(&p.shape(x)[2..]) {
         let low = at.unary(Unary::Floor);
-        let part = &at - &low;
-        let len = Expr::index(size(axis), DType::I64).cast(DType::F32);
+        let part = at - &low;
+        let len = Expr::index(size.clone(), DType::I64).cast(dtype);
         let mut next = Vec::new();
         for (weight, place, inside) in taps {
-            for (step, factor) in [(0.0, Expr::float(DType::F32, 1.0) - &part), (1.0, part.clone())] {
+            for (step, factor) in [(0.0, Expr::float(dtype, 1.0) - &part), (1.0, part.clone())] {
                 let here = &low + step;
-                let fits = Expr::float(DType::F32, 0.0).at_most(&here).and(here.below(&len));
-                let index = here.larger(0.0).smaller(&len - 1.0).cast(DType::I32).to_position(&size(axis));
+                let fits = Expr::float(dtype, 0.0).at_most(&here).and(here.below(&len));
+                let index = here.larger(0.0).smaller(&len - 1.0).cast(DType::I32).to_position(size);
                 let place = [place.clone(), vec![index]].concat();
                 next.push((&weight * &factor, place, inside.and(fits)));
             }
         }
         taps = next;
     }
-    let zero = Expr::float(DType::F32, 0.0);
+    let zero = Expr::float(dtype, 0.0);
     taps.into_iter().fold(zero.clone(), |sum, (weight, place, inside)| {
-        sum + weight * inside.select(&p.load(x, &place).cast(DType::F32), &zero)
+        sum + weight * inside.select(&p.load(x, &place).cast(dtype), &zero)
     })
 }
 
 fn deform(cx: &mut Cx) -> Lowering {
     let (x, w, offset, mask) = (cx.input(0)?, cx.input(1)?, cx.input(2)?, cx.optional(4));
     let (x_shape, w_shape) = (cx.program.shape(x).to_vec(), cx.program.shape(w).to_vec());
-    if x_shape.len() != 4 || w_shape.len() != 4 {
-        return Err(cx.unsupported(format!("an input of {} axes; 4 is", x_shape.len())));
+    if x_shape.len() < 3 || w_shape.len() != x_shape.len() {
+        let [x, w] = [x_shape.len(), w_shape.len()];
+        return Err(cx.error(format!("X and W want as many axes, 3 at least, got {x} and {w}")));
     }
+    let count = x_shape.len() - 2;
     let windows: Vec<Window> = windows(cx, &x_shape[2..], &w_shape[2..])?;
     let group = Idx::from(cx.int_or("group", 1)?);
     let offset_groups = Idx::from(cx.int_or("offset_group", 1)?);
@@ -66,20 +63,22 @@ fn deform(cx: &mut Cx) -> Lowering {
     let moved: Vec<Idx> = x_shape[..2].iter().chain(&w_shape[2..]).cloned().chain(outputs).collect();
     let at = vars(0, &moved);
     let p = &cx.program;
-    let (batch, channel, taps_at, output_at) = (&at[0], &at[1], &at[2..4], &at[4..6]);
+    let (batch, channel, taps_at, output_at) = (&at[0], &at[1], &at[2..2 + count], &at[2 + count..]);
     let tap = &(&channel.div(&per_offset) * &taps) + &flatten(taps_at, &w_shape[2..]);
-    let position = [0usize, 1].map(|axis| {
-        let row = &(&tap * &Idx::from(2i64)) + &Idx::from(axis);
-        let place = [batch.clone(), row, output_at[0].clone(), output_at[1].clone()];
-        let even = Expr::index(windows[axis].position(&output_at[axis], &taps_at[axis]), DType::I32);
-        even.cast(DType::F32) + p.load(offset, &place).cast(DType::F32)
-    });
-    let mut element = bilinear(p, x, &[batch.clone(), channel.clone()], position);
-    if let Some(mask) = mask {
-        let place = [batch.clone(), tap, output_at[0].clone(), output_at[1].clone()];
-        element = element * p.load(mask, &place).cast(DType::F32);
-    }
     let dtype = p.dtype(w);
+    let wide = if dtype == DType::F64 { dtype } else { DType::F32 };
+    let at_output = |first: Idx| [&[batch.clone(), first], output_at].concat();
+    let axes = windows.iter().zip(output_at).zip(taps_at).enumerate();
+    let position = axes.map(|(axis, ((window, output), at))| {
+        let row = &(&tap * &Idx::from(count)) + &Idx::from(axis);
+        let even = Expr::number(&window.position(output, at));
+        even.cast(wide) + p.load(offset, &at_output(row)).cast(wide)
+    });
+    let position: Vec<Expr> = position.collect();
+    let mut element = interpolated(p, x, &[batch.clone(), channel.clone()], &position, wide);
+    if let Some(mask) = mask {
+        element = element * p.load(mask, &at_output(tap)).cast(wide);
+    }
     let moved = cx.program.map(moved, element.cast(dtype));
     let y = cx.program.contract(extents, |p, at| {
         let m = &(&at.batch[1] * &out_channels) + &at.m[0];
@@ -102,5 +101,7 @@ mod tests {
         let offset = f32s(&[1, 2, 1, 2], &[0.0, 0.0, 0.5, -0.5]);
         let inputs = [count(&[1, 1, 1, 2]), f32s(&[1, 1, 1, 1], &[2.0]), offset];
         Case::new("DeformConv", &[], inputs).gives_if_sizes_are_known([f32s(&[1, 1, 1, 2], &[1.0, 1.0])]);
+        let inputs = [count(&[1, 1, 2]), f32s(&[1, 1, 1], &[2.0]), f32s(&[1, 1, 2], &[0.5, -0.5])];
+        Case::new("DeformConv", &[], inputs).gives_if_sizes_are_known([f32s(&[1, 1, 2], &[1.0, 1.0])]);
     }
 }

@@ -20,7 +20,7 @@ pub const OPS: &[OpDef] = &[
     }),
     op(
         "Dropout",
-        7,
+        1,
         "a itself and a mask that is all true; in training mode, drops elements by Philox2x32-10 under the seed",
         dropout,
     ),
@@ -75,7 +75,8 @@ fn range(cx: &mut Cx) -> Lowering {
             _ => (&limit - &start).larger(&zero).div_ceil(&step),
         }
     } else {
-        return Err(cx.unsupported("a length of sizes in steps that are no integer"));
+        // Sizes in steps that are no integer.
+        return Err(Stop::NeedsShapes);
     };
     let i = Expr::index(Idx::var(0, &len), start.dtype());
     let body = start.binary(Binary::Add, &i.binary(Binary::Mul, delta));
@@ -166,11 +167,12 @@ fn dropout(cx: &mut Cx) -> Lowering {
     let x = cx.input(0)?;
     let trains = match cx.optional(2) {
         Some(mode) => cx.program.integers(mode)?.iter().any(|&on| on != 0),
-        None => false,
+        None => cx.opset < 7 && cx.int_or("is_test", 0)? == 0,
     };
     let ratio = match cx.optional(1) {
         Some(ratio) if trains => cx.program.constants(ratio)?.first().map_or(0.0, |v| v.to_f64()),
-        _ if trains => 0.5,
+        // An attribute before opset 12.
+        _ if trains => cx.float_or("ratio", 0.5)?,
         _ => 0.0,
     };
     let shape = cx.program.shape(x).to_vec();
@@ -181,12 +183,15 @@ fn dropout(cx: &mut Cx) -> Lowering {
             let scale = Expr::float(e[0].dtype(), 1.0 / (1.0 - ratio));
             e[1].select(&(&e[0] * scale), &Expr::float(e[0].dtype(), 0.0))
         })?;
-        return Ok(vec![y, mask]);
+        return Ok(vec![y, in_dtype(cx, mask, x)]);
     }
     let mask = cx.program.map(shape, Expr::bool(true));
-    // Before opset 12 the mask is not named if it is not wanted, and has the dtype bool from opset 10.
-    let mask = if cx.opset < 10 { cx.program.cast(mask, cx.program.dtype(x)) } else { mask };
-    Ok(vec![x, mask])
+    Ok(vec![x, in_dtype(cx, mask, x)])
+}
+
+/// The mask, which has the dtype bool from opset 10 on, and that of `x` before.
+fn in_dtype(cx: &mut Cx, mask: ValueId, x: ValueId) -> ValueId {
+    if cx.opset < 10 { cx.program.cast(mask, cx.program.dtype(x)) } else { mask }
 }
 
 #[cfg(test)]

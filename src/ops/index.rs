@@ -84,8 +84,7 @@ fn gather_nd(cx: &mut Cx) -> Lowering {
         return Err(cx.error("indices want at least one axis"));
     };
     let batch = cx.int_or("batch_dims", 0)?;
-    let depth =
-        depth.as_const().ok_or_else(|| cx.error("the size of the indices' last axis must be a constant"))?;
+    let depth = cx.program.known_size(depth)? as i64;
     if batch < 0 || batch as usize > outer.len() || batch + depth > shape.len() as i64 {
         return Err(
             cx.error(format!("batch_dims={batch} and positions of {depth} axes in rank {}", shape.len()))

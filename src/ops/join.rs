@@ -8,8 +8,8 @@ use crate::tensor::DType;
 
 /// The family.
 pub const OPS: &[OpDef] = &[
-    op("Concat", 4, "inputs one after another along an axis", concat),
-    op("Split", 2, "parts along an axis, of equal or given sizes", split),
+    op("Concat", 1, "inputs one after another along an axis", concat),
+    op("Split", 1, "parts along an axis, of equal or given sizes", split),
     op("Slice", 1, "every step-th element of start..end along some axes; steps are constants", slice),
 ];
 
@@ -74,7 +74,12 @@ fn split(cx: &mut Cx) -> Lowering {
     let axis = cx.axis(cx.int_or("axis", 0)?, shape.len())?;
     let size = &shape[axis];
     let parts = cx.node.outputs.len();
-    let sizes = match cx.sizes_at(1, "split")? {
+    // Before opset 2 they have the dtype of the tensor.
+    let sizes = match cx.opset {
+        1 => cx.ints_at(1, "split")?.map(|sizes| sizes.into_iter().map(Idx::from).collect::<Vec<_>>()),
+        _ => cx.sizes_at(1, "split")?,
+    };
+    let sizes = match sizes {
         Some(sizes) if sizes.len() == parts => sizes,
         Some(sizes) => return Err(cx.error(format!("split has {} sizes for {parts} outputs", sizes.len()))),
         // All parts but the last are of one size, rounded up.

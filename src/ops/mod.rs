@@ -6,6 +6,7 @@
 mod activation;
 mod attend;
 mod attention;
+mod batch_norm;
 #[cfg(test)]
 mod case;
 mod cast;
@@ -46,6 +47,7 @@ mod recurrent;
 mod reduce;
 mod resize;
 mod roi;
+mod roi_pool;
 mod rotary;
 mod rounds;
 mod routing;

@@ -1,5 +1,6 @@
 //! Normalisations. Statistics are computed in float32 for 16-bit inputs.
 
+use super::batch_norm::batch_normalization;
 use super::pool::{norm_root, norm_term};
 use super::reduce::widen;
 use super::{Cx, OpDef};
@@ -23,9 +24,9 @@ pub const OPS: &[OpDef] = &[
         "BatchNormalization",
         1,
         "(x - mean) / sqrt(var + e) * scale + bias by channel; in training mode with the batch's own statistics",
-        batch,
+        batch_normalization,
     ),
-    op("InstanceNormalization", 6, "normalised over the spatial axes, by channel scale and bias", |cx| {
+    op("InstanceNormalization", 1, "normalised over the spatial axes, by channel scale and bias", |cx| {
         let x = cx.input(0)?;
         let axes: Vec<usize> = (2..cx.program.rank(x)).collect();
         let epsilon = cx.float_or("epsilon", 1e-5)?;
@@ -94,7 +95,11 @@ pub const OPS: &[OpDef] = &[
 ];
 
 /// `x - mean`, the variance and the mean of `x` over `axes`.
-fn centre(p: &mut Program, x: ValueId, axes: &[usize]) -> Result<(ValueId, ValueId, ValueId), Stop> {
+pub(super) fn centre(
+    p: &mut Program,
+    x: ValueId,
+    axes: &[usize],
+) -> Result<(ValueId, ValueId, ValueId), Stop> {
     let mean = p.mean(x, axes)?;
     let centred = p.along(x, axes, &[mean], |x, mean| x - &mean[0]);
     let count = p.count(x, axes);
@@ -132,48 +137,6 @@ fn by_channel(cx: &mut Cx, y: ValueId) -> Lowering {
     let dtype = p.dtype(y);
     let body = p.load(y, &at) * p.load(scale, &at[1..2]).cast(dtype) + p.load(bias, &at[1..2]).cast(dtype);
     Ok(vec![p.map(shape, body)])
-}
-
-/// `x * a[c] + b[c]` with `a = scale / sqrt(var + e)` and `b = bias - mean * a`, which fold to constants.
-/// In training mode mean and variance are those of the batch, and the running ones move towards them.
-fn batch(cx: &mut Cx) -> Lowering {
-    let x = cx.input(0)?;
-    let epsilon = cx.float_or("epsilon", 1e-5)?;
-    let momentum = cx.float_or("momentum", 0.9)?;
-    let training = cx.int_or("training_mode", 0)? != 0;
-    if cx.opset < 7 && cx.int_or("is_test", 0)? == 0 {
-        return Err(cx.unsupported("training before opset 14"));
-    }
-    let mut inputs = [0; 4];
-    for (i, slot) in inputs.iter_mut().enumerate() {
-        *slot = cx.input(i + 1)?;
-    }
-    let [scale, bias, mean, variance] = inputs;
-    let p = &mut *cx.program;
-    let (x, dtype) = widen(p, x);
-    let wide = p.dtype(x);
-    let (mut statistics, mut running) = ([mean, variance], vec![]);
-    if training {
-        let axes: Vec<usize> = (0..p.rank(x)).filter(|&axis| axis != 1).collect();
-        let (_, variance, mean) = centre(p, x, &axes)?;
-        for (old, new) in statistics.into_iter().zip([mean, variance]) {
-            running.push(p.elementwise(&[old, new], |e| {
-                (e[0].cast(wide) * momentum + &e[1] * (1.0 - momentum)).cast(e[0].dtype())
-            })?);
-        }
-        statistics = [mean, variance];
-    }
-    let [mean, variance] = statistics;
-    let a = p.elementwise(&[scale, variance], |e| e[0].cast(wide) / (e[1].cast(wide) + epsilon).sqrt())?;
-    let b = p.elementwise(&[bias, mean, a], |e| e[0].cast(wide) - e[1].cast(wide) * &e[2])?;
-    let shape = p.shape(x).to_vec();
-    p.equate(&shape.get(1).cloned().unwrap_or_else(|| Idx::from(1i64)), &p.shape(a)[0].clone(), "channels")?;
-    let at = vars(0, &shape);
-    // A batch of plain numbers without a channel axis has one channel.
-    let channel = [at.get(1).cloned().unwrap_or_else(|| Idx::from(0i64))];
-    let body = p.load(x, &at) * p.load(a, &channel) + p.load(b, &channel);
-    let y = p.map(shape, body.cast(dtype));
-    Ok([vec![y], running].concat())
 }
 
 fn group(cx: &mut Cx) -> Lowering {

@@ -8,7 +8,7 @@ use crate::tensor::DType;
 
 /// The family.
 pub const OPS: &[OpDef] = &[
-    op("Pad", 2, "elements added before and after each axis; negative numbers of them are taken away", pad),
+    op("Pad", 1, "elements added before and after each axis; negative numbers of them are taken away", pad),
     op("CenterCropPad", 18, "cut or padded with zeros around the centre, to given sizes", center_crop_pad),
 ];
 
@@ -23,7 +23,9 @@ fn pad(cx: &mut Cx) -> Lowering {
     let x = cx.input(0)?;
     let dtype = cx.program.dtype(x);
     let shape = cx.program.shape(x).to_vec();
-    let sizes = cx.sizes_at(1, "pads")?.ok_or_else(|| cx.error("pads are missing"))?;
+    let sizes = cx
+        .sizes_at(1, if cx.opset < 2 { "paddings" } else { "pads" })?
+        .ok_or_else(|| cx.error("pads are missing"))?;
     let axes: Vec<usize> = match cx.ints_at(3, "axes")? {
         None => (0..shape.len()).collect(),
         Some(axes) => axes.iter().map(|&axis| cx.axis(axis, shape.len())).collect::<Result<_, Stop>>()?,

@@ -11,9 +11,9 @@ use crate::tensor::DType;
 
 /// The family.
 pub const OPS: &[OpDef] = &[
-    op("RNN", 7, "h = f(x W + h R + b)", |cx| recurrent(cx, Kind::Rnn)),
-    op("GRU", 7, "gated recurrent units", |cx| recurrent(cx, Kind::Gru)),
-    op("LSTM", 7, "long short-term memory", |cx| recurrent(cx, Kind::Lstm)),
+    op("RNN", 1, "h = f(x W + h R + b)", |cx| recurrent(cx, Kind::Rnn)),
+    op("GRU", 1, "gated recurrent units", |cx| recurrent(cx, Kind::Gru)),
+    op("LSTM", 1, "long short-term memory", |cx| recurrent(cx, Kind::Lstm)),
 ];
 
 #[derive(Clone, Copy, PartialEq)]

@@ -12,10 +12,10 @@ pub const OPS: &[OpDef] = &[
     op(
         "Resize",
         10,
-        "nearest, linear or cubic interpolation; symbolic axes only by whole factors, nearest",
+        "nearest, linear or cubic interpolation; planned for each size of a symbolic axis, but by whole factors, nearest",
         resize,
     ),
-    op("Upsample", 7, "nearest or linear interpolation by constant factors", resize),
+    op("Upsample", 1, "nearest or linear interpolation by constant factors", resize),
 ];
 
 /// At most this many source positions are written out; more are a loop.
@@ -48,7 +48,7 @@ fn resize(cx: &mut Cx) -> Lowering {
         if modern { cx.string_or(name, modern_default) } else { Ok(old.to_string()) }
     };
     let style = Style {
-        mode: cx.string_or("mode", "nearest")?,
+        mode: cx.string_or("mode", "nearest")?.replace("bilinear", "linear"),
         transform: text("coordinate_transformation_mode", "half_pixel", "asymmetric")?,
         nearest: text("nearest_mode", "round_prefer_floor", "floor")?,
         cubic_a: cx.float_or("cubic_coeff_a", -0.75)?,
@@ -93,14 +93,17 @@ fn targets(cx: &Cx, x: ValueId, modern: bool, style: &Style) -> Result<Vec<Axis>
     let mut scales = match (given(if modern { 2 } else { 1 }), cx.floats("scales")?) {
         (Some(id), _) => numbers(id)?,
         (None, Some(scales)) => scales.into_iter().map(f64::from).collect(),
+        // Of images, before opset 7.
+        (None, None) if cx.opset < 7 => {
+            vec![1.0, 1.0, cx.float_or("height_scale", 1.0)?, cx.float_or("width_scale", 1.0)?]
+        }
         (None, None) => vec![],
     };
     let have: Vec<Idx> = axes.iter().map(|&axis| shape[axis].clone()).collect();
     let mut want = vec![];
     if let Some(sizes) = given(3).filter(|_| scales.is_empty()) {
         want = cx.program.sizes(sizes)?;
-        scales =
-            have.iter().zip(&want).map(|(have, want)| ratio(cx, have, want)).collect::<Result<_, _>>()?;
+        scales = have.iter().zip(&want).map(|(have, want)| ratio(have, want)).collect::<Result<_, _>>()?;
         let shared = match cx.string_or("keep_aspect_ratio_policy", "stretch")?.as_str() {
             "stretch" => None,
             "not_larger" => scales.iter().copied().reduce(f64::min),
@@ -109,11 +112,11 @@ fn targets(cx: &Cx, x: ValueId, modern: bool, style: &Style) -> Result<Vec<Axis>
         };
         if let Some(scale) = shared {
             scales.fill(scale);
-            let rounded = have.iter().map(|have| scaled(cx, have, scale, 0.5));
+            let rounded = have.iter().map(|have| scaled(have, scale, 0.5));
             want = rounded.collect::<Result<_, _>>()?;
         }
     } else if scales.len() == axes.len() {
-        let floored = have.iter().zip(&scales).map(|(have, &scale)| scaled(cx, have, scale, 0.0));
+        let floored = have.iter().zip(&scales).map(|(have, &scale)| scaled(have, scale, 0.0));
         want = floored.collect::<Result<_, _>>()?;
     }
     if [want.len(), scales.len(), region.len() / 2] != [axes.len(); 3] {
@@ -128,20 +131,20 @@ fn targets(cx: &Cx, x: ValueId, modern: bool, style: &Style) -> Result<Vec<Axis>
 }
 
 /// `want / have`, where it is a constant.
-fn ratio(cx: &Cx, have: &Idx, want: &Idx) -> Result<f64, Stop> {
+fn ratio(have: &Idx, want: &Idx) -> Result<f64, Stop> {
     match (have.as_const(), want.as_const(), want.div(have).as_const()) {
         (Some(have), Some(want), _) => Ok(want as f64 / have as f64),
         (_, _, Some(factor)) if have * &Idx::from(factor) == *want => Ok(factor as f64),
-        _ => Err(cx.unsupported(format!("an axis of {have} to be resized to {want}"))),
+        _ => Err(Stop::NeedsShapes),
     }
 }
 
 /// `have * scale + bias`, rounded down.
-fn scaled(cx: &Cx, have: &Idx, scale: f64, bias: f64) -> Result<Idx, Stop> {
+fn scaled(have: &Idx, scale: f64, bias: f64) -> Result<Idx, Stop> {
     match have.as_const() {
         Some(have) => Ok(Idx::from((have as f64 * scale + bias).floor() as i64)),
         None if scale == scale.trunc() => Ok(have * &Idx::from(scale as i64)),
-        None => Err(cx.unsupported(format!("an axis of {have} to be scaled by {scale}"))),
+        None => Err(Stop::NeedsShapes),
     }
 }
 
@@ -149,7 +152,7 @@ impl Axis {
     /// Where output position `i` lies in the input, for every `i`.
     fn positions(&self, cx: &Cx, style: &Style) -> Result<(i64, Vec<f64>), Stop> {
         let (Some(have), Some(want)) = (self.have.as_const(), self.want.as_const()) else {
-            return Err(cx.unsupported(format!("{} of a symbolic axis of {}", style.mode, self.have)));
+            return Err(Stop::NeedsShapes);
         };
         let (last, exact) = (have as f64 - 1.0, have as f64 * self.scale);
         let (start, end) = self.region;
@@ -312,6 +315,17 @@ mod tests {
     }
 
     #[test]
+    fn of_images_by_two_factors() {
+        let attributes = [
+            ("mode", text("bilinear")),
+            ("height_scale", Attribute::Float(1.0)),
+            ("width_scale", Attribute::Float(2.0)),
+        ];
+        let case = Case { opset: 1, ..Case::new("Upsample", &attributes, [count(&[1, 1, 1, 2])]) };
+        case.gives([t(&[1, 1, 1, 4], &[0f32, 0.5, 1., 1.])]);
+    }
+
+    #[test]
     fn to_given_sizes() {
         let none = t::<f32>(&[0], &[]);
         for (mode, transform, want) in [
@@ -322,7 +336,7 @@ mod tests {
         ] {
             let attributes = [("mode", text(mode)), ("coordinate_transformation_mode", text(transform))];
             let inputs = [count(&[2]), none.clone(), none.clone(), ints(&[4])];
-            Case::new("Resize", &attributes, &inputs).gives_if_sizes_are_known([t(&[4], &want)]);
+            Case::new("Resize", &attributes, &inputs).gives([t(&[4], &want)]);
         }
     }
 }

@@ -13,13 +13,13 @@ pub const OPS: &[OpDef] = &[
         let len = numel(cx.program.shape(cx.input(0)?));
         Ok(vec![cx.program.scalar(Expr::index(len, DType::I64))])
     }),
-    op("Reshape", 5, "the same elements under a given shape; 0 keeps a size, -1 takes what is left", reshape),
+    op("Reshape", 1, "the same elements under a given shape; 0 keeps a size, -1 takes what is left", reshape),
     op("Flatten", 1, "axes before and after `axis` merged into two", flatten),
     op("Squeeze", 1, "axes of size 1 removed", squeeze),
     op("Unsqueeze", 1, "axes of size 1 inserted", unsqueeze),
     op("Transpose", 1, "axes reordered", transpose),
     op("Expand", 8, "broadcast together with a given shape", expand),
-    op("Tile", 6, "repeated along each axis", tile),
+    op("Tile", 1, "repeated along each axis", tile),
     op("DepthToSpace", 1, "blocks of channels to blocks of positions", depth_to_space),
     op("SpaceToDepth", 1, "blocks of positions to blocks of channels", space_to_depth),
 ];
@@ -125,13 +125,24 @@ fn expand(cx: &mut Cx) -> Lowering {
 
 fn tile(cx: &mut Cx) -> Lowering {
     let x = cx.input(0)?;
-    let repeats = cx.program.sizes(cx.input(1)?)?;
     let shape = cx.program.shape(x).to_vec();
+    let repeats =
+        if cx.opset < 6 { repeats_of_axis(cx, shape.len())? } else { cx.program.sizes(cx.input(1)?)? };
     if repeats.len() != shape.len() {
         return Err(cx.error(format!("wants {} repeats, one per axis, got {}", shape.len(), repeats.len())));
     }
     let tiled = shape.iter().zip(&repeats).map(|(d, n)| d * n).collect();
     Ok(vec![cx.program.view(x, tiled, |i| i.iter().zip(&shape).map(|(i, d)| i.rem(d)).collect())])
+}
+
+/// Before opset 6 one axis is named, and how often it is repeated, in the dtype of the tensor.
+fn repeats_of_axis(cx: &Cx, rank: usize) -> Result<Vec<Idx>, Stop> {
+    let number = |i: usize| {
+        let all = cx.program.integers(cx.input(i)?)?;
+        all.first().copied().ok_or_else(|| cx.error(format!("input {i} is empty")))
+    };
+    let (count, axis) = (number(1)?, cx.axis(number(2)?, rank)?);
+    Ok((0..rank).map(|i| Idx::from(if i == axis { count } else { 1 })).collect())
 }
 
 /// The input of shape [N, C, H, W] and the block's side.
@@ -188,7 +199,7 @@ fn space_to_depth(cx: &mut Cx) -> Lowering {
 
 #[cfg(test)]
 mod tests {
-    use crate::ops::case::{Case, count, int, ints, list, text};
+    use crate::ops::case::{Case, count, f32s, int, ints, list, text};
 
     #[test]
     fn shape_and_size() {
@@ -202,6 +213,22 @@ mod tests {
             Case::new("Shape", &attributes, [x.clone()]).gives([ints(&want)]);
         }
         Case::new("Size", &[], [x]).gives([ints(&[24]).reshape(&[]).unwrap()]);
+    }
+
+    #[test]
+    fn forms_of_opset_1() {
+        let (x, twice, first) = (count(&[1, 2]), f32s(&[1], &[2.0]), f32s(&[1], &[0.0]));
+        let of_opset_1 =
+            |op, attributes: &[_], inputs: Vec<_>| Case { opset: 1, ..Case::new(op, attributes, inputs) };
+        let tiled = of_opset_1("Tile", &[], vec![x.clone(), twice, first]);
+        tiled.gives([f32s(&[2, 2], &[0.0, 1.0, 0.0, 1.0])]);
+        let reshaped = of_opset_1("Reshape", &[("shape", list(&[2, -1]))], vec![x.clone()]);
+        reshaped.gives([count(&[2, 1])]);
+        let parts = f32s(&[2], &[1.0, 1.0]);
+        let split = of_opset_1("Split", &[("axis", int(1))], vec![x.clone(), parts]).outputs(2);
+        split.gives([f32s(&[1, 1], &[0.0]), f32s(&[1, 1], &[1.0])]);
+        let padded = of_opset_1("Pad", &[("paddings", list(&[0, 1, 0, 0]))], vec![x]);
+        padded.gives([f32s(&[1, 3], &[0.0, 0.0, 1.0])]);
     }
 
     #[test]

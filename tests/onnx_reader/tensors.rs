@@ -100,6 +100,68 @@ fn a_wrong_tensor_is_refused_with_both_figures() {
     }
 }
 
+/// A sparse tensor of these values at these indices.
+fn sparse(dims: &[i64], values: TensorProto, shape: &[i64], indices: &[i64]) -> SparseTensorProto {
+    let indices = TensorProto { int64_data: indices.to_vec(), ..tensor("", DType::I64, shape) };
+    SparseTensorProto { values: Some(values), indices: Some(indices), dims: dims.to_vec() }
+}
+
+#[test]
+fn sparse_tensors_are_made_dense() {
+    let values = || floats("w", &[2], &[1.0, 2.0]);
+    let codes = || TensorProto { int32_data: vec![0x21], ..tensor("w", DType::U4, &[2]) };
+    let floats = |values: &[f32]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
+    let cases: &[(SparseTensorProto, &[usize], Vec<u8>)] = &[
+        (sparse(&[2, 3], values(), &[2], &[1, 5]), &[2, 3], floats(&[0., 1., 0., 0., 0., 2.])),
+        (sparse(&[2, 3], values(), &[2, 2], &[0, 2, 1, 0]), &[2, 3], floats(&[0., 0., 1., 2., 0., 0.])),
+        (sparse(&[5], codes(), &[2, 1], &[1, 4]), &[5], vec![0x10, 0x00, 0x02]),
+        (sparse(&[0, 3], tensor("w", DType::F32, &[0]), &[0, 2], &[]), &[0, 3], vec![]),
+    ];
+    for (proto, shape, bytes) in cases {
+        let mut m = small();
+        graph_of(&mut m).initializer.clear();
+        graph_of(&mut m).sparse_initializer.push(proto.clone());
+        let g = read(&m).unwrap();
+        assert_eq!((g.initializers["w"].shape(), &g.initializers["w"].bytes()[..]), (*shape, &bytes[..]));
+        // The same as a Constant.
+        let value = AttributeProto {
+            sparse_tensor: Some(Box::new(proto.clone())),
+            ..attribute("sparse_value", AttributeType::SparseTensor)
+        };
+        let constant = NodeProto { attribute: vec![value], ..node("Constant", "c", &[], &["w"]) };
+        graph_of(&mut m).sparse_initializer.clear();
+        graph_of(&mut m).node.insert(0, constant);
+        assert_eq!(&read(&m).unwrap().initializers["w"].bytes()[..], &bytes[..]);
+    }
+}
+
+#[test]
+fn a_wrong_sparse_tensor_is_refused() {
+    let values = || floats("w", &[2], &[1.0, 2.0]);
+    let cases = [
+        (sparse(&[2, 3], values(), &[2], &[1, 6]), "index 1 wants to be within [6], got [6]"),
+        (
+            sparse(&[2, 3], values(), &[2, 2], &[0, -1, 1, 0]),
+            "index 0 wants to be within [2, 3], got [0, -1]",
+        ),
+        (sparse(&[2, 3], values(), &[2], &[1, 1]), "indices want an ascending order, got [1] at 1"),
+        (sparse(&[2, 3], values(), &[3], &[1, 2, 3]), "indices [n] or [n, 2], got [2] and [3]"),
+        (sparse(&[1 << 20, 1 << 20], values(), &[2], &[1, 2]), "more than 1073741824 bytes when dense"),
+        (sparse(&[-1], values(), &[2], &[1, 2]), "dimension 0 wants 0 to"),
+        (SparseTensorProto { indices: None, ..sparse(&[2], values(), &[0], &[]) }, "without indices"),
+    ];
+    for (proto, wanted) in cases {
+        let mut m = small();
+        graph_of(&mut m).initializer.clear();
+        graph_of(&mut m).sparse_initializer.push(proto);
+        let error = read(&m).unwrap_err().to_string();
+        assert!(
+            error.starts_with("initializer \"w\"") && error.contains(wanted),
+            "wanted {wanted}\n   got {error}"
+        );
+    }
+}
+
 #[test]
 fn raw_data_is_not_copied() {
     let raw = TensorProto { raw_data: vec![1; 4096].into(), ..tensor("w", DType::F32, &[1024]) };

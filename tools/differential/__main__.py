@@ -13,14 +13,14 @@ import arithmetic, control, microsoft, networks, shapes  # noqa: F401: their mak
 import numpy as np
 import onnx
 import onnxruntime as ort
-from draw import MAKERS, OPSETS, Draw
+from draw import MAKERS, Draw
 from onnx import helper, numpy_helper
 
 OUT = Path(__file__).resolve().parent.parent.parent / "target" / "test-data" / "differential"
 
 
 def results_of(model, formula, inputs, attributes, feeds):
-    """What ONNX Runtime, or a formula in float64, gives."""
+    """What ONNX Runtime, or the operator's formula in float64, gives."""
     if formula:
         results = formula([x if x is None else x.astype(np.float64) for x in inputs], attributes)
         return [y.astype(np.float32) for y in results]
@@ -44,7 +44,7 @@ def make(name, seed, limit):
     some = draw.compared
     compared = [outputs[i] for i in some] if isinstance(some, list) else outputs[:some]
     graph = helper.make_graph([node], "case", infos, [onnx.ValueInfoProto(name=y) for y in compared])
-    domains = {"": OPSETS[name], **({domain: 1} if domain else {})}
+    domains = {"": draw.opset, **({domain: 1} if domain else {})}
     opsets = [helper.make_opsetid(*item) for item in domains.items()]
     model = helper.make_model(graph, opset_imports=opsets, ir_version=9)
     try:

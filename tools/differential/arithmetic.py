@@ -267,5 +267,11 @@ def _(d):
 
 @op("Det")
 def _(d):
-    n = d.int(1, 4)
-    return [d.tensor([*d.full(0, 2), n, n])], {}
+    n = d.int(1, 9)
+    x = d.tensor([*d.full(0, 2), n, n])
+    if n > 4:
+        # Far from singular, and the largest elements not in their places yet.
+        x[..., np.arange(n), d.rng.permutation(n)] += 3 * n
+    if n > 1 and d.int(0, 4) == 0:
+        x[..., 0, :] = 0
+    return [x], {}

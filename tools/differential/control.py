@@ -67,6 +67,12 @@ def _(d):
     outputs = [value("next", TensorProto.FLOAT, shape), value("each", TensorProto.FLOAT, shape)]
     nodes = [helper.make_node("Add", ["sum", "slice"], ["next"]), helper.make_node("Mul", ["next", "slice"], ["each"])]
     body = helper.make_graph(nodes, "body", inputs, outputs)
+    if d.int(0, 2) == 0:
+        # Before opset 9: a batch of sequences, of lengths of their own or not.
+        d.opset, batch = 8, d.int(1, 3)
+        lens = d.rng.integers(1, length + 1, [batch]).astype(I64) if d.bool() else None
+        states, slices = d.tensor([batch, *shape]), d.tensor([batch, length, *shape])
+        return [lens, states, slices], {"body": body, "num_scan_inputs": 1, "directions": [d.int(0, 1)]}, 2
     axis, out_axis = d.int(0, len(shape)), d.int(0, len(shape))
     attributes = {
         "body": body,

@@ -34,8 +34,8 @@ class Draw:
         # How many inputs at the end only the node's subgraphs read, and how many outputs are compared, if not all,
         # or which.
         self.captured, self.compared = 0, None
-        # What gives the outputs of this case where the operator's other cases have ONNX Runtime.
-        self.formula = FORMULAS[name]
+        # What the operator is registered with, unless its maker chooses.
+        self.opset, self.formula = OPSETS[name], FORMULAS[name]
         self.rng = np.random.default_rng([sum(name.encode()) * 7919 + len(name), seed])
 
     def int(self, low, high):

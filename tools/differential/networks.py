@@ -1,5 +1,7 @@
 """Layers: activations, convolutions, pools, norms, attention, recurrences, signals, regions."""
 
+import itertools
+
 import numpy as np
 
 from draw import F32, I8, I32, I64, U8, op, vector, window
@@ -69,11 +71,36 @@ def _(d):
     return [d.tensor(shape), d.tensor([shape[1]]), d.tensor([shape[1]])], {"epsilon": 1e-2}
 
 
+def batch_normalized(inputs, attributes):
+    """The batch's own statistics, and the running ones; before opset 14 the former, too."""
+    x, scale, bias, mean, variance = inputs
+    axes = tuple(a for a in range(x.ndim) if a != 1)
+    own = [x.mean(axis=axes), x.var(axis=axes)]
+    scale, bias, centre, spread = (v.reshape(-1, *[1] * (x.ndim - 2)) for v in (scale, bias, *own))
+    y = (x - centre) / np.sqrt(spread + attributes["epsilon"]) * scale + bias
+    kept = attributes["momentum"]
+    running = [old * kept + new * (1 - kept) for old, new in zip((mean, variance), own)]
+    return [y, *running, *([] if "training_mode" in attributes else own)]
+
+
 @op("BatchNormalization")
 def _(d):
-    shape = d.full(2, 4)
-    scale = [d.tensor([shape[1]]) for _ in range(3)]
-    return [d.tensor(shape), *scale, d.tensor([shape[1]], low=0.5)], {"epsilon": 1e-2}
+    shape, attributes = d.full(2, 4), {"epsilon": 1e-2}
+    kind = d.of(["inference", "by place", "training", "training before opset 14"])
+    features = shape[1:] if kind == "by place" else [shape[1]]
+    inputs = [d.tensor(shape), *(d.tensor(features) for _ in range(3)), d.tensor(features, low=0.5)]
+    if kind == "by place":
+        d.opset = 7
+        attributes["spatial"] = 0
+    if not kind.startswith("training"):
+        return inputs, attributes
+    # ONNX Runtime trains in builds of its own only.
+    d.formula = batch_normalized
+    attributes["momentum"] = d.int(0, 4) / 4
+    if kind == "training":
+        return inputs, {"training_mode": 1, **attributes}, 3
+    d.opset = d.of([7, 9])
+    return inputs, attributes, 5
 
 
 @op("LRN")
@@ -140,19 +167,46 @@ def _(d):
     return [x, np.array(0.125, F32), np.array(3, U8), w, scales, np.zeros(outer, I8), *y, *bias], attributes
 
 
+def deformed(inputs, attributes):
+    """A sum over taps, interpolated linearly where the offsets say; elements outside are 0."""
+    x, w, moves, *rest = inputs
+    kernel, out, rank = w.shape[2:], moves.shape[2:], w.ndim - 2
+    groups, taps = attributes["offset_group"], int(np.prod(kernel))
+    bias, mask = rest if rest else (np.zeros(len(w)), np.ones([1, groups * taps, *out]))
+    moves, mask = moves.reshape(groups, taps, rank, *out), mask.reshape(groups, taps, *out)
+    y = np.zeros([1, len(w), *out]) + bias.reshape(-1, *[1] * rank)
+    channels, inner, outer = x.shape[1], w.shape[1], len(w) // attributes["group"]
+    for c, (t, tap), o in itertools.product(range(channels), enumerate(np.ndindex(*kernel)), np.ndindex(*out)):
+        g, group = c // (channels // groups), c // inner
+        even = np.multiply(o, attributes["strides"]) - attributes["pads"][:rank] + np.multiply(tap, attributes["dilations"])
+        at = even + moves[(g, t, slice(None), *o)]
+        low, value = np.floor(at).astype(int), 0.0
+        for corner in itertools.product((0, 1), repeat=rank):
+            place = low + corner
+            if np.all(place >= 0) and np.all(place < x.shape[2:]):
+                value += np.prod(1 - np.abs(at - place)) * x[(0, c, *place)]
+        rows = slice(group * outer, (group + 1) * outer)
+        y[(0, rows, *o)] += w[(rows, c % inner, *tap)] * value * mask[(g, t, *o)]
+    return [y]
+
+
 @op("DeformConv")
 def _(d):
-    kernel, size, attributes = window(d, 2)
+    rank = d.int(1, 3)
+    # ONNX Runtime has two axes only.
+    d.formula = None if rank == 2 else deformed
+    kernel, size, attributes = window(d, rank)
     group, offsets = d.int(1, 2), d.int(1, 2)
     inner, outer = offsets * d.int(1, 2), d.int(1, 2)
     pads, strides, dilations = attributes["pads"], attributes["strides"], attributes["dilations"]
     out = [
-        (size[i] + pads[i] + pads[i + 2] - dilations[i] * (kernel[i] - 1) - 1) // strides[i] + 1 for i in range(2)
+        (size[i] + pads[i] + pads[i + rank] - dilations[i] * (kernel[i] - 1) - 1) // strides[i] + 1
+        for i in range(rank)
     ]
-    taps = offsets * kernel[0] * kernel[1]
+    taps = offsets * int(np.prod(kernel))
     x, w = d.tensor([1, group * inner, *size]), d.tensor([group * outer, inner, *kernel])
     mask = [d.tensor([group * outer]), d.tensor([1, taps, *out], low=0, high=1)] if d.bool() else []
-    moves = d.tensor([1, 2 * taps, *out], low=-1.5, high=1.5)
+    moves = d.tensor([1, rank * taps, *out], low=-1.5, high=1.5)
     return [x, w, moves, *mask], {"group": group, "offset_group": offsets, **attributes}
 
 
@@ -290,8 +344,20 @@ def _(d):
     corners = d.tensor([count, 2], low=0, high=4)
     boxes = np.concatenate([corners, corners + d.tensor([count, 2], low=0.5, high=4)], axis=1)
     batch = d.rng.integers(0, shape[0], [count]).astype(I64)
-    attributes = {"output_height": d.int(1, 3), "output_width": d.int(1, 3), "sampling_ratio": d.int(1, 2)}
+    attributes = {"output_height": d.int(1, 3), "output_width": d.int(1, 3), "sampling_ratio": d.int(0, 2)}
+    attributes["coordinate_transformation_mode"] = d.of(["half_pixel", "output_half_pixel"])
     return [d.tensor(shape), boxes, batch], {"mode": d.of(["avg", "max"]), "spatial_scale": 0.5, **attributes}
+
+
+@op("MaxRoiPool")
+def _(d):
+    shape, count = [d.int(1, 2), d.int(1, 2), 8, 8], d.int(1, 3)
+    # Some reach beyond the image.
+    corners = d.tensor([count, 2], low=-2, high=12)
+    boxes = np.concatenate([corners, corners + d.tensor([count, 2], low=0, high=12)], axis=1)
+    batch = d.rng.integers(0, shape[0], [count, 1]).astype(F32)
+    attributes = {"pooled_shape": [d.int(1, 3), d.int(1, 3)], "spatial_scale": d.of([0.5, 1.0])}
+    return [d.tensor(shape), np.concatenate([batch, boxes], axis=1)], attributes
 
 
 @op("MaxUnpool")
