@@ -52,7 +52,10 @@ pub fn size(idx: &Idx, symbols: &SymbolValues, place: &str) -> Result<usize> {
             .ok_or_else(|| Error::model(place, format!("dimension {name:?} is not given by any input"))),
         _ => Err(Error::model(place, format!("{idx} is no size"))),
     })?;
-    usize::try_from(value).map_err(|_| Error::model(place, format!("the size {idx} becomes {value}")))
+    usize::try_from(value).map_err(|_| {
+        let formula = if idx.as_const().is_some() { String::new() } else { format!(" = {idx}") };
+        Error::model(place, format!("a size wants to be 0 or more, got {value}{formula}"))
+    })
 }
 
 /// The values of a shape.
@@ -62,7 +65,7 @@ pub fn shape(dims: &[Idx], symbols: &SymbolValues, place: &str) -> Result<Vec<us
 
 /// Bytes that a tensor of `len` elements is given: whole vectors of four words, at least one.
 pub fn bound_bytes(len: usize, element_bytes: usize) -> u64 {
-    ((len as u64 * element_bytes as u64).div_ceil(16) * 16).max(16)
+    (len as u64).saturating_mul(element_bytes as u64).div_ceil(16).saturating_mul(16).max(16)
 }
 
 impl Plan {
