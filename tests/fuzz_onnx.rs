@@ -1,5 +1,5 @@
 //! Damaged models: whatever the bytes, the reader answers, without a panic and without taking memory that
-//! the bytes do not account for.
+//! the bytes do not account for; whatever an attribute's number, the planner does.
 //!
 //! `TILEWRIGHT_FUZZ_SECONDS` (3) bounds the time, `TILEWRIGHT_FUZZ_SEED` (0) chooses the sequence. The
 //! corpus is shared with `fuzz/`. An input that fails is kept in the temporary folder and named.
@@ -8,15 +8,22 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use prost::Message;
+use tilewright::kernel::{Caps, candidates};
 use tilewright::onnx::proto::{GraphProto, ModelProto, NodeProto};
 use tilewright::onnx::{parse_bytes, parse_tensor};
+use tilewright::ops::Known;
+use tilewright::plan::plan;
 
 /// What reading a file of the corpus may take at most; they are under 5 KB.
 const PEAK_LIMIT_BYTES: usize = 16 << 20;
+
+/// What planning a backend case may take: the largest table of constants a few times over.
+const PLAN_PEAK_LIMIT_BYTES: usize = 1 << 30;
 
 /// No mutation makes a file longer than this.
 const MAX_LEN_BYTES: usize = 16 << 10;
@@ -42,6 +49,9 @@ unsafe impl GlobalAlloc for Counting {
         unsafe { System.dealloc(pointer, layout) }
     }
 }
+
+/// Held by a test, as the allocator counts for all threads.
+static ALONE: Mutex<()> = Mutex::new(());
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
@@ -147,24 +157,40 @@ fn mutate_model(random: &mut Random, model: &mut ModelProto) {
     }
 }
 
-/// Reads the bytes as a model and as a tensor. Says what went wrong beside an error.
-fn misbehaviour(bytes: &Bytes) -> Option<String> {
+/// What goes wrong beside an error while `read` does something with the bytes.
+fn misbehaviour(limit_bytes: usize, read: impl FnOnce()) -> Option<String> {
     let before_bytes = LIVE_BYTES.load(Relaxed);
     PEAK_BYTES.store(before_bytes, Relaxed);
-    let outcome = catch_unwind(AssertUnwindSafe(|| {
-        let _ = parse_bytes(bytes.clone());
-        let _ = parse_tensor(bytes.clone());
-    }));
+    let outcome = catch_unwind(AssertUnwindSafe(read));
     let peak_bytes = PEAK_BYTES.load(Relaxed) - before_bytes;
     if outcome.is_err() {
         return Some("panicked".into());
     }
-    (peak_bytes > PEAK_LIMIT_BYTES).then(|| format!("took {peak_bytes} bytes"))
+    (peak_bytes > limit_bytes).then(|| format!("took {peak_bytes} bytes"))
 }
 
-fn assert_behaves(bytes: Vec<u8>, what: &str) {
+/// Reads the bytes as a model and as a tensor.
+fn read(bytes: &Bytes) {
+    let _ = parse_bytes(bytes.clone());
+    let _ = parse_tensor(bytes.clone());
+}
+
+/// Plans the model, and lists its kernels' candidates.
+fn plan_whole(bytes: &Bytes) {
+    let (Ok(graph), caps) = (parse_bytes(bytes.clone()), Caps::default()) else { return };
+    let Ok(plan) = plan(&graph, &Known::default(), &caps) else { return };
+    let symbols = plan.symbols().into_keys().map(|name| (name, 3)).collect();
+    if plan.layout(&symbols, &caps, &Default::default()).is_ok() {
+        for step in &plan.steps {
+            let sizes: Vec<i64> = step.params.iter().map(|p| symbols.get(p).copied().unwrap_or(0)).collect();
+            candidates(&plan.kernels[step.kernel].spec, &sizes, &caps);
+        }
+    }
+}
+
+fn assert_behaves(bytes: Vec<u8>, what: &str, limit_bytes: usize, does: fn(&Bytes)) {
     let bytes = Bytes::from(bytes);
-    if let Some(problem) = misbehaviour(&bytes) {
+    if let Some(problem) = misbehaviour(limit_bytes, || does(&bytes)) {
         let path = std::env::temp_dir().join("tilewright_fuzz_find.onnx");
         std::fs::write(&path, &bytes).unwrap();
         panic!("{what}: reading {} bytes {problem}; they are in {}", bytes.len(), path.display());
@@ -177,6 +203,7 @@ fn number_from_env(name: &str, default: u64) -> u64 {
 
 #[test]
 fn damaged_models_are_answered() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus/onnx");
     let mut files: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.sort();
@@ -186,7 +213,7 @@ fn damaged_models_are_answered() {
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
         let outcome = parse_bytes(bytes.clone().into());
         assert_eq!(outcome.is_err(), name.starts_with("bad_"), "{name}: {:?}", outcome.err());
-        assert_behaves(bytes.clone(), &name);
+        assert_behaves(bytes.clone(), &name, PEAK_LIMIT_BYTES, read);
         corpus.push(bytes);
     }
     assert!(corpus.len() >= 10, "{} has {} files", folder.display(), corpus.len());
@@ -205,8 +232,44 @@ fn damaged_models_are_answered() {
         } else {
             (0..=random.below(4)).for_each(|_| mutate_bytes(&mut random, &mut bytes, &corpus));
         }
-        assert_behaves(bytes, &format!("seed {seed}, input {count}"));
+        assert_behaves(bytes, &format!("seed {seed}, input {count}"), PEAK_LIMIT_BYTES, read);
         count += 1;
     }
     println!("{count} inputs in {duration:?}");
+}
+
+#[test]
+fn extreme_attributes_are_planned_or_refused() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/test-data/onnx-backend");
+    let mut cases: Vec<_> = std::fs::read_dir(&folder)
+        .unwrap_or_else(|error| panic!("{}: {error}; `make test-data` makes it", folder.display()))
+        .map(|entry| entry.unwrap().path().join("model.onnx"))
+        .filter(|path| path.exists())
+        .collect();
+    cases.sort();
+    let seed = number_from_env("TILEWRIGHT_FUZZ_SEED", 0);
+    let duration = Duration::from_secs(number_from_env("TILEWRIGHT_FUZZ_SECONDS", 3));
+    let mut random = Random(seed);
+    let (start, mut count) = (Instant::now(), 0u64);
+    while start.elapsed() < duration {
+        let path = &cases[random.below(cases.len())];
+        let mut model = ModelProto::decode(&std::fs::read(path).unwrap()[..]).unwrap();
+        let nodes = model.graph.iter_mut().flat_map(|graph| &mut graph.node);
+        let mut numbers: Vec<&mut i64> = Vec::new();
+        for attribute in nodes.flat_map(|node| &mut node.attribute) {
+            numbers.extend(attribute.i.as_mut());
+            numbers.extend(&mut attribute.ints);
+        }
+        if numbers.is_empty() {
+            continue;
+        }
+        let at = random.below(numbers.len());
+        let value = [i64::MIN, -1, 0, i32::MAX as i64, 1 << 40, i64::MAX][random.below(6)];
+        *numbers[at] = value;
+        let what = format!("{}, number {at} of its attributes {value}", path.display());
+        assert_behaves(model.encode_to_vec(), &what, PLAN_PEAK_LIMIT_BYTES, plan_whole);
+        count += 1;
+    }
+    println!("{count} models in {duration:?}");
 }

@@ -7,7 +7,9 @@ use super::windows::{Part, parts};
 use super::{Commands, Dispatch, Keep, Kept, Memory, Range};
 use crate::error::{Error, Result};
 use crate::kernel::{Caps, KernelSpec, Pass, Schedule, Slot, grid, passes, size, storage_bytes};
-use crate::plan::{Layout, Origin, Plan, Source, Step, SymbolValues, TensorId, Turn, bound_bytes};
+use crate::plan::{
+    Layout, Origin, Plan, Source, Step, SymbolValues, TensorId, Turn, bound_bytes, tensor_bytes,
+};
 use crate::wgsl::{self, Bound, Rendered, Target};
 
 /// Picks the schedule of a kernel at given values of its parameters.
@@ -158,7 +160,7 @@ impl Recorder<'_> {
     fn constant(&self, t: TensorId) -> Result<Range> {
         let tensor = &self.plan.tensors[t];
         let dims = crate::plan::shape(&tensor.shape, &SymbolValues::new(), &tensor.name)?;
-        let size_bytes = bound_bytes(dims.iter().product(), storage_bytes(tensor.dtype, self.caps.floats()));
+        let size_bytes = tensor_bytes(tensor, &dims, self.caps)?;
         Ok(Range { memory: Memory::Constant(t), offset_bytes: 0, size_bytes })
     }
 

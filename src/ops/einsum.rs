@@ -66,7 +66,11 @@ fn einsum(cx: &mut Cx) -> Result<Vec<ValueId>, Stop> {
         None => implied(&terms, hidden),
     };
     if let Some(unknown) = output.iter().find(|label| !sizes.contains_key(label)) {
-        return Err(cx.error(format!("output subscript {unknown:?} of {equation:?} is in no operand")));
+        let unknown = match unknown {
+            Label::Letter(letter) => format!("{letter:?}"),
+            Label::Ellipsis(_) => "\"...\"".into(),
+        };
+        return Err(cx.error(format!("output subscript {unknown} of {equation:?} is in no operand")));
     }
     let p = &mut *cx.program;
     let mut terms = terms.into_iter();

@@ -13,6 +13,9 @@ pub const OPS: &[OpDef] = &[
     op("MelWeightMatrix", 17, "the triangular weights of mel bins over the bins of a spectrum", mel),
 ];
 
+/// Elements that the table of a transform has at most.
+const MOST_IN_TABLE: usize = 1 << 24;
+
 /// The cosines and sines of one turn in `n` steps.
 struct Circle {
     cos: ValueId,
@@ -25,6 +28,9 @@ impl Circle {
     /// [`Stop::NeedsShapes`]: in float32, the device would make the angles of a table of unknown length too coarse.
     fn new(p: &mut Program, n: &Idx) -> Result<Circle, Stop> {
         let len = p.known_size(n)?;
+        if len > MOST_IN_TABLE {
+            return Err(p.error(format!("wants a transform of at most {MOST_IN_TABLE} numbers, got {len}")));
+        }
         let mut table = |f: fn(f64) -> f64| -> Result<ValueId, Stop> {
             let angle = |i: usize| std::f64::consts::TAU * i as f64 / len as f64;
             let values: Vec<f32> = (0..len).map(|i| f(angle(i)) as f32).collect();
@@ -119,6 +125,9 @@ fn stft(cx: &mut Cx) -> Lowering {
         Ok(cx.program.sizes(id)?.into_iter().next())
     };
     let step = scalar(cx, 1)?.ok_or_else(|| cx.error("frame_step wants a number"))?;
+    if step.as_const().is_some_and(|step| step < 1) {
+        return Err(cx.error(format!("frame_step wants to be at least 1, got {step}")));
+    }
     let window = cx.optional(2);
     let n = match (scalar(cx, 3)?, window) {
         (Some(len), _) => len,
@@ -164,7 +173,13 @@ fn mel(cx: &mut Cx) -> Lowering {
         ((len + 1) as f64 * hertz / rate).floor()
     };
     let spectrum = len / 2 + 1;
-    let mut weights = vec![0f32; spectrum * bins];
+    let count = spectrum.checked_mul(bins).filter(|&count| count <= MOST_IN_TABLE);
+    let count = count.ok_or_else(|| {
+        cx.error(format!(
+            "wants at most {MOST_IN_TABLE} weights, got {bins} bins over {spectrum} frequencies"
+        ))
+    })?;
+    let mut weights = vec![0f32; count];
     for bin in 0..bins {
         let (left, centre, right) = (edge(bin), edge(bin + 1), edge(bin + 2));
         for row in 0..spectrum {

@@ -150,6 +150,8 @@ fn cut(cx: &mut Cx, d: &Idx, start: &Idx, end: &Idx, step: i64) -> Result<Cut, S
     if step == 0 {
         return Err(cx.error("a step is 0"));
     }
+    // No axis is as long as this, so a longer step takes the same: one element.
+    let step = step.clamp(-(i32::MAX as i64), i32::MAX as i64);
     if step > 0 {
         // Nothing lies beyond the end, so a start beyond it need not be clamped.
         let first = from_front(start, d).larger(&zero);
@@ -164,7 +166,7 @@ fn cut(cx: &mut Cx, d: &Idx, start: &Idx, end: &Idx, step: i64) -> Result<Cut, S
             return Ok(Cut { start: d - &one, step: 1, size: one });
         }
         let size = match start.as_const() {
-            Some(back) if back < 0 && last == *d => d.smaller(&Idx::from(-back)),
+            Some(back) if back < 0 && last == *d => d.smaller(&Idx::from(back.saturating_neg())),
             _ => (&last - &first).larger(&zero),
         };
         return Ok(Cut { start: first, step, size: size.div_ceil(&Idx::from(step)) });

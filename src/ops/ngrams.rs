@@ -11,6 +11,9 @@ use crate::tensor::{DType, Tensor};
 pub const OPS: &[OpDef] =
     &[op("TfIdfVectorizer", 9, "how often each n-gram of a pool occurs in a row of integers", tf_idf)];
 
+/// Places of a result's row at most.
+const MOST_PLACES: i64 = 1 << 24;
+
 /// Every n-gram of the pool is compared with every window of the row, at every skip.
 fn tf_idf(cx: &mut Cx) -> Lowering {
     let x = cx.input(0)?;
@@ -21,7 +24,7 @@ fn tf_idf(cx: &mut Cx) -> Lowering {
     let counts = cx.ints("ngram_counts")?.ok_or_else(|| wanted("ngram_counts"))?;
     let indexes = cx.ints("ngram_indexes")?.ok_or_else(|| wanted("ngram_indexes"))?;
     let lengths = [cx.int_or("min_gram_length", 1)?, cx.int_or("max_gram_length", 1)?];
-    let skips = cx.int_or("max_skip_count", 0)?.max(0);
+    let skips = cx.int_or("max_skip_count", 0)?.clamp(0, i32::MAX as i64);
     let mode = cx.string_or("mode", "TF")?;
     let weights = cx.floats("weights")?;
     let shape = cx.program.shape(x).to_vec();
@@ -46,8 +49,8 @@ fn tf_idf(cx: &mut Cx) -> Lowering {
         }
         let table = Tensor::from_slice(&[grams, length as usize], tokens)?;
         let table = cx.program.weight(table);
-        // Single elements have nothing to skip.
-        let strides = Idx::from(if length == 1 { 1 } else { skips + 1 });
+        // Single elements have nothing to skip, and nothing is as far apart as the row is long.
+        let strides = if length == 1 { Idx::from(1i64) } else { Idx::from(skips + 1).smaller(columns) };
         let loops = vec![strides, columns.clone()];
         parts.push(cx.program.reduction(out, loops, Combine::Sum, |p, at, r| {
             let stride = &r[0] + &Idx::from(1i64);
@@ -61,6 +64,9 @@ fn tf_idf(cx: &mut Cx) -> Lowering {
             found.select(&Expr::int(DType::I32, 1), &Expr::int(DType::I32, 0))
         }));
     }
+    if let Some(wrong) = indexes.iter().find(|i| !(0..MOST_PLACES).contains(*i)) {
+        return Err(cx.error(format!("ngram_indexes want 0 to {}, got {wrong}", MOST_PLACES - 1)));
+    }
     let width = indexes.iter().max().map_or(0, |&last| last + 1);
     let out = [outer, &[Idx::from(width)]].concat();
     let all: i64 =
@@ -73,8 +79,10 @@ fn tf_idf(cx: &mut Cx) -> Lowering {
     }
     let found = join(cx.program, parts, outer.len());
     // Which n-gram counts for a place of the result; -1 where none does.
-    let gram = |place: i64| indexes.iter().position(|&i| i == place).map_or(-1, |gram| gram as i64);
-    let grams: Vec<i64> = (0..width).map(gram).collect();
+    let mut grams = vec![-1; width as usize];
+    for (gram, &place) in indexes.iter().enumerate().rev() {
+        grams[place as usize] = gram as i64;
+    }
     let grams = vector(cx, &grams)?;
     let weights = match (weights, mode.as_str()) {
         (_, "TF") | (None, _) => vec![1.0; indexes.len()],

@@ -223,13 +223,19 @@ fn skip_layer(cx: &mut Cx, centred: bool) -> Lowering {
 fn lrn(cx: &mut Cx) -> Lowering {
     let x = cx.input(0)?;
     let size = cx.int_or("size", 1)?;
+    if size < 1 {
+        return Err(cx.error(format!("attribute \"size\" wants a positive integer, got {size}")));
+    }
     let (alpha, beta, bias) =
         (cx.float_or("alpha", 1e-4)?, cx.float_or("beta", 0.75)?, cx.float_or("bias", 1.0)?);
     let (x, dtype) = widen(cx.program, x);
     let shape = cx.program.shape(x).to_vec();
     let channels = Expr::index(shape[1].clone(), DType::I64);
-    let before = Idx::from((size - 1) / 2);
-    let sum = cx.program.reduction(shape, vec![Idx::from(size)], Combine::Sum, |p, at, k| {
+    // What is farther away than all channels adds nothing.
+    let reach = |channels_away: i64| Idx::from(channels_away).smaller(&shape[1]);
+    let (before, after) = (reach((size - 1) / 2), reach(size / 2));
+    let window = &(&before + &after) + &Idx::from(1i64);
+    let sum = cx.program.reduction(shape, vec![window], Combine::Sum, |p, at, k| {
         let mut at = at.to_vec();
         at[1] = &(&at[1] + &k[0]) - &before;
         let channel = Expr::index(at[1].clone(), DType::I64);

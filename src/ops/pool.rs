@@ -1,7 +1,7 @@
 //! Pools: reductions over sliding windows, or over all spatial axes.
 
 use super::reduce::{to_float, widen};
-use super::window::{Window, taps, windows};
+use super::window::{Window, kernel_shape, taps, windows};
 use super::{Cx, OpDef};
 use crate::expr::{Expr, Idx, flatten};
 use crate::ir::{Combine, Program, Stop, ValueId};
@@ -78,9 +78,8 @@ fn global(cx: &mut Cx, f: impl FnOnce(&mut Program, ValueId, &[usize]) -> Result
 
 /// The windows of a pool over `x`.
 fn pool_windows(cx: &Cx, x: ValueId) -> Result<Vec<Window>, Stop> {
-    let kernel = cx.ints("kernel_shape")?.ok_or_else(|| cx.error("attribute \"kernel_shape\" is missing"))?;
-    let kernel: Vec<Idx> = kernel.into_iter().map(Idx::from).collect();
     let spatial = cx.program.shape(x).get(2..).unwrap_or_default().to_vec();
+    let kernel: Vec<Idx> = kernel_shape(cx, spatial.len())?.into_iter().map(Idx::from).collect();
     windows(cx, &spatial, &kernel)
 }
 

@@ -2,7 +2,7 @@
 
 use super::conv::source;
 use super::math::{Lowering, op};
-use super::window::{Window, pads, per_axis};
+use super::window::{Window, kernel_shape, pads, per_axis};
 use super::{Cx, OpDef};
 use crate::expr::{Expr, Idx, flatten, numel, vars};
 use crate::ir::Combine;
@@ -69,11 +69,8 @@ fn max_unpool(cx: &mut Cx) -> Lowering {
     let (x, positions) = (cx.input(0)?, cx.input(1)?);
     let shape = cx.program.shape(x).to_vec();
     let count = shape.len().saturating_sub(2);
-    let kernel = cx.ints("kernel_shape")?.unwrap_or_default();
+    let kernel = kernel_shape(cx, count)?;
     let (strides, pads) = (per_axis(cx, "strides", count)?, pads(cx, count)?);
-    if kernel.len() != count {
-        return Err(cx.error(format!("a kernel of {} axes over {count} spatial axes", kernel.len())));
-    }
     let mut unpooled = shape[..2].to_vec();
     for axis in 0..count {
         let steps = &(&shape[axis + 2] - &Idx::from(1i64)) * &Idx::from(strides[axis]);

@@ -70,20 +70,35 @@ pub(super) fn taps(windows: &[Window], o: &[Idx], k: &[Idx]) -> (Vec<Idx>, Expr)
     (at, inside)
 }
 
+/// Window sizes, strides, dilations and pads: of 31 bits, so that no sum of them leaves 64.
+const MOST: i64 = i32::MAX as i64;
+
 /// One integer per spatial axis from an attribute; 1 each where it is missing.
 pub(super) fn per_axis(cx: &Cx, name: &str, count: usize) -> Result<Vec<i64>, Stop> {
     let values = cx.ints(name)?.unwrap_or_else(|| vec![1; count]);
-    if values.len() != count || values.iter().any(|&v| v < 1) {
-        return Err(cx.error(format!("attribute {name:?} wants {count} positive integers, got {values:?}")));
+    if values.len() != count || values.iter().any(|v| !(1..=MOST).contains(v)) {
+        return Err(
+            cx.error(format!("attribute {name:?} wants {count} integers from 1 to {MOST}, got {values:?}"))
+        );
     }
     Ok(values)
+}
+
+/// The size of a pool's windows along every spatial axis.
+pub(super) fn kernel_shape(cx: &Cx, count: usize) -> Result<Vec<i64>, Stop> {
+    if cx.ints("kernel_shape")?.is_none() {
+        return Err(cx.error("attribute \"kernel_shape\" is missing"));
+    }
+    per_axis(cx, "kernel_shape", count)
 }
 
 /// The pads before and after every spatial axis from attribute `pads`; 0 where it is missing.
 pub(super) fn pads(cx: &Cx, count: usize) -> Result<Vec<(i64, i64)>, Stop> {
     let pads = cx.ints("pads")?.unwrap_or_else(|| vec![0; 2 * count]);
-    if pads.len() != 2 * count || pads.iter().any(|&v| v < 0) {
-        return Err(cx.error(format!("attribute \"pads\" wants {} sizes, got {pads:?}", 2 * count)));
+    if pads.len() != 2 * count || pads.iter().any(|v| !(0..=MOST).contains(v)) {
+        return Err(
+            cx.error(format!("attribute \"pads\" wants {} sizes from 0 to {MOST}, got {pads:?}", 2 * count))
+        );
     }
     Ok(pads[..count].iter().copied().zip(pads[count..].iter().copied()).collect())
 }

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::{Origin, Plan, Source, TensorId};
+use super::{Origin, Plan, PlanTensor, Source, TensorId};
 use crate::error::{Error, Result};
 use crate::expr::{Atom, Idx};
 use crate::ir::Guard;
@@ -52,7 +52,10 @@ pub fn size(idx: &Idx, symbols: &SymbolValues, place: &str) -> Result<usize> {
             .ok_or_else(|| Error::model(place, format!("dimension {name:?} is not given by any input"))),
         _ => Err(Error::model(place, format!("{idx} is no size"))),
     })?;
-    usize::try_from(value).map_err(|_| Error::model(place, format!("the size {idx} becomes {value}")))
+    usize::try_from(value).map_err(|_| {
+        let formula = if idx.as_const().is_some() { String::new() } else { format!(" = {idx}") };
+        Error::model(place, format!("a size wants to be 0 or more, got {value}{formula}"))
+    })
 }
 
 /// The values of a shape.
@@ -62,7 +65,27 @@ pub fn shape(dims: &[Idx], symbols: &SymbolValues, place: &str) -> Result<Vec<us
 
 /// Bytes that a tensor of `len` elements is given: whole vectors of four words, at least one.
 pub fn bound_bytes(len: usize, element_bytes: usize) -> u64 {
-    ((len as u64 * element_bytes as u64).div_ceil(16) * 16).max(16)
+    (len as u64).saturating_mul(element_bytes as u64).div_ceil(16).saturating_mul(16).max(16)
+}
+
+/// Bytes of a tensor of shape `dims` on a device.
+///
+/// # Errors
+/// [`Error::Limit`] when it has more elements than shaders can index, or is larger than the largest buffer.
+pub fn tensor_bytes(tensor: &PlanTensor, dims: &[usize], caps: &Caps) -> Result<u64> {
+    let len = dims.iter().try_fold(1usize, |n, &d| n.checked_mul(d)).filter(|&n| n <= i32::MAX as usize);
+    let len = len.ok_or_else(|| {
+        let message = format!("{dims:?} has more than the {} elements that shaders can index", i32::MAX);
+        Error::limit(&tensor.name, message)
+    })?;
+    let (bytes, limit) =
+        (bound_bytes(len, storage_bytes(tensor.dtype, caps.floats())), caps.max_buffer_bytes);
+    if bytes > limit {
+        let message =
+            format!("{} {dims:?} takes {bytes} bytes, the device's largest buffer {limit}", tensor.dtype);
+        return Err(Error::limit(format!("tensor {:?}", tensor.name), message));
+    }
+    Ok(bytes)
 }
 
 impl Plan {
@@ -100,27 +123,8 @@ impl Plan {
         let (mut shapes, mut size_bytes) = (Vec::new(), Vec::new());
         for tensor in &self.tensors {
             let dims = shape(&tensor.shape, symbols, &tensor.name)?;
-            let len =
-                dims.iter().try_fold(1usize, |n, &d| n.checked_mul(d)).filter(|&n| n <= i32::MAX as usize);
-            let len = len.ok_or_else(|| {
-                Error::limit(
-                    &tensor.name,
-                    format!("{dims:?} has more than the {} elements that shaders can index", i32::MAX),
-                )
-            })?;
-            let bytes = bound_bytes(len, storage_bytes(tensor.dtype, caps.floats()));
-            let limit = caps.max_buffer_bytes;
-            if bytes > limit {
-                return Err(Error::limit(
-                    format!("tensor {:?}", tensor.name),
-                    format!(
-                        "{} {dims:?} takes {bytes} bytes, the device's largest buffer {limit}",
-                        tensor.dtype
-                    ),
-                ));
-            }
+            size_bytes.push(tensor_bytes(tensor, &dims, caps)?);
             shapes.push(dims);
-            size_bytes.push(bytes);
         }
         let alignment = (caps.storage_offset_alignment as u64).max(16);
         let mut lifetimes = self.lifetimes();

@@ -19,7 +19,7 @@ mod stages;
 mod update;
 mod visible;
 
-pub use layout::{Layout, Place, SymbolValues, bound_bytes, shape, size};
+pub use layout::{Layout, Place, SymbolValues, bound_bytes, shape, size, tensor_bytes};
 pub use repeat::{Repeat, Turn};
 pub use split::{SplitKernel, split};
 

@@ -11,6 +11,9 @@ use super::record::{Line, Record, Records};
 use crate::error::{Error, Result};
 use crate::kernel::{AdapterKind, Peaks, Schedule};
 
+/// Damaged lines of a file that are named one by one.
+const MOST_NAMED: usize = 3;
+
 /// Records by key, and the file they are kept in.
 #[derive(Debug, Default)]
 pub struct Store {
@@ -22,7 +25,8 @@ impl Store {
     /// The store in a file, which need not exist yet.
     ///
     /// # Errors
-    /// [`Error::Io`] when the file exists and cannot be read. Damaged lines are no error: see [`Store::damaged`].
+    /// [`Error::Io`] when the file exists and cannot be read; [`Error::Parse`] when it is of another kind, so that nothing
+    /// is appended to a model. Damaged lines are no error: see [`Store::damaged`].
     pub fn open(path: &Path) -> Result<Store> {
         let mut store = Store { path: Some(path.into()), ..Store::default() };
         let bytes = match read_whole(path) {
@@ -30,9 +34,22 @@ impl Store {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(store),
             Err(source) => return Err(Error::Io { path: path.into(), source }),
         };
+        let mut begins = lines(&bytes).map(|line| line.trim_ascii_start().first());
+        if begins.next().is_some_and(|first| first != Some(&b'{'))
+            && !begins.any(|first| first == Some(&b'{'))
+        {
+            return Err(Error::parse(
+                path.display().to_string(),
+                "not a file of tuning records: wants a JSON object a line",
+            ));
+        }
         store.records.read(&String::from_utf8_lossy(&bytes));
-        for (line, reason) in store.damaged() {
-            tracing::warn!(path = %path.display(), line, reason, "a tuning record cannot be read and is passed over");
+        let path = path.display();
+        for (line, reason) in store.damaged().iter().take(MOST_NAMED) {
+            tracing::warn!("{path}: line {line} is passed over: {reason}");
+        }
+        if let Some(more) = store.damaged().len().checked_sub(MOST_NAMED).filter(|&more| more > 0) {
+            tracing::warn!("{path}: {more} more lines are passed over");
         }
         Ok(store)
     }
@@ -252,6 +269,24 @@ mod tests {
             other => panic!("{other:?}"),
         };
         assert_eq!((winner("one"), winner("two")), (2, 1));
+    }
+
+    #[test]
+    fn files_of_another_kind_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        for (bytes, refused) in [
+            (&b"\x08\x0a\x12\x04 a model"[..], true),
+            (b"# a page\n\nof text\n", true),
+            (b"", false),
+            (b"\n\n", false),
+            (b"{\"half a li", false),
+            (b"alf a line\"}\n{\"another\"}\n", false),
+        ] {
+            std::fs::write(&path, bytes).unwrap();
+            let opened = Store::open(&path);
+            assert_eq!(opened.is_err(), refused, "{opened:?}");
+        }
     }
 
     #[test]

@@ -194,7 +194,11 @@ async function compiled(): Promise<WebAssembly.Module> {
     const response = await fetch(url);
     if (!response.ok) throw new Error(`${response.status} ${response.statusText}`);
     // Streaming wants the right type, which not every server says.
-    const isWasm = response.headers.get('content-type')?.startsWith('application/wasm') === true;
+    const type = response.headers.get('content-type') ?? '';
+    const isWasm = type.startsWith('application/wasm');
+    if (type.startsWith('text/html')) {
+      throw new Error('the server answers with a page; Vite\'s development server wants optimizeDeps.exclude to name this package');
+    }
     return await (isWasm ? WebAssembly.compileStreaming(response) : WebAssembly.compile(await response.arrayBuffer()));
   } catch (error) {
     throw new TilewrightError('io', `cannot load the core from ${url.href}: ${messageOf(error)}`, { cause: error });

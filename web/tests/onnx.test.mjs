@@ -8,7 +8,6 @@ const root = fileURLToPath(new URL('../..', import.meta.url));
 const data = path.join(root, 'target/test-data');
 const all = process.env.ALL === '1';
 
-
 /** Cases that a device without 64-bit or 16-bit floats cannot pass, as SwiftShader: why, by name. */
 const LACKS = [
   [/^pytorch-operator\/test_operator_add.*broadcast$/, 'float64 sums beyond the range of float32'],

@@ -153,8 +153,9 @@ fn made_up(
             (_, None) => DEFAULT_SIZE,
         });
     }
-    let tensor = random(info.dtype, &dims, seed ^ fingerprint(&info.name))?;
     let name = &info.name;
+    let tensor = random(info.dtype, &dims, seed ^ fingerprint(name))
+        .map_err(|failure| Failure::Failed(format!("input {name:?}: {failure}")))?;
     note(&format!("input {name:?} is not given: random {} {}, seed {seed}", info.dtype, shape(&dims)));
     Ok(tensor)
 }
@@ -189,11 +190,11 @@ impl Random {
 
 /// Floats of mean 0 and variance 1; integers 0 or 1, which are valid as tokens, indices and masks; bools.
 fn random(dtype: DType, dims: &[usize], seed: u64) -> Result<Tensor> {
-    let too_large = || Failure::Failed(format!("random {dtype} {} do not fit in memory", shape(dims)));
-    let len = dims.iter().try_fold(1usize, |n, &d| n.checked_mul(d)).ok_or_else(too_large)?;
-    let size_bytes = len.checked_mul(dtype.bits()).ok_or_else(too_large)?.div_ceil(8);
+    let too_large = |why| Failure::Failed(format!("random {dtype} {}: {why}", shape(dims)));
+    let len = dims.iter().try_fold(1usize, |n, &d| n.checked_mul(d)).filter(|&len| len <= i32::MAX as usize);
+    let len = len.ok_or_else(|| too_large("more than the 2147483647 elements that shaders can index"))?;
     let mut bytes = Vec::new();
-    bytes.try_reserve_exact(size_bytes).map_err(|_| too_large())?;
+    bytes.try_reserve_exact((len * dtype.bits()).div_ceil(8)).map_err(|_| too_large("no memory for them"))?;
     let mut random = Random(seed);
     for i in 0..len {
         let value =

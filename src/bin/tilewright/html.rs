@@ -165,7 +165,7 @@ fn row(page: &mut String, trial: &Trial, trials: &[Trial]) {
     let reason = escaped(&trials::reason(trial, trials));
     let separator = if reason.is_empty() { "" } else { ": " };
     let [best, median, spread] = match Samples::of(trial) {
-        Some(s) => [ms_text(s.min_ms), ms_text(s.median_ms), format!("{:.0}%", s.spread * 100.0)],
+        Some(s) => [ms_text(s.min_ms), ms_text(s.median_ms), s.spread_text()],
         None => ["-", "-", "-"].map(String::from),
     };
     let _ = writeln!(

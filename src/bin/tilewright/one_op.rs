@@ -42,7 +42,7 @@ impl FromStr for Shape {
     fn from_str(text: &str) -> Result<Shape, String> {
         let size = |part: &str| match part.split_once('=').map(|(name, n)| (name.trim(), n.trim().parse())) {
             Some((name, Ok(n))) if !name.is_empty() => Ok((name.to_uppercase(), n)),
-            _ => Err(format!("wants NAME=N,NAME=N, got {part:?}")),
+            _ => Err(format!("wants NAME=N,NAME=N with whole numbers N, got {part:?}")),
         };
         text.split(',').map(size).collect::<Result<_, _>>().map(Shape)
     }

@@ -50,15 +50,12 @@ impl RecordsFlags {
         }
     }
 
-    /// The store to look things up in, empty with `--no-records`. Says which of its lines cannot be read.
+    /// The store to look things up in, empty with `--no-records`.
     ///
     /// # Errors
     /// As [`Store::open`].
     pub fn open(&self) -> Result<Store> {
-        let Some(path) = self.to_read() else { return Ok(Store::default()) };
-        let store = Store::open(&path)?;
-        say_damaged(&path, store.damaged());
-        Ok(store)
+        Ok(self.to_read().as_deref().map(Store::open).transpose()?.unwrap_or_default())
     }
 }
 
@@ -69,13 +66,6 @@ impl RecordsFlags {
 pub fn path(given: Option<&PathBuf>) -> Result<PathBuf> {
     let none = || Failure::Failed("this user has no cache folder; --records FILE names a file".into());
     given.cloned().or_else(Store::default_path).ok_or_else(none)
-}
-
-/// Name the lines that cannot be read.
-pub fn say_damaged(path: &Path, damaged: &[(usize, String)]) {
-    for (line, reason) in damaged {
-        say(&format!("{}: line {line} is passed over: {reason}", path.display()));
-    }
 }
 
 fn writable(path: &Path) -> std::io::Result<()> {

@@ -27,12 +27,6 @@ pub fn store(args: &StoreArgs) -> Result<()> {
     }
 }
 
-fn open(path: &Path) -> Result<Store> {
-    let store = Store::open(path)?;
-    records::say_damaged(path, store.damaged());
-    Ok(store)
-}
-
 /// The records by adapter and name, so that a listing is the same every time.
 fn ordered(store: &Store) -> Vec<&Record> {
     let mut records: Vec<&Record> = store.records().collect();
@@ -50,7 +44,7 @@ pub fn short_hash(hash: &str) -> &str {
 
 fn list(path: &Path, as_json: bool) -> Result<()> {
     use Align::{Left, Right};
-    let store = open(path)?;
+    let store = Store::open(path)?;
     let records = ordered(&store);
     if as_json {
         let list: Vec<Json> = records.iter().map(|record| record_json(record)).collect();
@@ -96,7 +90,7 @@ fn record_json(record: &Record) -> Json {
 }
 
 fn show(path: &Path, prefix: &str) -> Result<()> {
-    let store = open(path)?;
+    let store = Store::open(path)?;
     let prefix = prefix.to_lowercase();
     let mut texts = Vec::new();
     for record in ordered(&store).into_iter().filter(|r| r.key.kernel.starts_with(&prefix)) {
@@ -142,7 +136,7 @@ fn merge(path: &Path, files: &[PathBuf]) -> Result<()> {
 }
 
 fn export(path: &Path, to: &Path) -> Result<()> {
-    let store = open(path)?;
+    let store = Store::open(path)?;
     let bytes = read(path)?;
     if to == Path::new("-") {
         let written = std::io::stdout().lock().write_all(&bytes);
@@ -167,7 +161,7 @@ fn export(path: &Path, to: &Path) -> Result<()> {
 }
 
 fn clear(path: &Path, yes: bool) -> Result<()> {
-    let mut store = open(path)?;
+    let mut store = Store::open(path)?;
     let count = store.records().count();
     if !yes && !confirmed(&format!("delete {count} records in {}?", path.display()))? {
         return Err(Failure::Failed("nothing is deleted".into()));

@@ -11,8 +11,6 @@ use crate::failure::{Failure, Result, say};
 /// The words of `TILEWRIGHT_TRACE`, and the targets of the library's events that they stand for.
 const WORDS: &[(&str, &str)] =
     &[("plan", "tilewright::plan"), ("wgsl", "tilewright::wgsl"), ("time", "tilewright::time")];
-/// The reader of records is asked for what it could not read, and says it once.
-const SAID_ELSEWHERE: &str = "tilewright::tune::store";
 
 /// Begin to listen.
 ///
@@ -46,9 +44,7 @@ impl Subscriber for Listener {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         let target = metadata.target();
         self.targets.contains(&target)
-            || (*metadata.level() <= Level::WARN
-                && target.starts_with("tilewright")
-                && target != SAID_ELSEWHERE)
+            || (*metadata.level() <= Level::WARN && target.starts_with("tilewright"))
     }
 
     fn event(&self, event: &Event<'_>) {

@@ -29,6 +29,11 @@ impl Samples {
         let spread = (most - least) as f64 / median.max(1.0);
         Some(Samples { min_ms: ms(least), median_ms: median / 1e6, spread, count: sorted.len() })
     }
+
+    /// The spread for people; one sample has none.
+    pub fn spread_text(&self) -> String {
+        if self.count > 1 { format!("{:.0}%", self.spread * 100.0) } else { "-".into() }
+    }
 }
 
 /// Nanoseconds in milliseconds.
@@ -129,12 +134,7 @@ pub fn text(trials: &[Trial]) -> String {
         let mark = if is_winner(trial, trials) { "  *" } else { "" };
         let mut row = vec![mark.to_owned(), trial.schedule.to_string(), status(trial, trials).to_owned()];
         row.extend(match Samples::of(trial) {
-            Some(s) => [
-                ms_text(s.min_ms),
-                ms_text(s.median_ms),
-                format!("{:.0}%", s.spread * 100.0),
-                s.count.to_string(),
-            ],
+            Some(s) => [ms_text(s.min_ms), ms_text(s.median_ms), s.spread_text(), s.count.to_string()],
             None => ["-", "-", "-", "0"].map(String::from),
         });
         row.push(reason(trial, trials));

@@ -128,7 +128,7 @@ impl Idx {
         let mut map = BTreeMap::new();
         for (monomial, c) in terms {
             let entry = map.entry(monomial).or_insert(0i64);
-            *entry = entry.wrapping_add(c);
+            *entry = entry.saturating_add(c);
         }
         Idx::from_map(map)
     }
@@ -141,8 +141,8 @@ impl Idx {
             let order = a.cmp(b);
             let c = match order {
                 Ordering::Less => *x,
-                Ordering::Equal => x.wrapping_add(y.wrapping_mul(factor)),
-                Ordering::Greater => y.wrapping_mul(factor),
+                Ordering::Equal => x.saturating_add(y.saturating_mul(factor)),
+                Ordering::Greater => y.saturating_mul(factor),
             };
             if c != 0 {
                 sum.push((if order.is_le() { a } else { b }.clone(), c));
@@ -151,7 +151,7 @@ impl Idx {
             others = &others[usize::from(order.is_ge())..];
         }
         sum.extend_from_slice(own);
-        sum.extend(others.iter().map(|(atoms, y)| (atoms.clone(), y.wrapping_mul(factor))));
+        sum.extend(others.iter().map(|(atoms, y)| (atoms.clone(), y.saturating_mul(factor))));
         Idx(Arc::new(sum))
     }
 
