@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::kernel::{AdapterKind, KernelSpec};
 
 /// Changes whenever the same schedule would render to other text: older records no longer apply.
-pub const GENERATOR: u32 = 6;
+pub const GENERATOR: u32 = 7;
 
 /// What kernels are measured on.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
