@@ -339,27 +339,38 @@ impl Program {
         }
     }
 
-    /// The elements of a small value as constants, or what they depend on.
-    pub fn constants(&self, id: ValueId) -> Result<Vec<crate::expr::Value>, Stop> {
+    /// The elements of a value, where they are constants.
+    pub fn known(&self, id: ValueId) -> Option<Vec<crate::expr::Value>> {
         let value = self.value(id);
-        if let Some(Given::Elements(tensor)) = self.given.get(&id) {
+        let read = |tensor: &Tensor| {
             let read = |i| crate::expr::read_element(tensor.dtype(), tensor.bytes(), i);
-            if let Some(all) = (0..tensor.len()).map(read).collect::<Option<Vec<_>>>() {
-                return Ok(all);
-            }
+            (0..tensor.len()).map(read).collect()
+        };
+        if let Some(Given::Elements(tensor)) = self.given.get(&id)
+            && let Some(all) = read(tensor)
+        {
+            return Some(all);
         }
         if let Some(content) = &value.content
-            && let Some(constants) = content.iter().map(Expr::as_const).collect::<Option<Vec<_>>>()
+            && let Some(constants) = content.iter().map(Expr::as_const).collect()
         {
-            return Ok(constants);
+            return Some(constants);
         }
-        if let Def::Weight(tensor) = &value.def {
-            let read = |i| crate::expr::read_element(tensor.dtype(), tensor.bytes(), i);
-            if let Some(all) = (0..tensor.len()).map(read).collect::<Option<Vec<_>>>() {
-                return Ok(all);
-            }
+        match &value.def {
+            Def::Weight(tensor) => read(tensor),
+            Def::Input(_)
+            | Def::Reshape(_)
+            | Def::Map(_)
+            | Def::Reduce { .. }
+            | Def::Contract { .. }
+            | Def::TopK { .. }
+            | Def::Stacked { .. } => None,
         }
-        Err(self.needs(id))
+    }
+
+    /// The elements of a small value as constants, or what they depend on.
+    pub fn constants(&self, id: ValueId) -> Result<Vec<crate::expr::Value>, Stop> {
+        self.known(id).ok_or_else(|| self.needs(id))
     }
 
     /// The elements of a small value as constant integers.
@@ -403,7 +414,7 @@ impl Program {
             }
             let value = self.value(id);
             small &= !self.given.contains_key(&id)
-                && (matches!(value.def, Def::Weight(_)) || positions(&value.shape, CONTENT_LEN).is_some());
+                && (matches!(value.def, Def::Weight(_)) || is_small(&value.shape));
             value.shape.iter().for_each(|size| symbolic |= has_symbol(size));
             for expr in value.exprs() {
                 expr.visit_indices(&mut |idx| symbolic |= has_symbol(idx));
@@ -471,6 +482,11 @@ pub(super) fn chain(content: &[Expr], offset: &Idx) -> Expr {
     rest.iter().enumerate().rev().fold(last.clone(), |other, (i, here)| {
         position.binary(Binary::Eq, &Expr::int(DType::I32, i as i64)).select(here, &other)
     })
+}
+
+/// Whether `shape` is constant and has no more elements than are kept as contents.
+fn is_small(shape: &[Idx]) -> bool {
+    numel(shape).as_const().is_some_and(|count| usize::try_from(count).is_ok_and(|n| n <= CONTENT_LEN))
 }
 
 /// Row-major positions of `shape`, when it is constant and has at most `limit` elements.

@@ -29,8 +29,8 @@ pub const OPS: &[OpDef] = &[
 fn position(program: &Program, indices: ValueId, at: &[Idx], size: &Idx) -> Idx {
     let index = program.load(indices, at);
     // Constant indices are mostly not negative, and then need no test.
-    let plain =
-        index.as_const().is_none() && program.integers(indices).is_ok_and(|all| all.iter().all(|&i| i >= 0));
+    let known = if index.as_const().is_none() { program.known(indices) } else { None };
+    let plain = known.is_some_and(|all| all.iter().all(|i| i.to_i64() >= 0));
     if plain { index.to_position(size) } else { from_front(&index, size).to_position(size) }
 }
 
