@@ -4,7 +4,9 @@
 mod support;
 
 use support::net::{Attribute, Net, graph, int, made_up};
+use tilewright::ir::Given;
 use tilewright::kernel::Caps;
+use tilewright::ops::{self, Known};
 use tilewright::{DType, Session, Tensor};
 
 fn skip() -> bool {
@@ -61,6 +63,53 @@ fn a_run_without_blocking_goes_through_the_same_stages() {
     let x = Tensor::from_slice(&[4], &[0.0f32, 0.5, -1.0, 1.0]).unwrap();
     let outputs = pollster::block_on(session.run_async(&[("x", &x)])).unwrap();
     assert_eq!(outputs["y"].shape(), [2]);
+}
+
+/// Selections of selections, five side by side: a stage computes all five counts, and there are as many stages as
+/// selections stand behind one another.
+#[test]
+fn what_does_not_depend_on_one_another_is_counted_together() {
+    let lines = [(0.0f32, 0.5f32), (-0.5, 0.0), (0.5, 0.25), (2.0, 0.0), (-2.0, -2.0)];
+    let mut net = Net::new().input("x", DType::F32, "n");
+    for (i, (first, second)) in lines.iter().enumerate() {
+        let name = |name: &str| format!("{name}{i}");
+        let [some, fewer] = ["some", "y"].map(name);
+        net = net.scalar(&name("first"), *first).scalar(&name("second"), *second);
+        for (from, line, mask, to) in [("x", "first", "a", &some), (&some, "second", "b", &fewer)] {
+            net = net.node("Greater", &format!("{from} {line}{i}"), &name(mask), &[]).node(
+                "Compress",
+                &format!("{from} {mask}{i}"),
+                to,
+                &[int("axis", 0)],
+            );
+        }
+        net = net.output(&fewer, DType::F32);
+    }
+    let x = made_up(&[50], 1);
+    let mut known = Known::default();
+    let mut asked = Vec::new();
+    let graph = net.graph();
+    while let Some(next) = ops::lower(&graph, &known).unwrap().next {
+        let program = ops::lower(&graph, &known).unwrap().program;
+        let ids: Vec<_> = next.asked.iter().map(|&(id, _)| id).collect();
+        let counts = program.evaluate(std::slice::from_ref(&x), &ids).unwrap();
+        known.given.extend(ids.into_iter().zip(counts.into_iter().map(Given::Elements)));
+        asked.push(next.asked.len());
+    }
+    assert_eq!(asked, [lines.len(), lines.len()]);
+    if skip() {
+        return;
+    }
+    let session = net.session().unwrap();
+    for seed in 1..3 {
+        let x = made_up(&[50], seed);
+        let outputs = session.run(&[("x", &x)]).unwrap();
+        for (i, (first, second)) in lines.iter().enumerate() {
+            let above = |v: &f32| v > first && v > second;
+            let want: Vec<f32> = x.to_vec::<f32>().unwrap().into_iter().filter(above).collect();
+            assert_eq!(outputs[format!("y{i}").as_str()].to_vec::<f32>().unwrap(), want, "y{i}, seed {seed}");
+        }
+    }
 }
 
 /// `k` is the number of elements above 0, and the shape of the result.

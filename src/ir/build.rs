@@ -1,6 +1,6 @@
 //! Building a program: values are added one by one, folded where they are known.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::content::CONTENT_LEN;
 use super::{Def, Guard, Relation, Repeat, Update, Value, ValueId};
@@ -68,8 +68,14 @@ pub struct Program {
     pub place: String,
     /// What a run computes again and again, in order.
     pub repeats: Vec<Repeat>,
-    /// Values that earlier stages of the run computed.
+    /// Values that earlier stages of the run computed, and what is lowered now may know.
     pub given: BTreeMap<ValueId, Given>,
+    /// Those that it may know once it has asked for them.
+    pub answers: BTreeMap<ValueId, Given>,
+    /// Values to be found again, in order, in place of new ones: what is lowered now was begun before.
+    pub again: VecDeque<ValueId>,
+    /// The value added last.
+    pub latest: Option<ValueId>,
 }
 
 impl Program {
@@ -100,11 +106,28 @@ impl Program {
 
     /// Add a value; its contents are worked out where they can be.
     pub fn add(&mut self, dtype: DType, shape: Vec<Idx>, def: Def) -> ValueId {
-        let name = self.place.clone();
-        let mut value = Value { name, dtype, shape, def, content: None, update: None };
-        self.fold(&mut value);
-        self.values.push(value);
-        (self.values.len() - 1) as ValueId
+        self.add_with(|program| {
+            let name = program.place.clone();
+            let mut value = Value { name, dtype, shape, def, content: None, update: None };
+            program.fold(&mut value);
+            value
+        })
+    }
+
+    /// Add the value that `make` gives, or find it again.
+    pub(super) fn add_with(&mut self, make: impl FnOnce(&Program) -> Value) -> ValueId {
+        let id = self.again.pop_front().unwrap_or_else(|| {
+            let value = make(self);
+            self.values.push(value);
+            (self.values.len() - 1) as ValueId
+        });
+        self.latest = Some(id);
+        id
+    }
+
+    /// The number of the value that is added next.
+    pub(super) fn next(&self) -> ValueId {
+        self.again.front().copied().unwrap_or(self.values.len() as ValueId)
     }
 
     /// A constant.
@@ -317,7 +340,7 @@ impl Program {
         {
             return Ok(sizes);
         }
-        match self.given.get(&id) {
+        match self.answer(id) {
             Some(Given::Elements(_)) => Ok(self.integers(id)?.into_iter().map(Idx::from).collect()),
             Some(Given::Count) => Ok(vec![self.computed_size(id)?]),
             None => Err(self.needs(id)),
@@ -332,23 +355,22 @@ impl Program {
         {
             return Ok(count);
         }
-        match self.given.get(&id) {
+        match self.answer(id) {
             Some(Given::Count) => Ok(Idx::sym(&count_name(id))),
             Some(Given::Elements(_)) => Ok(Idx::from(self.integers(id)?.first().copied().unwrap_or(0))),
             None => Err(Stop::NeedsValue(Needed { value: id, is_count: true, live: BTreeSet::new() })),
         }
     }
 
+    /// What an earlier stage computed, for whoever cannot go on without.
+    fn answer(&self, id: ValueId) -> Option<&Given> {
+        self.given.get(&id).or_else(|| self.answers.get(&id))
+    }
+
     /// The elements of a value, where they are constants.
     pub fn known(&self, id: ValueId) -> Option<Vec<crate::expr::Value>> {
         let value = self.value(id);
-        let read = |tensor: &Tensor| {
-            let read = |i| crate::expr::read_element(tensor.dtype(), tensor.bytes(), i);
-            (0..tensor.len()).map(read).collect()
-        };
-        if let Some(Given::Elements(tensor)) = self.given.get(&id)
-            && let Some(all) = read(tensor)
-        {
+        if let Some(all) = self.given.get(&id).and_then(elements) {
             return Some(all);
         }
         if let Some(content) = &value.content
@@ -370,7 +392,8 @@ impl Program {
 
     /// The elements of a small value as constants, or what they depend on.
     pub fn constants(&self, id: ValueId) -> Result<Vec<crate::expr::Value>, Stop> {
-        self.known(id).ok_or_else(|| self.needs(id))
+        let answered = || self.answers.get(&id).and_then(elements);
+        self.known(id).or_else(answered).ok_or_else(|| self.needs(id))
     }
 
     /// The elements of a small value as constant integers.
@@ -413,8 +436,8 @@ impl Program {
                 inputs.insert(number);
             }
             let value = self.value(id);
-            small &= !self.given.contains_key(&id)
-                && (matches!(value.def, Def::Weight(_)) || is_small(&value.shape));
+            small &=
+                self.answer(id).is_none() && (matches!(value.def, Def::Weight(_)) || is_small(&value.shape));
             value.shape.iter().for_each(|size| symbolic |= has_symbol(size));
             for expr in value.exprs() {
                 expr.visit_indices(&mut |idx| symbolic |= has_symbol(idx));
@@ -460,6 +483,17 @@ impl Value {
                 [a, b].into_iter().chain(windows).collect()
             }
         }
+    }
+}
+
+fn read(tensor: &Tensor) -> Option<Vec<crate::expr::Value>> {
+    (0..tensor.len()).map(|i| crate::expr::read_element(tensor.dtype(), tensor.bytes(), i)).collect()
+}
+
+fn elements(given: &Given) -> Option<Vec<crate::expr::Value>> {
+    match given {
+        Given::Elements(tensor) => read(tensor),
+        Given::Count => None,
     }
 }
 

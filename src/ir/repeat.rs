@@ -38,7 +38,7 @@ impl Program {
         f: impl FnOnce(&mut Program, &Idx, &[ValueId]) -> Result<Made, Stop>,
     ) -> Result<Made, Stop> {
         let carried: Vec<ValueId> = initial.iter().map(|&x| self.copy(x, self.shape(x).to_vec())).collect();
-        let first = self.values.len() as ValueId;
+        let first = self.next();
         let (guards, repeats) = (self.guards.len(), self.repeats.len());
         let step: Arc<str> = format!("step {first}").into();
         let made = f(self, &Idx::sym(&step), &carried);
@@ -48,8 +48,11 @@ impl Program {
         // What stands in a repetition that there is not is none either.
         let (states, slices) = made.inspect_err(|_| self.repeats.truncate(repeats))?;
         let stacks: Vec<ValueId> = slices.iter().map(|&slice| self.stack(&count, &step, slice)).collect();
-        let values = first..self.values.len() as ValueId;
-        self.repeats.push(Repeat { step, count, values, states, stacks: stacks.clone() });
+        let values = first..self.latest.map_or(first, |latest| first.max(latest + 1));
+        // What was lowered before has it already.
+        if self.repeats.iter().all(|repeat| repeat.values != values) {
+            self.repeats.push(Repeat { step, count, values, states, stacks: stacks.clone() });
+        }
         Ok((carried, stacks))
     }
 
@@ -115,14 +118,13 @@ impl Program {
     }
 
     fn push(&mut self, shape: Vec<Idx>, def: Def, body: Expr) -> ValueId {
-        self.values.push(Value {
-            name: self.place.clone(),
+        self.add_with(|program| Value {
+            name: program.place.clone(),
             dtype: body.dtype(),
             shape,
             def,
             content: None,
             update: None,
-        });
-        (self.values.len() - 1) as ValueId
+        })
     }
 }

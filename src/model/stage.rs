@@ -23,20 +23,23 @@ impl Computed {
         self.given.is_empty()
     }
 
-    /// Add what a stage computed: `read` is its one output, `shapes` are those of its tensors. Counts are given as
+    /// Add what a stage computed: `read` are its outputs, `shapes` are those of its tensors. Counts are given as
     /// constants where `exact`.
-    pub fn add(&mut self, plan: &Plan, read: &Tensor, shapes: &[Vec<usize>], exact: bool) {
+    pub fn add(&mut self, plan: &Plan, read: &[&Tensor], shapes: &[Vec<usize>], exact: bool) {
         let Some(next) = &plan.next else { return };
-        // Counts are int32.
-        let count = read.to_vec::<i32>().ok().and_then(|counts| usize::try_from(*counts.first()?).ok());
-        let given = match count {
-            Some(count) if next.is_count && !exact => {
-                self.counts.insert(next.value, count);
-                Given::Count
-            }
-            _ => Given::Elements(read.clone()),
-        };
-        self.given.insert(next.value, given);
+        for (&(value, is_count), &read) in next.asked.iter().zip(read) {
+            // Counts are int32.
+            let count = read.to_vec::<i32>().ok().and_then(|counts| usize::try_from(*counts.first()?).ok());
+            self.counts.remove(&value);
+            let given = match count {
+                Some(count) if is_count && !exact => {
+                    self.counts.insert(value, count);
+                    Given::Count
+                }
+                _ => Given::Elements(read.clone()),
+            };
+            self.given.insert(value, given);
+        }
         let resident = next.live.iter().map(|&(id, t)| (id, plan.tensors[t].dtype, shapes[t].clone()));
         self.resident = resident.collect();
     }

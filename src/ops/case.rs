@@ -142,11 +142,12 @@ impl<'a> Case<'a> {
                 Err(Stop::NeedsValue(needed)) => panic!("{needed:?} is no stage"),
                 Err(Stop::Error(error)) => return Err(error),
                 Ok(lowered) if lowered.next.is_some() => {
-                    let next = lowered.next.expect("checked");
-                    let mut values = lowered.program.evaluate(&self.inputs, &[next.value])?;
-                    let given = values.pop().map(Given::Elements).expect("one value");
-                    let again = known.given.insert(next.value, given);
-                    assert!(again.is_none(), "value {} asked for twice", next.value);
+                    let asked = lowered.next.expect("checked").asked;
+                    let ids: Vec<_> = asked.iter().map(|&(id, _)| id).collect();
+                    for (id, value) in ids.iter().zip(lowered.program.evaluate(&self.inputs, &ids)?) {
+                        let again = known.given.insert(*id, Given::Elements(value));
+                        assert!(again.is_none(), "value {id} asked for twice");
+                    }
                 }
                 Ok(lowered) => {
                     let ids: Vec<_> = lowered.outputs.iter().map(|output| output.1).collect();

@@ -38,6 +38,7 @@ mod nbits;
 mod ngrams;
 mod norm;
 mod pad;
+mod passes;
 mod pool;
 mod prefix;
 mod qlinear;
@@ -69,7 +70,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::error::Error;
 use crate::expr::Idx;
 use crate::graph::{Dim, Graph, ValueInfo};
-use crate::ir::{Def, Given, Needed, Program, Stop, ValueId};
+use crate::ir::{Def, Given, Program, Stop, ValueId};
 use crate::tensor::{DType, Tensor};
 
 /// One operator.
@@ -172,7 +173,16 @@ pub struct Lowered {
     /// The graph outputs' names and values, in order; none where this is not the last stage.
     pub outputs: Vec<(String, ValueId)>,
     /// What the next stage must know; `None` in the last one.
-    pub next: Option<Needed>,
+    pub next: Option<Next>,
+}
+
+/// What the next stage of a run depends on.
+#[derive(Clone, Debug)]
+pub struct Next {
+    /// Values that this stage computes, and whether each only counts something.
+    pub asked: Vec<(ValueId, bool)>,
+    /// Values that what comes afterwards may read.
+    pub live: BTreeSet<ValueId>,
 }
 
 /// The operators of `graph` that no row serves, one sentence each.
@@ -211,7 +221,7 @@ pub fn lower(graph: &Graph, known: &Known) -> Result<Lowered, Stop> {
     if !items.is_empty() {
         return Err(Error::Unsupported { items }.into());
     }
-    let mut program = Program { given: known.given.clone(), ..Program::default() };
+    let mut program = Program::default();
     let mut scope = Scope::default();
     let mut inputs = Vec::new();
     for (number, info) in graph.inputs.iter().enumerate() {
@@ -219,12 +229,9 @@ pub fn lower(graph: &Graph, known: &Known) -> Result<Lowered, Stop> {
         inputs.push(id);
         scope.insert(&info.name, id);
     }
-    match scope::walk(&mut program, graph, &mut scope, known) {
-        Ok(()) => {}
-        Err(Stop::NeedsValue(needed)) => {
-            return Ok(Lowered { program, inputs, outputs: Vec::new(), next: Some(needed) });
-        }
-        Err(stop) => return Err(stop),
+    let next = passes::walk(&mut program, graph, &mut scope, known)?;
+    if next.is_some() {
+        return Ok(Lowered { program, inputs, outputs: Vec::new(), next });
     }
     let mut outputs = Vec::new();
     for info in &graph.outputs {

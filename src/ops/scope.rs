@@ -27,65 +27,92 @@ impl Scope<'_> {
     }
 }
 
-/// Add the values of `graph`'s initializers and nodes.
-pub(super) fn walk(
-    program: &mut Program,
-    graph: &Graph,
-    scope: &mut Scope,
-    known: &Known,
-) -> Result<(), Stop> {
-    for (name, tensor) in &graph.initializers {
-        program.place = name.clone();
-        let id = program.weight(tensor.clone());
-        scope.insert(name, id);
-    }
+/// Add the values of a subgraph's initializers and nodes.
+fn walk(program: &mut Program, graph: &Graph, scope: &mut Scope, known: &Known) -> Result<(), Stop> {
+    initializers(program, graph, scope);
     for (position, node) in graph.nodes.iter().enumerate() {
-        program.place = node.place();
-        let at = |name: &String| match name.as_str() {
-            "" => Ok(None),
-            name => scope
-                .get(name)
-                .map(Some)
-                .ok_or_else(|| Error::model(node.place(), format!("input {name:?} does not exist"))),
-        };
-        let inputs = node.inputs.iter().map(at).collect::<Result<Vec<_>, _>>()?;
-        let op =
-            find(&node.domain, &node.op).ok_or_else(|| Error::model(node.place(), "unknown operator"))?;
-        let opset = graph.opsets.get(&node.domain).copied().unwrap_or(1);
-        let lowered = (op.lower)(&mut Cx { program, node, opset, inputs, known, scope });
-        let outputs = match lowered {
-            Err(stop @ Stop::NeedsValue(_)) => return Err(stop.keeping(live(graph, position, scope))),
-            lowered => lowered?,
-        };
-        for (name, &id) in node.outputs.iter().zip(&outputs) {
-            if program.values[id as usize].name == node.place() {
-                program.values[id as usize].name = name.clone();
+        match lower_node(program, graph, node, scope, known) {
+            Err(stop @ Stop::NeedsValue(_)) => {
+                return Err(stop.keeping(live(graph, &graph.nodes[position..], scope)));
             }
-            scope.insert(name, id);
-        }
-        let missing = node.outputs.iter().skip(outputs.len()).find(|name| !name.is_empty());
-        if let Some(name) = missing {
-            let item = format!("output {name:?} of {}", node.place());
-            return Err(Error::Unsupported { items: vec![item] }.into());
+            lowered => lowered?,
         }
     }
     Ok(())
 }
 
-/// What the nodes from `position` on read, and the graph's outputs.
-fn live(graph: &Graph, position: usize, scope: &Scope) -> Vec<ValueId> {
-    let mut names: Vec<&String> = graph.outputs.iter().map(|info| &info.name).collect();
-    for node in &graph.nodes[position..] {
-        let mut nodes = vec![node];
-        for attribute in node.attributes.values() {
-            if let Attribute::Graph(inner) = attribute {
-                all_nodes(inner, &mut nodes);
-                names.extend(inner.outputs.iter().map(|info| &info.name));
-            }
-        }
-        names.extend(nodes.iter().flat_map(|node| &node.inputs));
+/// Add the values of the initializers.
+pub(super) fn initializers(program: &mut Program, graph: &Graph, scope: &mut Scope) {
+    for (name, tensor) in &graph.initializers {
+        program.place = name.clone();
+        let id = program.weight(tensor.clone());
+        scope.insert(name, id);
     }
+}
+
+/// Add the values of a node, and name its outputs.
+pub(super) fn lower_node(
+    program: &mut Program,
+    graph: &Graph,
+    node: &Node,
+    scope: &mut Scope,
+    known: &Known,
+) -> Result<(), Stop> {
+    program.place = node.place();
+    let at = |name: &String| match name.as_str() {
+        "" => Ok(None),
+        name => scope
+            .get(name)
+            .map(Some)
+            .ok_or_else(|| Error::model(node.place(), format!("input {name:?} does not exist"))),
+    };
+    let inputs = node.inputs.iter().map(at).collect::<Result<Vec<_>, _>>()?;
+    let op = find(&node.domain, &node.op).ok_or_else(|| Error::model(node.place(), "unknown operator"))?;
+    let opset = graph.opsets.get(&node.domain).copied().unwrap_or(1);
+    let outputs = (op.lower)(&mut Cx { program, node, opset, inputs, known, scope })?;
+    for (name, &id) in node.outputs.iter().zip(&outputs) {
+        if program.values[id as usize].name == node.place() {
+            program.values[id as usize].name = name.clone();
+        }
+        scope.insert(name, id);
+    }
+    let missing = node.outputs.iter().skip(outputs.len()).find(|name| !name.is_empty());
+    if let Some(name) = missing {
+        let item = format!("output {name:?} of {}", node.place());
+        return Err(Error::Unsupported { items: vec![item] }.into());
+    }
+    Ok(())
+}
+
+/// What `nodes`, which are not lowered yet, read, and the graph's outputs.
+pub(super) fn live<'a>(
+    graph: &Graph,
+    nodes: impl IntoIterator<Item = &'a Node>,
+    scope: &Scope,
+) -> Vec<ValueId> {
+    let mut names: Vec<&str> = graph.outputs.iter().map(|info| info.name.as_str()).collect();
+    nodes.into_iter().for_each(|node| names.extend(reads(node)));
     names.into_iter().filter_map(|name| scope.get(name)).collect()
+}
+
+/// The names that a node reads, its subgraphs' included.
+pub(super) fn reads(node: &Node) -> Vec<&str> {
+    let mut nodes = vec![node];
+    let mut names = Vec::new();
+    for inner in subgraphs(node) {
+        all_nodes(inner, &mut nodes);
+        names.extend(inner.outputs.iter().map(|info| info.name.as_str()));
+    }
+    names.extend(nodes.iter().flat_map(|node| &node.inputs).map(String::as_str));
+    names
+}
+
+/// The graphs among a node's attributes.
+pub(super) fn subgraphs(node: &Node) -> impl Iterator<Item = &Graph> {
+    node.attributes.values().filter_map(|attribute| match attribute {
+        Attribute::Graph(graph) => Some(graph.as_ref()),
+        _ => None,
+    })
 }
 
 /// The outputs of the subgraph `graph` of `cx`'s node, given its inputs.
@@ -107,10 +134,8 @@ pub(super) fn body(cx: &mut Cx, graph: &Graph, inputs: &[ValueId]) -> Result<Vec
 pub(super) fn all_nodes<'a>(graph: &'a Graph, found: &mut Vec<&'a Node>) {
     for node in &graph.nodes {
         found.push(node);
-        for attribute in node.attributes.values() {
-            if let Attribute::Graph(inner) = attribute {
-                all_nodes(inner, found);
-            }
+        for inner in subgraphs(node) {
+            all_nodes(inner, found);
         }
     }
 }

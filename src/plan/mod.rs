@@ -123,13 +123,11 @@ pub struct PlanKernel {
     pub spec: KernelSpec,
 }
 
-/// What the next stage of a run depends on. The plan's one output is the value to read back.
+/// What the next stage of a run depends on. The plan's outputs are the values to read back.
 #[derive(Clone, Debug)]
 pub struct Next {
-    /// The value.
-    pub value: ValueId,
-    /// Whether it only counts something, so that the next plan is good for any.
-    pub is_count: bool,
+    /// The values, and whether each only counts something, so that the next plan is good for any.
+    pub asked: Vec<(ValueId, bool)>,
     /// Tensors that stay on the device for the next stage, by the values that they are.
     pub live: Vec<(ValueId, TensorId)>,
 }
@@ -167,9 +165,11 @@ pub struct Plan {
 pub fn plan(graph: &Graph, known: &Known, caps: &Caps) -> Result<Plan, Stop> {
     let mut lowered = ops::lower(graph, known)?;
     let mut live = Vec::new();
-    if let Some(needed) = &lowered.next {
-        live = stages::live(&lowered.program, needed, graph.inputs.len());
-        lowered.outputs.push((lowered.program.value(needed.value).name.clone(), needed.value));
+    if let Some(next) = &lowered.next {
+        live = stages::live(&lowered.program, next, graph.inputs.len());
+        // Nodes may have no names of their own.
+        let named = |&(id, _): &(ValueId, bool)| (format!("{} {id}", lowered.program.value(id).name), id);
+        lowered.outputs = next.asked.iter().map(named).collect();
     }
     let counts = stages::enter(&mut lowered, known, graph.inputs.len());
     let dtypes: Vec<DType> = lowered.outputs.iter().map(|(_, id)| lowered.program.dtype(*id)).collect();
@@ -319,10 +319,10 @@ fn build(
         }
     }
     let next = match &lowered.next {
-        Some(needed) => {
+        Some(next) => {
             let keep = |&id: &ValueId| Ok((id, builder.source(id)?));
             let live = live.iter().map(keep).collect::<Result<_>>()?;
-            Some(Next { value: needed.value, is_count: needed.is_count, live })
+            Some(Next { asked: next.asked.clone(), live })
         }
         None => None,
     };

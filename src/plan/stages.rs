@@ -1,16 +1,16 @@
-//! A run in stages: where lowering depends on a computed value, the part before it is a plan of its own, and the
+//! A run in stages: where lowering depends on computed values, the part before them is a plan of its own, and the
 //! next one takes over what that left on the device.
 
 use std::collections::BTreeSet;
 
 use super::through_reshapes;
 use crate::expr::Idx;
-use crate::ir::{Def, Given, Needed, Program, ValueId, count_name};
-use crate::ops::{Known, Lowered};
+use crate::ir::{Def, Given, Program, ValueId, count_name};
+use crate::ops::{self, Known, Lowered};
 
 /// The values in memory that the next stage may read: those that are computed, or were by earlier stages.
-pub fn live(program: &Program, needed: &Needed, graph_inputs: usize) -> Vec<ValueId> {
-    let stored: BTreeSet<ValueId> = needed.live.iter().map(|&id| through_reshapes(program, id)).collect();
+pub fn live(program: &Program, next: &ops::Next, graph_inputs: usize) -> Vec<ValueId> {
+    let stored: BTreeSet<ValueId> = next.live.iter().map(|&id| through_reshapes(program, id)).collect();
     let is_computed = |&id: &ValueId| {
         let value = program.value(id);
         value.content.is_none()

@@ -30,8 +30,8 @@ impl Earlier {
     /// # Errors
     /// [`crate::Error::Model`] for what has no memory.
     pub fn add(&mut self, prepared: &Prepared, run: &Run, outputs: &Outputs, exact: bool) -> Result<()> {
-        let (Some(_), Some((_, read))) = (&prepared.plan.next, outputs.iter().next()) else { return Ok(()) };
-        self.computed.add(&prepared.plan, read, &run.recorded.layout.shapes, exact);
+        let read: Vec<_> = outputs.iter().map(|(_, tensor)| tensor).collect();
+        self.computed.add(&prepared.plan, &read, &run.recorded.layout.shapes, exact);
         self.resident = prepared.left(run)?;
         Ok(())
     }

@@ -154,7 +154,7 @@ pub enum Ready<'a> {
         inputs: Vec<Option<&'static str>>,
         /// Whether the plan depends on contents of inputs, so that the next run must ask again.
         by_contents: bool,
-        /// Whether another stage follows, for which [`Core::hand_on`] wants the one output.
+        /// Whether another stage follows, for which [`Core::hand_on`] wants the outputs.
         is_stage: bool,
         outputs: Vec<Output<'a>>,
     },

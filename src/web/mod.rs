@@ -52,6 +52,8 @@ pub struct Core {
     last: Option<(u32, SymbolValues)>,
     /// Where that is a stage, the shapes of its tensors.
     stage_shapes: Vec<Vec<usize>>,
+    /// The outputs of the stage that were handed on so far.
+    handed: Vec<Tensor>,
     /// What the earlier stages of the run at hand found out.
     computed: Computed,
     jobs: Vec<Job>,
@@ -82,6 +84,7 @@ impl Core {
             records: Records::default(),
             last: None,
             stage_shapes: Vec::new(),
+            handed: Vec::new(),
             computed: Computed::default(),
             jobs: Vec::new(),
             race: None,
@@ -119,19 +122,24 @@ impl Core {
         self.computed = Computed::default();
     }
 
-    /// The elements of the output of the stage prepared last: the next [`Core::prepare`] is for the stage after it.
+    /// The elements of the next output of the stage prepared last. After all of them [`Core::prepare`] is for the stage
+    /// behind it.
     ///
     /// # Errors
     /// For what is no stage's output.
     pub fn hand_on(&mut self, output: Vec<u8>) -> Result<(), Fault> {
         let nothing = || Error::model("session", "no stage was prepared");
         let (number, symbols) = self.last.clone().ok_or_else(nothing)?;
-        let (exact, shapes) = (self.model.exact_counts, std::mem::take(&mut self.stage_shapes));
         let plan = planned(&mut self.model, number)?.plan.clone();
-        let read = plan.outputs.first().filter(|_| plan.next.is_some()).ok_or_else(nothing)?;
+        let is_stage = plan.next.is_some();
+        let read = plan.outputs.get(self.handed.len()).filter(|_| is_stage).ok_or_else(nothing)?;
         let shape = crate::plan::shape(&read.shape, &symbols, &read.name)?;
-        let read = Tensor::new(read.dtype, &shape, output)?;
-        self.computed.add(&plan, &read, &shapes, exact);
+        self.handed.push(Tensor::new(read.dtype, &shape, output)?);
+        if self.handed.len() == plan.outputs.len() {
+            let (exact, shapes) = (self.model.exact_counts, std::mem::take(&mut self.stage_shapes));
+            let handed = std::mem::take(&mut self.handed);
+            self.computed.add(&plan, &handed.iter().collect::<Vec<_>>(), &shapes, exact);
+        }
         Ok(())
     }
 
@@ -183,6 +191,7 @@ impl Core {
         }
         let (commands, layout) =
             recorder(&plan, &self.caps, &choose, &mut planned.kept.kernels, |r| r.run(&symbols, &keep))?;
+        self.handed.clear();
         self.stage_shapes = if is_stage { layout.shapes } else { Vec::new() };
         self.words = encode(&commands)?;
         self.known.clear();

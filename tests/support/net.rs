@@ -173,8 +173,10 @@ impl Net {
                 Ok(lowered) => match &lowered.next {
                     None => break lowered,
                     Some(next) => {
-                        let value = lowered.program.evaluate(inputs, &[next.value])?.remove(0);
-                        known.given.insert(next.value, tilewright::ir::Given::Elements(value));
+                        let ids: Vec<_> = next.asked.iter().map(|&(id, _)| id).collect();
+                        let values = lowered.program.evaluate(inputs, &ids)?;
+                        let values = values.into_iter().map(tilewright::ir::Given::Elements);
+                        known.given.extend(ids.into_iter().zip(values));
                     }
                 },
                 Err(tilewright::ir::Stop::Error(error)) => return Err(error),

@@ -273,7 +273,7 @@ export class Core {
     return this.#call('begin');
   }
 
-  /** The output of the stage prepared last: the next `prepare` is for the stage after it. */
+  /** The next output of the stage prepared last; after all of them the next `prepare` is for the stage behind it. */
   handOn(output: Uint8Array): Promise<void> {
     return this.#call('hand_on', output);
   }

@@ -25,7 +25,8 @@ export async function submitAll(
     } else if (!run.isStage) {
       return { run, flight: submit(gpu, staging, run, given, wanted, left) };
     } else {
-      const flight = submit(gpu, staging, run, given, [{ output: 0, location: 'cpu', into: undefined }], left);
+      const read: Wanted[] = run.outputs.map((_, output) => ({ output, location: 'cpu', into: undefined }));
+      const flight = submit(gpu, staging, run, given, read, left);
       for (const { data } of Object.values(await flight.outputs)) await core.handOn(bytesIn(data as ArrayBufferView));
       await onStage?.(run, flight);
       ({ left } = run.recording);
