@@ -14,7 +14,7 @@ use super::scope::{Scope, initializers, live, lower_node, reads, subgraphs};
 use super::{Known, Next};
 use crate::error::Error;
 use crate::graph::{Graph, Node};
-use crate::ir::{Given, Needed, Program, Stop, ValueId};
+use crate::ir::{Def, Given, Needed, Program, Stop, ValueId};
 
 /// A node that is not lowered, and the values that it made so far.
 struct Waiting<'a> {
@@ -39,6 +39,7 @@ pub(super) fn walk(
         if !unknown.is_empty() {
             let mut kept: BTreeSet<ValueId> = unknown.iter().flat_map(|needed| needed.live.clone()).collect();
             kept.extend(live(graph, still.iter().map(|waiting| waiting.node), scope));
+            kept.extend(still.iter().flat_map(|waiting| costly(program, &waiting.made)));
             let asked = unknown.into_iter().map(|needed| (needed.value, needed.is_count)).collect();
             return Ok(Some(Next { asked, live: kept }));
         }
@@ -91,6 +92,18 @@ fn pass<'a>(
         }
     }
     Ok((asked, still))
+}
+
+/// Of the values that a waiting node made, those that are not to be computed a second time when it goes on: orders, and
+/// what repetitions end with.
+fn costly(program: &Program, made: &[ValueId]) -> Vec<ValueId> {
+    let ends: HashSet<ValueId> = program
+        .repeats
+        .iter()
+        .flat_map(|r| r.states.iter().map(|&(old, _)| old).chain(r.stacks.clone()))
+        .collect();
+    let is_costly = |id: &&ValueId| ends.contains(*id) || matches!(program.value(**id).def, Def::TopK { .. });
+    made.iter().filter(is_costly).copied().collect()
 }
 
 /// Whether what an earlier stage computed is what is asked for: a count that is a symbol has no elements.
