@@ -7,13 +7,15 @@ mod build;
 mod content;
 mod convolution;
 mod evaluate;
+mod known;
 mod nest;
 mod order;
 mod repeat;
 
-pub use build::{Given, Needed, Program, Stop, count_name};
+pub use build::{Given, Needed, Program, Stop};
 pub use content::static_shape;
 pub use convolution::{ConvAxis, ConvVar, Convolution};
+pub use known::count_name;
 pub use nest::{Axes, join, split};
 pub use order::{before, last};
 pub use repeat::{Made, Repeat};

@@ -7,6 +7,9 @@ use crate::expr::{Expr, Idx, Unary, vars};
 use crate::ir::{Combine, Program, ValueId};
 use crate::tensor::DType;
 
+/// Points of a bin along an axis: indices are 32-bit.
+const MOST_SAMPLES: i64 = 46_340;
+
 /// The family.
 pub const OPS: &[OpDef] = &[
     op("RoiAlign", 10, "the mean or largest of sampling points in the bins of regions", roi_align),
@@ -84,7 +87,7 @@ fn roi_align(cx: &mut Cx) -> Lowering {
     let regions = regions.clone();
     let samples = cx.int_or("sampling_ratio", 0)?;
     let (rows, columns) = (cx.int_or("output_height", 1)?, cx.int_or("output_width", 1)?);
-    if samples < 0 || rows < 1 || columns < 1 {
+    if !(0..=MOST_SAMPLES).contains(&samples) || rows < 1 || columns < 1 {
         return Err(cx.error(format!("sampling_ratio {samples} for an output of {rows} by {columns}")));
     }
     let scale = cx.float_or("spatial_scale", 1.0)?;
