@@ -166,8 +166,9 @@ impl Ranked {
         let (last, _) = p.repeat(ranks.div(&block), &[taken, count], |p, number_of_block, states| {
             let (taken, count) = (states[0], states[1]);
             let rank = |i: &Idx| &(number_of_block * &block) + i;
-            // As if by one that was taken, where it does not pass.
-            let is_covered = p.reduction(wide(&block), vec![most.clone()], Combine::Max, |p, at, r| {
+            // No more were taken than went before. As if by one that was, where it does not pass.
+            let before = (&rank(&Idx::from(0i64)) + &Idx::from(1i64)).smaller(&most);
+            let is_covered = p.reduction(wide(&block), vec![before], Combine::Max, |p, at, r| {
                 let other = p.load(taken, &[at[0].clone(), at[1].clone(), r[0].clone()]).to_position(&ranks);
                 let is_taken = Expr::number(&r[0]).below(p.load(count, &at[..2]));
                 let by_it = is_taken.select(&self.overlap(p, at, &other, &rank(&at[2]), limit), &no);
