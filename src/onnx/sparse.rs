@@ -28,7 +28,7 @@ pub(super) fn read(place: &str, proto: SparseTensorProto, external: &dyn Externa
     let wide =
         || wrong(format!("is sparse, and {dtype} {shape:?} has more than {MOST_BYTES} bytes when dense"));
     let len = shape.iter().try_fold(1usize, |len, &dim| len.checked_mul(dim)).ok_or_else(wide)?;
-    if len.checked_mul(dtype.bits()).is_none_or(|bits| bits > 8 * MOST_BYTES) {
+    if len.checked_mul(dtype.bits()).is_none_or(|bits| bits.div_ceil(8) > MOST_BYTES) {
         return Err(wide());
     }
     let linear = match (values.shape(), indices.shape()) {

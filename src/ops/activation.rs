@@ -8,11 +8,11 @@ use crate::ir::{Stop, ValueId};
 type Lowering = Result<Vec<ValueId>, Stop>;
 
 const fn op(name: &'static str, since: i64, doc: &'static str, lower: fn(&mut Cx) -> Lowering) -> OpDef {
-    OpDef { name, domain: "", since, doc, lower }
+    OpDef::new("", name, since, doc, lower)
 }
 
 const fn ms(name: &'static str, doc: &'static str, lower: fn(&mut Cx) -> Lowering) -> OpDef {
-    OpDef { name, domain: "com.microsoft", since: 1, doc, lower }
+    OpDef::new("com.microsoft", name, 1, doc, lower)
 }
 
 /// The family.

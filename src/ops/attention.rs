@@ -17,20 +17,20 @@ type Lowering = Result<Vec<ValueId>, Stop>;
 
 /// The family.
 pub const OPS: &[OpDef] = &[
-    OpDef {
-        name: "Attention",
-        domain: "",
-        since: 23,
-        doc: "softmax(softcap(Q K^T * scale) + mask) V, with grouped heads, past keys, causal and window masks",
-        lower: attention,
-    },
-    OpDef {
-        name: "FlexAttention",
-        domain: "ai.onnx.preview",
-        since: 1,
-        doc: "prob_mod(softmax(score_mod(Q K^T * scale))) V, with grouped heads and the two subgraphs",
-        lower: flex_attention,
-    },
+    OpDef::new(
+        "",
+        "Attention",
+        23,
+        "softmax(softcap(Q K^T * scale) + mask) V, with grouped heads, past keys, causal and window masks",
+        attention,
+    ),
+    OpDef::new(
+        "ai.onnx.preview",
+        "FlexAttention",
+        1,
+        "prob_mod(softmax(score_mod(Q K^T * scale))) V, with grouped heads and the two subgraphs",
+        flex_attention,
+    ),
 ];
 
 /// What hides keys from queries.

@@ -10,7 +10,7 @@ use crate::tensor::DType;
 type Lowering = Result<Vec<ValueId>, Stop>;
 
 const fn op(name: &'static str, doc: &'static str, lower: fn(&mut Cx) -> Lowering) -> OpDef {
-    OpDef { name, domain: "", since: 1, doc, lower }
+    OpDef::new("", name, 1, doc, lower)
 }
 
 /// The family.
@@ -30,13 +30,13 @@ pub const OPS: &[OpDef] = &[
         let w = centred(cx, w, cx.optional(3))?;
         Ok(vec![convolve(cx, x, w)?])
     }),
-    OpDef {
-        name: "CausalConvWithState",
-        domain: "",
-        since: 27,
-        doc: "depthwise convolution over the past and present of a sequence, and the new past",
-        lower: causal,
-    },
+    OpDef::new(
+        "",
+        "CausalConvWithState",
+        27,
+        "depthwise convolution over the past and present of a sequence, and the new past",
+        causal,
+    ),
     op("ConvTranspose", "the transposed convolution; taps that fall between inputs add zero", transposed),
 ];
 

@@ -7,13 +7,13 @@ use crate::expr::{Expr, Idx, vars};
 use crate::ir::{Axes, Combine, Program, Stop, ValueId};
 
 /// The family.
-pub const OPS: &[OpDef] = &[OpDef {
-    name: "Einsum",
-    domain: "",
-    since: 12,
-    doc: "sum of products by subscripts; more than two operands are contracted from the left",
-    lower: einsum,
-}];
+pub const OPS: &[OpDef] = &[OpDef::new(
+    "",
+    "Einsum",
+    12,
+    "sum of products by subscripts; more than two operands are contracted from the left",
+    einsum,
+)];
 
 /// A subscript: a letter, or an axis of the ellipsis counted from the right.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -9,14 +9,14 @@ use crate::ir::{Combine, Program, Stop, ValueId};
 use crate::tensor::DType;
 
 /// The family.
-pub const OPS: &[OpDef] = &[OpDef {
-    name: "GroupQueryAttention",
-    domain: "com.microsoft",
-    since: 1,
-    doc: "attention with grouped heads and a cache, of the window's size or of int8, int4 or float8 on demand, with rotary \
+pub const OPS: &[OpDef] = &[OpDef::new(
+    "com.microsoft",
+    "GroupQueryAttention",
+    1,
+    "attention with grouped heads and a cache, of the window's size or of int8, int4 or float8 on demand, with rotary \
           embeddings, norms of heads and sinks",
-    lower: group_query,
-}];
+    group_query,
+)];
 
 /// How long the sequences are, and how many of their tokens are new.
 struct Lengths {

@@ -14,7 +14,7 @@ pub(super) const fn op(
     doc: &'static str,
     lower: fn(&mut Cx) -> Lowering,
 ) -> OpDef {
-    OpDef { name, domain: "", since, doc, lower }
+    OpDef::new("", name, since, doc, lower)
 }
 
 /// The family.

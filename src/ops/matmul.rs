@@ -8,7 +8,7 @@ use crate::tensor::DType;
 type Lowering = Result<Vec<ValueId>, Stop>;
 
 const fn op(name: &'static str, since: i64, doc: &'static str, lower: fn(&mut Cx) -> Lowering) -> OpDef {
-    OpDef { name, domain: "", since, doc, lower }
+    OpDef::new("", name, since, doc, lower)
 }
 
 /// The family.
@@ -24,13 +24,13 @@ pub const OPS: &[OpDef] = &[
         Ok(vec![matmul(cx.program, a, b)?])
     }),
     op("Gemm", 1, "alpha * A * B + beta * C, A and B transposed on demand", gemm),
-    OpDef {
-        name: "FusedMatMul",
-        domain: "com.microsoft",
-        since: 1,
-        doc: "alpha * A * B with the last two axes of either transposed on demand, before that its first made the last but one",
-        lower: fused_matmul,
-    },
+    OpDef::new(
+        "com.microsoft",
+        "FusedMatMul",
+        1,
+        "alpha * A * B with the last two axes of either transposed on demand, before that its first made the last but one",
+        fused_matmul,
+    ),
 ];
 
 /// `a * b` as numpy's matmul. Where `b` has no batch axes, all axes of `a` but

@@ -87,6 +87,21 @@ pub struct OpDef {
     pub lower: fn(&mut Cx) -> Result<Vec<ValueId>, Stop>,
 }
 
+impl OpDef {
+    /// A row.
+    pub const fn new(
+        domain: &'static str,
+        name: &'static str,
+        since: i64,
+        doc: &'static str,
+        lower: fn(&mut Cx) -> Result<Vec<ValueId>, Stop>,
+    ) -> OpDef {
+        // The package for browsers is to stay small, and nobody reads the table there.
+        let doc = if cfg!(target_arch = "wasm32") { "" } else { doc };
+        OpDef { name, domain, since, doc, lower }
+    }
+}
+
 /// All operators, by family.
 pub const FAMILIES: &[(&str, &[OpDef])] = &[
     ("Arithmetic", math::OPS),

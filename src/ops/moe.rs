@@ -13,7 +13,7 @@ use crate::ir::{Program, Stop, ValueId};
 type Lowering = Result<Vec<ValueId>, Stop>;
 
 const fn ms(name: &'static str, doc: &'static str, lower: fn(&mut Cx) -> Lowering) -> OpDef {
-    OpDef { name, domain: "com.microsoft", since: 1, doc, lower }
+    OpDef::new("com.microsoft", name, 1, doc, lower)
 }
 
 /// The family.

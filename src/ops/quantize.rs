@@ -11,7 +11,7 @@ use crate::tensor::DType;
 type Lowering = Result<Vec<ValueId>, Stop>;
 
 const fn op(name: &'static str, since: i64, doc: &'static str, lower: fn(&mut Cx) -> Lowering) -> OpDef {
-    OpDef { name, domain: "", since, doc, lower }
+    OpDef::new("", name, since, doc, lower)
 }
 
 /// The family.

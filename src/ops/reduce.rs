@@ -9,7 +9,7 @@ use crate::tensor::DType;
 type Lowering = Result<Vec<ValueId>, Stop>;
 
 const fn op(name: &'static str, doc: &'static str, lower: fn(&mut Cx) -> Lowering) -> OpDef {
-    OpDef { name, domain: "", since: 1, doc, lower }
+    OpDef::new("", name, 1, doc, lower)
 }
 
 /// The family.

@@ -9,28 +9,28 @@ type Lowering = Result<Vec<ValueId>, Stop>;
 
 /// The family.
 pub const OPS: &[OpDef] = &[
-    OpDef {
-        name: "RotaryEmbedding",
-        domain: "",
-        since: 23,
-        doc: "pairs (x, y) of a head turned by the angle of their position: (x cos - y sin, x sin + y cos)",
-        lower: |cx| {
+    OpDef::new(
+        "",
+        "RotaryEmbedding",
+        23,
+        "pairs (x, y) of a head turned by the angle of their position: (x cos - y sin, x sin + y cos)",
+        |cx| {
             let caches = [cx.input(1)?, cx.input(2)?];
             let positions = cx.optional(3).map(|ids| Positions { ids, first_only: false });
             rotate(cx, caches, positions)
         },
-    },
-    OpDef {
-        name: "RotaryEmbedding",
-        domain: "com.microsoft",
-        since: 1,
-        doc: "as ai.onnx's, with the positions, or the first of them, as input 1",
-        lower: |cx| {
+    ),
+    OpDef::new(
+        "com.microsoft",
+        "RotaryEmbedding",
+        1,
+        "as ai.onnx's, with the positions, or the first of them, as input 1",
+        |cx| {
             let (ids, caches) = (cx.input(1)?, [cx.input(2)?, cx.input(3)?]);
             let first_only = cx.program.rank(ids) < 2;
             rotate(cx, caches, Some(Positions { ids, first_only }))
         },
-    },
+    ),
 ];
 
 /// Where the rows of the caches are for batch `b` and position `s`.
