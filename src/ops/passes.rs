@@ -40,8 +40,12 @@ pub(super) fn walk(
             let mut kept: BTreeSet<ValueId> = unknown.iter().flat_map(|needed| needed.live.clone()).collect();
             kept.extend(live(graph, still.iter().map(|waiting| waiting.node), scope));
             kept.extend(still.iter().flat_map(|waiting| costly(program, &waiting.made)));
-            let asked = unknown.into_iter().map(|needed| (needed.value, needed.is_count)).collect();
-            return Ok(Some(Next { asked, live: kept }));
+            // Several nodes may ask for one value.
+            let mut asked = BTreeMap::new();
+            for needed in unknown {
+                *asked.entry(needed.value).or_insert(true) &= needed.is_count;
+            }
+            return Ok(Some(Next { asked: asked.into_iter().collect(), live: kept }));
         }
         let before = program.given.len();
         let opened = known_now.iter().filter_map(|needed| known.given.get_key_value(&needed.value));
