@@ -10,6 +10,16 @@ fn tw_is_inf64(x: f64, sign: u32) -> bool {
     return abs(x) > 1.7976931348623157e308lf && tw_is_inf(f32(x), sign);
 }
 
+// To the nearest whole number, halves to even ones; not by `round`, which drivers compute by adding and
+// subtracting 2^52, and simplify to nothing.
+fn tw_round64(x: f64) -> f64 {
+    let low = floor(abs(x));
+    let part = abs(x) - low;
+    let odd = floor(low * 0.5lf) != low * 0.5lf;
+    let near = select(low, low + 1.0lf, part > 0.5lf || (part == 0.5lf && odd));
+    return select(near, -near, x < 0.0lf);
+}
+
 // The remainder with the dividend's sign; an infinite divisor leaves the dividend.
 fn tw_frem64(a: f64, b: f64) -> f64 {
     return select(a - b * trunc(a / b), a, abs(a) < abs(b));

@@ -4,7 +4,7 @@
 
 mod support;
 
-use support::net::Net;
+use support::net::{Attribute, Net, int, ints};
 use support::say;
 use tilewright::{DType, Error, Session, Tensor};
 
@@ -22,12 +22,18 @@ const EVERYWHERE: &[Function] = &[
     ("Asinh", f64::asinh),
     ("Atan", f64::atan),
 ];
+const WHOLE: &[Function] =
+    &[("Round", f64::round_ties_even), ("Floor", f64::floor), ("Ceil", f64::ceil), ("Softplus", softplus)];
 const CIRCULAR: &[Function] = &[("Sin", f64::sin), ("Cos", f64::cos), ("Tan", f64::tan)];
 const POSITIVE: &[Function] = &[("Log", f64::ln)];
 const ABOVE_ONE: &[Function] = &[("Acosh", f64::acosh)];
 // Rust's own atanh of negative numbers is off by 16 units.
 const WITHIN_ONE: &[Function] =
     &[("Asin", f64::asin), ("Acos", f64::acos), ("Atanh", |x| x.abs().atanh().copysign(x))];
+
+fn softplus(x: f64) -> f64 {
+    x.max(0.0) + (-x.abs()).exp().ln_1p()
+}
 
 #[rustfmt::skip]
 const ERF: &[(f64, f64)] = &[
@@ -53,12 +59,17 @@ const ERF: &[(f64, f64)] = &[
 
 /// `op(x)`, or `None` where the device has no float64, which the session says.
 fn on_device(op: &str, inputs: &[(&str, &Tensor)]) -> Option<Vec<f64>> {
+    with_attributes(op, inputs, &[])
+}
+
+fn with_attributes(op: &str, inputs: &[(&str, &Tensor)], attributes: &[Attribute]) -> Option<Vec<f64>> {
     let names: Vec<&str> = inputs.iter().map(|(name, _)| *name).collect();
     let mut net = Net::new();
     for (name, tensor) in inputs {
-        net = net.input(name, DType::F64, &tensor.len().to_string());
+        let dims: Vec<String> = tensor.shape().iter().map(ToString::to_string).collect();
+        net = net.input(name, tensor.dtype(), &dims.join(" "));
     }
-    let net = net.node(op, &names.join(" "), "out", &[]).output("out", DType::F64);
+    let net = net.node(op, &names.join(" "), "out", attributes).output("out", DType::F64);
     let options = tilewright::SessionOptions { allow_f64_as_f32: false, ..support::options() };
     match Session::load(net.bytes(), &options) {
         Ok(session) => {
@@ -104,6 +115,14 @@ fn large() -> Vec<f64> {
     far.take_while(|x| x.is_finite()).chain(near).collect()
 }
 
+/// Halves, and what lies next to them.
+fn halves() -> Vec<f64> {
+    let even = (-9..10).map(|i| f64::from(i) / 2.0);
+    even.flat_map(|x| [x - 1e-9, x.next_down(), x, x.next_up(), x + 1e-9])
+        .chain([4503599627370497.5, 1e300])
+        .collect()
+}
+
 #[test]
 fn functions_of_float64_are_those_of_the_c_library() {
     if support::skip_gpu("functions of float64") {
@@ -112,6 +131,7 @@ fn functions_of_float64_are_those_of_the_c_library() {
     let infinite = [f64::INFINITY, f64::NEG_INFINITY, f64::NAN];
     let spans: &[(&[Function], Vec<f64>)] = &[
         (EVERYWHERE, [points(-20.0, 20.0), points(-700.0, 700.0), infinite[..2].to_vec()].concat()),
+        (WHOLE, [points(-20.0, 20.0), halves()].concat()),
         (CIRCULAR, [points(-6.0, 6.0), points(-1e5, 1e5), large(), infinite.to_vec()].concat()),
         (POSITIVE, [points(0.0, 3.0), points(1e-300, 1e300), vec![f64::INFINITY, -1.0]].concat()),
         (ABOVE_ONE, [points(1.0, 3.0), points(1.0, 1e9), vec![f64::INFINITY, 0.5]].concat()),
@@ -154,4 +174,59 @@ fn erf_and_pow_of_float64() {
             got == want || (got.is_nan() && want.is_nan()) || (got - want).abs() <= 1e-13 * want.abs();
         assert!(agree, "{base:?} ^ {exponent:?} = {got:?}, want {want:?}");
     }
+}
+
+/// Operators that have steps of their own keep float64 throughout: each is compared with its formula.
+#[test]
+fn operators_of_float64_lose_nothing() {
+    if support::skip_gpu("operators of float64") {
+        return;
+    }
+    let number = |i: usize| (i as f64 * 0.7391).sin() + 1.0 / 3.0;
+    let made = |shape: &[usize]| {
+        let values: Vec<f64> = (0..shape.iter().product()).map(number).collect();
+        Tensor::from_slice(shape, &values).unwrap()
+    };
+    let close = |what: &str, got: Option<Vec<f64>>, want: &[f64]| {
+        let Some(got) = got else { return say!("{what} of float64: not run, the device has no float64") };
+        assert_eq!(got.len(), want.len(), "{what}");
+        for (i, (got, want)) in got.iter().zip(want).enumerate() {
+            assert!((got - want).abs() < 1e-14, "{what} at {i}: {got:?}, want {want:?}");
+        }
+    };
+
+    let x: Vec<f64> = (0..7).map(number).collect();
+    let angle = |i: usize, k: usize| -std::f64::consts::TAU * (i * k) as f64 / 7.0;
+    let dft = |part: fn(f64) -> f64, k: usize| (0..7).map(|i| x[i] * part(angle(i, k))).sum::<f64>();
+    let want: Vec<f64> = (0..7).flat_map(|k| [dft(f64::cos, k), dft(f64::sin, k)]).collect();
+    close("DFT", on_device("DFT", &[("x", &made(&[1, 7, 1]))]), &want);
+
+    // Rows of one, between whose elements the grid names places, in 0..6.
+    let places = [0.1f64, 1.9, 2.5, 4.75, 6.0];
+    let grid: Vec<f64> = places.iter().flat_map(|at| [at / 3.0 - 1.0, 0.0]).collect();
+    let grid = Tensor::from_slice(&[1, 1, 5, 2], &grid).unwrap();
+    let between = |at: f64| {
+        let (low, part) = (at.floor() as usize, at.fract());
+        x[low] * (1.0 - part) + x.get(low + 1).map_or(0.0, |x| x * part)
+    };
+    let want = places.map(between);
+    let inputs = [("x", &made(&[1, 1, 1, 7])), ("grid", &grid)];
+    close("GridSample", with_attributes("GridSample", &inputs, &[int("align_corners", 1)]), &want);
+
+    // One query, three keys of five elements.
+    let (keys, values) = (made(&[1, 1, 3, 5]), made(&[1, 1, 3, 2]));
+    let product = |k: usize| (0..5).map(|i| number(i) * number(5 * k + i)).sum::<f64>() / 5f64.sqrt();
+    let weights = [0, 1, 2].map(|k| product(k).exp());
+    let mean =
+        |j: usize| (0..3).map(|k| weights[k] * number(2 * k + j)).sum::<f64>() / weights.iter().sum::<f64>();
+    let inputs = [("q", &made(&[1, 1, 1, 5])), ("k", &keys), ("v", &values)];
+    close("Attention", on_device("Attention", &inputs), &[mean(0), mean(1)]);
+
+    // In float32 the second region's edge of 2.5 less 1e-9 is rounded up.
+    let edge = 2.5 - 1e-9;
+    let rois = Tensor::from_slice(&[2, 5], &[0.0, 0.0, 0.0, 3.0, 0.0, 0.0, edge, 0.0, 6.0, 0.0]).unwrap();
+    let largest = |from: usize| x[from..].iter().copied().fold(f64::MIN, f64::max);
+    let want = [x[..4].iter().copied().fold(f64::MIN, f64::max), largest(2)];
+    let inputs = [("x", &made(&[1, 1, 1, 7])), ("rois", &rois)];
+    close("MaxRoiPool", with_attributes("MaxRoiPool", &inputs, &[ints("pooled_shape", &[1, 1])]), &want);
 }

@@ -238,6 +238,47 @@ fn everything_unsupported_is_listed_at_once() {
 }
 
 #[test]
+fn constant_indices_outside_of_their_axis_are_refused() {
+    if skip() {
+        return;
+    }
+    let whole = |shape: &[usize], v: &[i64]| Tensor::from_slice(shape, v).unwrap();
+    let rows = [
+        (
+            "Gather",
+            whole(&[2], &[0, 2]),
+            "indices from 0 to 2 and the length of their axis: 3 must be at most 2",
+        ),
+        (
+            "Gather",
+            whole(&[], &[-3]),
+            "indices from -3 to -3 and the length of their axis: 3 must be at most 2",
+        ),
+        (
+            "GatherElements",
+            whole(&[1, 3], &[0, 1, 5]),
+            "indices from 0 to 5 and the length of their axis: 6 must be at most 2",
+        ),
+        (
+            "GatherND",
+            whole(&[1, 2], &[1, 3]),
+            "indices from 3 to 3 and the length of their axis: 4 must be at most 3",
+        ),
+    ];
+    for (op, indices, want) in rows {
+        let net = |dims: &str| {
+            let net = Net::new().input("x", DType::F32, dims).weight("i", &indices);
+            net.node(op, "x i", "y", &[]).output("y", DType::F32)
+        };
+        let want = format!("{op} \"y\": {want}");
+        assert_eq!(net("2 3").session().unwrap_err().to_string(), want);
+        // Sizes that only a run can tell.
+        let x = Tensor::from_slice(&[2, 3], &[0f32; 6]).unwrap();
+        assert_eq!(net("n m").session().unwrap().run(&[("x", &x)]).unwrap_err().to_string(), want);
+    }
+}
+
+#[test]
 fn shapes_that_do_not_fit_name_the_node_and_both_sizes() {
     if skip() {
         return;

@@ -169,5 +169,6 @@ fn fold_index(op: Binary, a: &Idx, b: &Idx, dtype: DType) -> Option<Expr> {
         Binary::Le if b.is_below(a) => return Some(Expr::bool(false)),
         _ => return None,
     };
-    Some(Expr::index(idx, dtype))
+    // Indices are 32-bit: a larger number is computed in its own dtype.
+    (!idx.may_leave_i32()).then(|| Expr::index(idx, dtype))
 }

@@ -431,7 +431,7 @@ impl<'a> Printer<'a> {
     }
 }
 
-/// What computes a function of 64-bit floats that Vulkan has not.
+/// What computes a function of 64-bit floats that Vulkan has not, or that its drivers get wrong.
 fn wide_function(op: Unary) -> Option<&'static str> {
     match op {
         Unary::Neg
@@ -439,7 +439,6 @@ fn wide_function(op: Unary) -> Option<&'static str> {
         | Unary::Sign
         | Unary::Floor
         | Unary::Ceil
-        | Unary::Round
         | Unary::Trunc
         | Unary::Sqrt
         | Unary::Not
@@ -447,6 +446,7 @@ fn wide_function(op: Unary) -> Option<&'static str> {
         | Unary::IsNan
         | Unary::IsPosInf
         | Unary::IsNegInf => None,
+        Unary::Round => Some("tw_round64"),
         Unary::Exp => Some("tw_exp64"),
         Unary::Log => Some("tw_log64"),
         Unary::Sin => Some("tw_sin64"),

@@ -4,6 +4,7 @@ use super::math::compose;
 use super::{Cx, OpDef};
 use crate::expr::{Expr, Idx, Unary};
 use crate::ir::{Stop, ValueId};
+use crate::tensor::DType;
 
 type Lowering = Result<Vec<ValueId>, Stop>;
 
@@ -164,8 +165,16 @@ fn softplus(x: &Expr) -> Expr {
     x.larger(0.0) + log1p(&x.abs().negated().exp())
 }
 
-/// `ln(1 + y)` for `0 <= y <= 1`; near zero by its series, where the sum would lose what `y` adds to 1.
+/// `ln(1 + y)` for `0 <= y <= 1`, not from `1 + y`, which would lose digits of small `y` (and what adds them again,
+/// drivers take for nothing): in float64 by the series of `2 artanh(y / (2 + y))`, in float32 near zero by its own.
 fn log1p(y: &Expr) -> Expr {
+    if y.dtype() == DType::F64 {
+        const TERMS: u32 = 17;
+        let s = y / (y + 2.0);
+        let squared = &s * &s;
+        let number = |k: u32| Expr::float(DType::F64, 2.0 / f64::from(2 * k + 1));
+        return s * (0..TERMS - 1).rev().fold(number(TERMS - 1), |sum, k| number(k) + &squared * sum);
+    }
     let series = y * (((y * (1.0 / 3.0) - 0.5) * y) + 1.0);
     y.below(0.01).select(&series, &(y + 1.0).log())
 }

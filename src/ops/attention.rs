@@ -4,7 +4,7 @@
 //! values are never repeated: scores are `[B, Hkv, G, S, T]`.
 
 use super::matmul::broadcast_at;
-use super::reduce::widen;
+use super::reduce::{float_for, widen};
 use super::scope::body;
 use super::softmax::{softmax, softmax_masked};
 use super::{Cx, OpDef};
@@ -190,8 +190,7 @@ fn flex_attention(cx: &mut Cx) -> Lowering {
         return Err(cx.error("queries, keys and values want four axes"));
     }
     let dtype = cx.program.dtype(q);
-    let default = if dtype == DType::F64 { DType::F64 } else { DType::F32 };
-    let precision = cx.dtype_attribute("softmax_precision")?.unwrap_or(default);
+    let precision = cx.dtype_attribute("softmax_precision")?.unwrap_or(float_for(dtype));
     let scale = scale_of(cx, q)?;
     let p = &mut *cx.program;
     let raw = scores(p, q, k)?;
@@ -227,11 +226,12 @@ fn modified(cx: &mut Cx, attribute: &str, x: ValueId) -> Result<ValueId, Stop> {
 
 /// The attribute `scale`, or one over the root of the head size.
 fn scale_of(cx: &Cx, q: ValueId) -> Result<Expr, Stop> {
+    let dtype = float_for(cx.program.dtype(q));
     if cx.node.attributes.contains_key("scale") {
-        return Ok(Expr::float(DType::F32, cx.float_or("scale", 1.0)?));
+        return Ok(Expr::float(dtype, cx.float_or("scale", 1.0)?));
     }
-    let size = Expr::index(cx.program.shape(q)[3].clone(), DType::I64).cast(DType::F32);
-    Ok(Expr::float(DType::F32, 1.0) / size.sqrt())
+    let size = Expr::index(cx.program.shape(q)[3].clone(), DType::I64).cast(dtype);
+    Ok(Expr::float(dtype, 1.0) / size.sqrt())
 }
 
 /// `[B, S, H * D]` as `[B, H, S, D]`.

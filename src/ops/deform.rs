@@ -2,6 +2,7 @@
 
 use super::conv::add_bias;
 use super::math::{Lowering, op};
+use super::reduce::float_for;
 use super::window::{Window, windows};
 use super::{Cx, OpDef};
 use crate::expr::{Expr, Idx, Unary, flatten, numel, vars};
@@ -66,7 +67,7 @@ fn deform(cx: &mut Cx) -> Lowering {
     let (batch, channel, taps_at, output_at) = (&at[0], &at[1], &at[2..2 + count], &at[2 + count..]);
     let tap = &(&channel.div(&per_offset) * &taps) + &flatten(taps_at, &w_shape[2..]);
     let dtype = p.dtype(w);
-    let wide = if dtype == DType::F64 { dtype } else { DType::F32 };
+    let wide = float_for(dtype);
     let at_output = |first: Idx| [&[batch.clone(), first], output_at].concat();
     let axes = windows.iter().zip(output_at).zip(taps_at).enumerate();
     let position = axes.map(|(axis, ((window, output), at))| {

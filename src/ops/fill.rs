@@ -1,6 +1,7 @@
 //! Tensors made from their positions, and masks by position.
 
 use super::math::{Lowering, op};
+use super::reduce::float_for;
 use super::{Cx, OpDef};
 use crate::expr::{Binary, Expr, Idx, Node, Unary, Value, read_element, vars};
 use crate::ir::{Stop, ValueId};
@@ -151,7 +152,7 @@ fn window(cx: &mut Cx, terms: &[f64]) -> Lowering {
     let size = cx.program.sizes(cx.input(0)?)?;
     let [len] = size.as_slice() else { return Err(cx.error("wants one length")) };
     let dtype = cx.dtype_attribute("output_datatype")?.unwrap_or(DType::F32);
-    let float = if dtype == DType::F64 { DType::F64 } else { DType::F32 };
+    let float = float_for(dtype);
     let symmetric = i64::from(cx.int_or("periodic", 1)? == 0);
     let i = Expr::index(Idx::var(0, len), float);
     let n = Expr::index(len - &Idx::from(symmetric), float);

@@ -2,6 +2,7 @@
 
 use super::math::{Lowering, op};
 use super::{Cx, OpDef};
+use crate::error::Error;
 use crate::expr::{Expr, Idx};
 use crate::ir::{Axes, Program, Stop, ValueId};
 use crate::tensor::{DType, Tensor};
@@ -26,17 +27,17 @@ struct Circle {
 impl Circle {
     /// # Errors
     /// [`Stop::NeedsShapes`]: in float32, the device would make the angles of a table of unknown length too coarse.
-    fn new(p: &mut Program, n: &Idx) -> Result<Circle, Stop> {
+    fn new(p: &mut Program, n: &Idx, dtype: DType) -> Result<Circle, Stop> {
         let len = p.known_size(n)?;
         if len > MOST_IN_TABLE {
             return Err(p.error(format!("wants a transform of at most {MOST_IN_TABLE} numbers, got {len}")));
         }
-        let mut table = |f: fn(f64) -> f64| -> Result<ValueId, Stop> {
+        let mut of = |f: fn(f64) -> f64| -> Result<ValueId, Stop> {
             let angle = |i: usize| std::f64::consts::TAU * i as f64 / len as f64;
-            let values: Vec<f32> = (0..len).map(|i| f(angle(i)) as f32).collect();
-            Ok(p.weight(Tensor::from_slice(&[len], &values)?))
+            let values: Vec<f64> = (0..len).map(|i| f(angle(i))).collect();
+            Ok(p.weight(table(&[len], &values, dtype)?))
         };
-        Ok(Circle { cos: table(f64::cos)?, sin: table(f64::sin)?, n: n.clone() })
+        Ok(Circle { cos: of(f64::cos)?, sin: of(f64::sin)?, n: n.clone() })
     }
 
     /// What part `from` (0 real, 1 imaginary) of number `i` adds to part `to` of `e^(-+2 pi j i k / n)` times it.
@@ -49,6 +50,14 @@ impl Circle {
         // (a + bj)(cos + sj) = (a cos - b s) + (a s + b cos)j
         let crossed = part(to).equals(Expr::int(DType::I32, 1)).select(&plus, &minus);
         part(from).equals(part(to)).select(&cos, &crossed)
+    }
+}
+
+/// Numbers as float64 where `dtype` is, else as float32.
+fn table(shape: &[usize], values: &[f64], dtype: DType) -> Result<Tensor, Error> {
+    match dtype {
+        DType::F64 => Tensor::from_slice(shape, values),
+        _ => Tensor::from_slice(shape, &values.iter().map(|&v| v as f32).collect::<Vec<_>>()),
     }
 }
 
@@ -81,8 +90,8 @@ fn dft(cx: &mut Cx) -> Lowering {
         None => shape[axis].clone(),
     };
     let p = &mut *cx.program;
-    let circle = Circle::new(p, &n)?;
     let (x, dtype) = super::reduce::to_float(p, x);
+    let circle = Circle::new(p, &n, p.dtype(x))?;
     let others: Vec<usize> = (0..last).filter(|&a| a != axis).collect();
     let read = if mirrored { half(&n) } else { n.clone() };
     let frequencies = if onesided && !inverse { half(&n) } else { n.clone() };
@@ -102,11 +111,10 @@ fn dft(cx: &mut Cx) -> Lowering {
             let number = |i: &Idx| Expr::index(i.clone(), DType::I64);
             let twice = &at.k[0] * &Idx::from(2i64);
             let end = number(&at.k[0]).equals(Expr::int(DType::I64, 0)).or(number(&twice).equals(number(&n)));
-            factor = &factor * end.select(&Expr::float(DType::F32, 1.0), &Expr::float(DType::F32, 2.0));
+            factor =
+                &factor * end.select(&Expr::float(factor.dtype(), 1.0), &Expr::float(factor.dtype(), 2.0));
         }
-        let element = p.load(x, &source);
-        let factor = factor.cast(element.dtype());
-        (element, factor)
+        (p.load(x, &source), factor)
     });
     let y = if inverse { p.unary(y, |e| e / Expr::index(n.clone(), DType::I64).cast(e.dtype())) } else { y };
     // The transformed axis goes back from behind the others to its place.
@@ -136,10 +144,10 @@ fn stft(cx: &mut Cx) -> Lowering {
     };
     let onesided = cx.int_or("onesided", 1)? != 0;
     let p = &mut *cx.program;
-    let circle = Circle::new(p, &n)?;
+    let (x, dtype) = super::reduce::to_float(p, x);
+    let circle = Circle::new(p, &n, p.dtype(x))?;
     let frames = &(&shape[1] - &n).div(&step) + &Idx::from(1i64);
     let parts = shape.get(2).cloned().unwrap_or_else(|| Idx::from(1i64));
-    let (x, dtype) = super::reduce::to_float(p, x);
     let extents = Axes {
         m: vec![shape[0].clone(), frames],
         n: vec![if onesided { half(&n) } else { n.clone() }, Idx::from(2i64)],
@@ -153,7 +161,7 @@ fn stft(cx: &mut Cx) -> Lowering {
         if let Some(window) = window {
             element = &element * p.load(window, &at.k[..1]).cast(element.dtype());
         }
-        let factor = circle.factor(p, &at.k[0], &at.n[0], &at.k[1], &at.n[1], false).cast(element.dtype());
+        let factor = circle.factor(p, &at.k[0], &at.n[0], &at.k[1], &at.n[1], false);
         (element, factor)
     });
     Ok(vec![p.cast(y, dtype)])
@@ -179,7 +187,7 @@ fn mel(cx: &mut Cx) -> Lowering {
             "wants at most {MOST_IN_TABLE} weights, got {bins} bins over {spectrum} frequencies"
         ))
     })?;
-    let mut weights = vec![0f32; count];
+    let mut weights = vec![0f64; count];
     for bin in 0..bins {
         let (left, centre, right) = (edge(bin), edge(bin + 1), edge(bin + 2));
         for row in 0..spectrum {
@@ -191,12 +199,11 @@ fn mel(cx: &mut Cx) -> Lowering {
                 _ if j == centre => 1.0,
                 _ => 0.0,
             };
-            weights[row * bins + bin] = weight as f32;
+            weights[row * bins + bin] = weight;
         }
     }
-    let matrix = Tensor::from_slice(&[spectrum, bins], &weights)?;
-    let matrix = cx.program.weight(matrix);
     let dtype = cx.dtype_attribute("output_datatype")?.unwrap_or(DType::F32);
+    let matrix = cx.program.weight(table(&[spectrum, bins], &weights, dtype)?);
     Ok(vec![cx.program.cast(matrix, dtype)])
 }
 

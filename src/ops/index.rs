@@ -1,10 +1,10 @@
 //! Reading at positions that a tensor names. Negative positions count from the end of their axis; those
-//! that lie outside are moved to its nearest element.
+//! that lie outside are an error where they are known before the run, and else moved to the axis's nearest element.
 
 use super::math::{Lowering, op};
 use super::{Cx, OpDef};
 use crate::expr::{Binary, Expr, Idx, Value, vars};
-use crate::ir::{Program, ValueId};
+use crate::ir::{Program, Relation, Stop, ValueId};
 use crate::tensor::DType;
 
 /// The family.
@@ -26,12 +26,32 @@ pub const OPS: &[OpDef] = &[
 ];
 
 /// Element `at` of `indices`, as a position of an axis of `size` elements.
-fn position(program: &Program, indices: ValueId, at: &[Idx], size: &Idx) -> Idx {
+///
+/// # Errors
+/// [`Stop::Error`] where the indices are constants, and one lies outside of the axis.
+fn position(program: &mut Program, indices: ValueId, at: &[Idx], size: &Idx) -> Result<Idx, Stop> {
     let index = program.load(indices, at);
-    // Constant indices are mostly not negative, and then need no test.
-    let known = if index.as_const().is_none() { program.known(indices) } else { None };
-    let plain = known.is_some_and(|all| all.iter().all(|i| i.to_i64() >= 0));
-    if plain { index.to_position(size) } else { from_front(&index, size).to_position(size) }
+    let Some((low, high)) = span(program, indices, at) else {
+        return Ok(from_front(&index, size).to_position(size));
+    };
+    let what = format!("indices from {low} to {high} and the length of their axis");
+    for least in [low.saturating_neg(), high.saturating_add(1)] {
+        program.relate(&Idx::from(least), Relation::AtMost, size, &what)?;
+    }
+    Ok(if low < 0 { from_front(&index, size).to_position(size) } else { index.to_position(size) })
+}
+
+/// The smallest and largest of constant indices, of those in one column where `at` names it.
+fn span(program: &Program, indices: ValueId, at: &[Idx]) -> Option<(i64, i64)> {
+    let all = program.known(indices)?;
+    let column = at.last().and_then(Idx::as_const);
+    let columns = program.shape(indices).last().and_then(Idx::as_const);
+    let (first, step) = match (column, columns) {
+        (Some(column), Some(columns)) if columns > 0 => (column as usize, columns as usize),
+        _ => (0, 1),
+    };
+    let named = all.iter().skip(first).step_by(step).map(|i| i.to_i64());
+    Some((named.clone().min()?, named.max()?))
 }
 
 /// A position that may be counted from the end, counted from the front.
@@ -53,7 +73,7 @@ fn gather(cx: &mut Cx) -> Lowering {
     out.splice(axis..axis + 1, cx.program.shape(indices).iter().cloned());
     let i = vars(0, &out);
     let mut at = i.clone();
-    at.splice(axis..after, [position(cx.program, indices, &i[axis..after], &shape[axis])]);
+    at.splice(axis..after, [position(cx.program, indices, &i[axis..after], &shape[axis])?]);
     let body = cx.program.load(x, &at);
     Ok(vec![cx.program.map(out, body)])
 }
@@ -72,7 +92,7 @@ fn gather_elements(cx: &mut Cx) -> Lowering {
     }
     let i = vars(0, &out);
     let mut at = i.clone();
-    at[axis] = position(cx.program, indices, &i, &shape[axis]);
+    at[axis] = position(cx.program, indices, &i, &shape[axis])?;
     let body = cx.program.load(x, &at);
     Ok(vec![cx.program.map(out, body)])
 }
@@ -100,7 +120,7 @@ fn gather_nd(cx: &mut Cx) -> Lowering {
     for (number, size) in shape[batch..named].iter().enumerate() {
         let mut here = i[..outer.len()].to_vec();
         here.push(Idx::from(number));
-        at.push(position(cx.program, indices, &here, size));
+        at.push(position(cx.program, indices, &here, size)?);
     }
     at.extend_from_slice(&i[outer.len()..]);
     let body = cx.program.load(x, &at);

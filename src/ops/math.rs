@@ -1,9 +1,9 @@
 //! Elementwise arithmetic, comparison and logic. All broadcast as numpy does.
 
+use super::reduce::float_for;
 use super::{Cx, OpDef};
 use crate::expr::{Binary, Expr, Idx, Unary, Value};
 use crate::ir::{Stop, ValueId};
-use crate::tensor::DType;
 
 pub(super) type Lowering = Result<Vec<ValueId>, Stop>;
 
@@ -164,7 +164,8 @@ fn pow(cx: &mut Cx) -> Lowering {
         match (base.dtype().is_float(), exponent.dtype().is_float()) {
             // An integer to a fractional power is computed as a float and truncated.
             (false, true) => {
-                base.cast(DType::F32).binary(Binary::Pow, &exponent.cast(DType::F32)).cast(base.dtype())
+                let float = float_for(exponent.dtype());
+                base.cast(float).binary(Binary::Pow, &exponent.cast(float)).cast(base.dtype())
             }
             _ => base.binary(Binary::Pow, &exponent.cast(base.dtype())),
         }

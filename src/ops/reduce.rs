@@ -59,11 +59,15 @@ pub(super) fn widen(p: &mut Program, x: ValueId) -> (ValueId, DType) {
     (p.cast(x, wide), dtype)
 }
 
-/// `x` in a floating-point dtype that functions of it can be computed in, and the dtype to go back to.
+/// The floating-point dtype that functions of `dtype` are computed in.
+pub(super) fn float_for(dtype: DType) -> DType {
+    if dtype == DType::F64 { dtype } else { DType::F32 }
+}
+
+/// `x` in the dtype that functions of it are computed in, and the dtype to go back to.
 pub(super) fn to_float(p: &mut Program, x: ValueId) -> (ValueId, DType) {
     let dtype = p.dtype(x);
-    let wide = if dtype == DType::F64 { dtype } else { DType::F32 };
-    (p.cast(x, wide), dtype)
+    (p.cast(x, float_for(dtype)), dtype)
 }
 
 /// A reduction, by axes from an input or an attribute.

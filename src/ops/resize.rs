@@ -2,6 +2,7 @@
 //! position are worked out when the graph is planned, and read from tables.
 
 use super::math::{Lowering, op};
+use super::reduce::float_for;
 use super::{Cx, OpDef};
 use crate::expr::{Binary, Expr, Idx, vars};
 use crate::ir::{Combine, Def, Stop, ValueId};
@@ -59,7 +60,7 @@ fn resize(cx: &mut Cx) -> Lowering {
     let x = cx.input(0)?;
     let axes = targets(cx, x, modern, &style)?;
     let dtype = cx.program.dtype(x);
-    let wide = if dtype == DType::F64 { DType::F64 } else { DType::F32 };
+    let wide = float_for(dtype);
     let nearest = style.mode == "nearest";
     let mut y = if nearest { x } else { cx.program.cast(x, wide) };
     for axis in axes {

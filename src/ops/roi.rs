@@ -1,6 +1,7 @@
 //! Pooling over regions of interest.
 
 use super::math::{Lowering, op};
+use super::reduce::float_for;
 use super::roi_pool::max_roi_pool;
 use super::{Cx, OpDef};
 use crate::expr::{Expr, Idx, Unary, vars};
@@ -100,7 +101,7 @@ fn roi_align(cx: &mut Cx) -> Lowering {
     let half_pixel = cx.string_or("coordinate_transformation_mode", default)? == "half_pixel";
     let p = &mut *cx.program;
     let dtype = p.dtype(x);
-    let wide = if dtype == DType::F64 { dtype } else { DType::F32 };
+    let wide = float_for(dtype);
     let side = |first, bins| Side { rois, first, bins, samples, scale, half_pixel, dtype: wide };
     let (vertical, horizontal) = (side(1, rows), side(0, columns));
     let points = |p: &Program, roi: &Idx| vertical.points(p, roi) * horizontal.points(p, roi);

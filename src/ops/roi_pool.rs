@@ -2,6 +2,7 @@
 
 use super::Cx;
 use super::math::Lowering;
+use super::reduce::float_for;
 use crate::expr::{Expr, Idx, Unary, vars};
 use crate::ir::{Combine, Program, ValueId};
 use crate::tensor::DType;
@@ -15,6 +16,8 @@ struct Side {
     /// How long the axis is.
     len: Idx,
     scale: f64,
+    /// What coordinates are computed in.
+    dtype: DType,
 }
 
 /// `x` rounded, halves away from zero.
@@ -26,14 +29,14 @@ impl Side {
     /// The first element of a bin and how many it has, as int32. Bins overlap where a region does not divide evenly.
     fn bin(&self, p: &Program, roi: &Idx, bin: &Idx) -> (Expr, Expr) {
         let edge = |column: i64| {
-            let edge = p.load(self.rois, &[roi.clone(), Idx::from(column)]).cast(DType::F32);
+            let edge = p.load(self.rois, &[roi.clone(), Idx::from(column)]).cast(self.dtype);
             rounded(&(edge * self.scale))
         };
         let start = edge(self.first);
         let each = (edge(self.first + 2) - &start + 1.0).larger(1.0) / self.bins as f64;
-        let len = Expr::number(&self.len).cast(DType::F32);
+        let len = Expr::number(&self.len).cast(self.dtype);
         let place = |offset: Expr| (offset + &start).larger(0.0).smaller(&len).cast(DType::I32);
-        let number = Expr::number(bin).cast(DType::F32);
+        let number = Expr::number(bin).cast(self.dtype);
         let low = place((&number * &each).unary(Unary::Floor));
         let high = place(((&number + 1.0) * &each).unary(Unary::Ceil));
         (low.clone(), high - low)
@@ -56,7 +59,8 @@ pub(super) fn max_roi_pool(cx: &mut Cx) -> Lowering {
         _ => return Err(cx.error(format!("pooled_shape wants two positive numbers, got {pooled:?}"))),
     };
     let scale = cx.float_or("spatial_scale", 1.0)?;
-    let side = |first, bins, len: &Idx| Side { rois, first, bins, len: len.clone(), scale };
+    let dtype = float_for(cx.program.dtype(rois));
+    let side = |first, bins, len: &Idx| Side { rois, first, bins, len: len.clone(), scale, dtype };
     let (vertical, horizontal) = (side(2, rows, height), side(1, columns, width));
     let p = &mut *cx.program;
     // The elements of a bin are numbered row by row, and a bin leaves out those beyond its own.

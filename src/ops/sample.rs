@@ -1,6 +1,7 @@
 //! Sampling an image where a grid says, and the grid of an affine map.
 
 use super::math::{Lowering, op};
+use super::reduce::float_for;
 use super::{Cx, OpDef};
 use crate::expr::{Expr, Idx, Unary, vars};
 use crate::tensor::DType;
@@ -29,6 +30,8 @@ struct Axis {
     len: Idx,
     padding: Padding,
     align: bool,
+    /// What positions and weights are computed in.
+    dtype: DType,
 }
 
 /// A tap: its weight, where it is, and whether that is inside.
@@ -40,13 +43,13 @@ struct Tap {
 
 impl Axis {
     fn number(&self, less: f64) -> Expr {
-        Expr::index(self.len.clone(), DType::I64).cast(DType::F32) - less
+        Expr::index(self.len.clone(), DType::I64).cast(self.dtype) - less
     }
 
     /// The ends of the range that reflection mirrors at.
     fn ends(&self) -> (Expr, Expr) {
         let low = if self.align { 0.0 } else { -0.5 };
-        (Expr::float(DType::F32, low), self.number(if self.align { 1.0 } else { 0.5 }))
+        (Expr::float(self.dtype, low), self.number(if self.align { 1.0 } else { 0.5 }))
     }
 
     /// `x` from -1..1 to positions.
@@ -91,7 +94,7 @@ impl Axis {
     fn tap(&self, x: &Expr, weight: Expr) -> Tap {
         let last = self.number(1.0);
         let inside = match self.padding {
-            Padding::Zeros => Expr::float(DType::F32, 0.0).at_most(x).and(x.at_most(&last)),
+            Padding::Zeros => Expr::float(self.dtype, 0.0).at_most(x).and(x.at_most(&last)),
             Padding::Border | Padding::Reflection => Expr::bool(true),
         };
         let x = if self.padding == Padding::Reflection { self.reflected(x) } else { x.clone() };
@@ -100,7 +103,7 @@ impl Axis {
     }
 
     fn taps(&self, x: &Expr, mode: &str) -> Option<Vec<Tap>> {
-        let one = Expr::float(DType::F32, 1.0);
+        let one = Expr::float(self.dtype, 1.0);
         if mode == "nearest" {
             return Some(vec![self.tap(&self.padded(&x.rounded()), one)]);
         }
@@ -122,7 +125,7 @@ fn cubic(f: &Expr) -> Vec<Expr> {
     const A: f64 = -0.75;
     let inner = |x: &Expr| ((x * (A + 2.0)) - (A + 3.0)) * x * x + 1.0;
     let outer = |x: &Expr| ((x * A - 5.0 * A) * x + 8.0 * A) * x - 4.0 * A;
-    let rest = Expr::float(DType::F32, 1.0) - f;
+    let rest = Expr::float(f.dtype(), 1.0) - f;
     vec![outer(&(f + 1.0)), inner(f), inner(&rest), outer(&(&rest + 1.0))]
 }
 
@@ -145,17 +148,18 @@ fn grid_sample(cx: &mut Cx) -> Lowering {
     let align = cx.int_or("align_corners", 0)? != 0;
     let out = [&shape[..2], &grid_shape[1..=count]].concat();
     let at = vars(0, &out);
+    let dtype = cx.program.dtype(x);
+    let wide = float_for(if dtype == DType::F64 { dtype } else { cx.program.dtype(grid) });
     let mut taps = Vec::new();
     for axis in 0..count {
         // The grid names the last axis first.
         let place = [&at[..1], &at[2..], &[Idx::from(count - 1 - axis)]].concat();
-        let coordinate = cx.program.load(grid, &place).cast(DType::F32);
-        let axis = Axis { len: shape[axis + 2].clone(), padding, align };
+        let coordinate = cx.program.load(grid, &place).cast(wide);
+        let axis = Axis { len: shape[axis + 2].clone(), padding, align, dtype: wide };
         let found = axis.taps(&axis.position(&coordinate), &mode);
         taps.push(found.ok_or_else(|| cx.unsupported(format!("mode {mode:?}")))?);
     }
-    let dtype = cx.program.dtype(x);
-    let zero = Expr::float(DType::F32, 0.0);
+    let zero = Expr::float(wide, 0.0);
     let mut sum: Option<Expr> = None;
     for number in 0..taps.iter().map(Vec::len).product() {
         let (mut rest, mut source) = (number, at[..2].to_vec());
@@ -167,7 +171,7 @@ fn grid_sample(cx: &mut Cx) -> Lowering {
             inside = inside.and(&tap.inside);
             weight = Some(weight.map_or(tap.weight.clone(), |w| w * &tap.weight));
         }
-        let element = inside.select(&cx.program.load(x, &source).cast(DType::F32), &zero);
+        let element = inside.select(&cx.program.load(x, &source).cast(wide), &zero);
         let term = weight.map_or(element.clone(), |w| element * w);
         sum = Some(sum.map_or(term.clone(), |sum| sum + term));
     }

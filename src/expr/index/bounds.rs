@@ -57,6 +57,14 @@ impl Idx {
         (other - self).is_non_negative()
     }
 
+    /// Whether the coefficients, or the constant bounds, lie outside of int32; symbols are taken to be small enough.
+    pub fn may_leave_i32(&self) -> bool {
+        let outside = |v: i64| i32::try_from(v).is_err();
+        let bound = |b: &Idx| b.as_const().is_some_and(outside);
+        self.0.iter().any(|(_, c)| outside(*c))
+            || self.bounds().is_some_and(|(low, high)| bound(&low) || bound(&high))
+    }
+
     /// Whether `self < other`, provably.
     pub fn is_below(&self, other: &Idx) -> bool {
         let Some((_, high)) = self.bounds() else { return false };
