@@ -11,12 +11,17 @@ use super::wide::{self, Text};
 use crate::tensor::DType;
 
 /// The text of the scalar functions that printed expressions may call.
+#[cfg(not(target_arch = "wasm32"))]
 pub const HELPERS: &str = concat!(
     include_str!("../../shaders/scalar.wgsl"),
     include_str!("../../shaders/int64.wgsl"),
     include_str!("../../shaders/float64.wgsl"),
     include_str!("../../shaders/float64_functions.wgsl")
 );
+/// The text of the scalar functions that printed expressions may call: in a browser, no device has float64.
+#[cfg(target_arch = "wasm32")]
+pub const HELPERS: &str =
+    concat!(include_str!("../../shaders/scalar.wgsl"), include_str!("../../shaders/int64.wgsl"));
 
 /// What the leaves are called in the kernel at hand.
 pub trait Names {
