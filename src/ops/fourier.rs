@@ -1,11 +1,11 @@
 //! Discrete Fourier transforms, as products with a matrix of cosines and sines: `n^2` steps for `n` numbers.
 
 use super::math::{Lowering, op};
+use super::reduce::floats;
 use super::{Cx, OpDef};
-use crate::error::Error;
 use crate::expr::{Expr, Idx};
 use crate::ir::{Axes, Program, Stop, ValueId};
-use crate::tensor::{DType, Tensor};
+use crate::tensor::DType;
 
 /// The family.
 pub const OPS: &[OpDef] = &[
@@ -32,12 +32,12 @@ impl Circle {
         if len > MOST_IN_TABLE {
             return Err(p.error(format!("wants a transform of at most {MOST_IN_TABLE} numbers, got {len}")));
         }
-        let mut of = |f: fn(f64) -> f64| -> Result<ValueId, Stop> {
+        let mut table = |f: fn(f64) -> f64| -> Result<ValueId, Stop> {
             let angle = |i: usize| std::f64::consts::TAU * i as f64 / len as f64;
             let values: Vec<f64> = (0..len).map(|i| f(angle(i))).collect();
-            Ok(p.weight(table(&[len], &values, dtype)?))
+            Ok(p.weight(floats(&[len], &values, dtype)?))
         };
-        Ok(Circle { cos: of(f64::cos)?, sin: of(f64::sin)?, n: n.clone() })
+        Ok(Circle { cos: table(f64::cos)?, sin: table(f64::sin)?, n: n.clone() })
     }
 
     /// What part `from` (0 real, 1 imaginary) of number `i` adds to part `to` of `e^(-+2 pi j i k / n)` times it.
@@ -50,14 +50,6 @@ impl Circle {
         // (a + bj)(cos + sj) = (a cos - b s) + (a s + b cos)j
         let crossed = part(to).equals(Expr::int(DType::I32, 1)).select(&plus, &minus);
         part(from).equals(part(to)).select(&cos, &crossed)
-    }
-}
-
-/// Numbers as float64 where `dtype` is, else as float32.
-fn table(shape: &[usize], values: &[f64], dtype: DType) -> Result<Tensor, Error> {
-    match dtype {
-        DType::F64 => Tensor::from_slice(shape, values),
-        _ => Tensor::from_slice(shape, &values.iter().map(|&v| v as f32).collect::<Vec<_>>()),
     }
 }
 
@@ -203,7 +195,7 @@ fn mel(cx: &mut Cx) -> Lowering {
         }
     }
     let dtype = cx.dtype_attribute("output_datatype")?.unwrap_or(DType::F32);
-    let matrix = cx.program.weight(table(&[spectrum, bins], &weights, dtype)?);
+    let matrix = cx.program.weight(floats(&[spectrum, bins], &weights, dtype)?);
     Ok(vec![cx.program.cast(matrix, dtype)])
 }
 

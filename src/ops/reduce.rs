@@ -2,9 +2,10 @@
 
 use super::prefix::{prefix, reversed, shifted};
 use super::{Cx, OpDef};
+use crate::error::Error;
 use crate::expr::{Expr, Unary};
 use crate::ir::{Combine, Program, Stop, ValueId, join, split};
-use crate::tensor::DType;
+use crate::tensor::{DType, Tensor};
 
 type Lowering = Result<Vec<ValueId>, Stop>;
 
@@ -62,6 +63,14 @@ pub(super) fn widen(p: &mut Program, x: ValueId) -> (ValueId, DType) {
 /// The floating-point dtype that functions of `dtype` are computed in.
 pub(super) fn float_for(dtype: DType) -> DType {
     if dtype == DType::F64 { dtype } else { DType::F32 }
+}
+
+/// Numbers in the dtype that functions of `dtype` are computed in.
+pub(super) fn floats(shape: &[usize], values: &[f64], dtype: DType) -> Result<Tensor, Error> {
+    match float_for(dtype) {
+        DType::F64 => Tensor::from_slice(shape, values),
+        _ => Tensor::from_slice(shape, &values.iter().map(|&v| v as f32).collect::<Vec<_>>()),
+    }
 }
 
 /// `x` in the dtype that functions of it are computed in, and the dtype to go back to.

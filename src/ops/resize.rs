@@ -2,11 +2,11 @@
 //! position are worked out when the graph is planned, and read from tables.
 
 use super::math::{Lowering, op};
-use super::reduce::float_for;
+use super::reduce::{float_for, floats};
 use super::{Cx, OpDef};
 use crate::expr::{Binary, Expr, Idx, vars};
 use crate::ir::{Combine, Def, Stop, ValueId};
-use crate::tensor::{DType, Tensor};
+use crate::tensor::Tensor;
 
 /// The family.
 pub const OPS: &[OpDef] = &[
@@ -255,11 +255,7 @@ fn weighted_axis(cx: &mut Cx, x: ValueId, axis: &Axis, style: &Style) -> Result<
     let (count, sources, weights) = taps(axis, have, &positions, style);
     let rows = [positions.len(), count];
     let sources = cx.program.weight(Tensor::from_slice(&rows, &sources)?);
-    let weights = match dtype {
-        DType::F64 => Tensor::from_slice(&rows, &weights)?,
-        _ => Tensor::from_slice(&rows, &weights.iter().map(|&w| w as f32).collect::<Vec<_>>())?,
-    };
-    let weights = cx.program.weight(weights);
+    let weights = cx.program.weight(floats(&rows, &weights, dtype)?);
     let mut shape = cx.program.shape(x).to_vec();
     shape[axis.axis] = axis.want.clone();
     let i = vars(0, &shape);
