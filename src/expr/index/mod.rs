@@ -353,6 +353,23 @@ mod tests {
     }
 
     #[test]
+    fn what_may_leave_32_bits() {
+        let i = Idx::var(0, &n(10));
+        let most = i64::from(i32::MAX);
+        let rows = [
+            (&i * &n(most / 9), false),
+            (&i * &n(most / 9 + 1), true),
+            (&(&i * &n(most / 9)) + &n(10), true),
+            (&s("t") * &n(most), false),
+            (&s("t") * &n(most + 1), true),
+            (&n(0) - &(&i * &n(most / 9 + 1)), true),
+        ];
+        for (idx, want) in rows {
+            assert_eq!(idx.may_leave_i32(), want, "{idx}");
+        }
+    }
+
+    #[test]
     fn simplification_table() {
         let (b, t, h) = (s("b"), s("t"), n(12));
         let flat = Idx::var(0, &(&(&b * &t) * &h));
