@@ -82,12 +82,13 @@ fn full_name(domain: &str, name: &str) -> String {
 fn table() -> String {
     let (coverage, units) = (onnx_cases(), unit_tests());
     let random = random_nodes();
+    let generator = support::read_text(&support::root().join("tests/random.rs"));
     let mut text = String::from(
         "# Operators\n\n\
          Made by `TILEWRIGHT_BLESS=1 cargo test --features cli --test operators` from the rows of `src/ops` and from\n\
          what tests them. *Dtypes* are those of its inputs and outputs in ONNX's cases that pass. *Tests*: the number of\n\
          these cases; `random` where random nodes are compared with ONNX Runtime (`tools/differential`); `unit` where\n\
-         tests beside the code name it. An operator serves every opset from *since* on.\n",
+         tests beside the code name it, on the CPU; `generator` where `tests/random.rs` does, on the device. An operator serves every opset from *since* on.\n",
     );
     for (family, operators) in FAMILIES {
         text += &format!(
@@ -114,6 +115,9 @@ fn table() -> String {
                 || (!op.domain.is_empty() && units.contains(&format!("\"{}\"", op.name)))
             {
                 tests.push("unit".into());
+            }
+            if generator.contains(&quoted) {
+                tests.push("generator".into());
             }
             let doc = op.doc.replace('|', "\\|");
             text += &format!("| {name} | {} | {doc} | {dtypes} | {} |\n", op.since, tests.join(", "));
