@@ -88,7 +88,8 @@ fn table() -> String {
          Made by `TILEWRIGHT_BLESS=1 cargo test --features cli --test operators` from the rows of `src/ops` and from\n\
          what tests them. *Dtypes* are those of its inputs and outputs in ONNX's cases that pass. *Tests*: the number of\n\
          these cases; `random` where random nodes are compared with ONNX Runtime (`tools/differential`); `unit` where\n\
-         tests beside the code name it, on the CPU; `generator` where `tests/random.rs` does, on the device. An operator serves every opset from *since* on.\n",
+         tests beside the code name it, on the CPU; `generator` where `tests/random.rs` does, on the\n\
+         device. An operator serves every opset from *since* on.\n",
     );
     for (family, operators) in FAMILIES {
         text += &format!(
